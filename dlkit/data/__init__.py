@@ -1,0 +1,1 @@
+"""Batches, loaders, the one image loader, downloads: how data reaches a network."""

@@ -1,0 +1,1 @@
+"""Blocks that two papers share: activations, initializations, layers."""

@@ -1,0 +1,1 @@
+"""Recipes shipped with dlkit, one YAML file each."""
