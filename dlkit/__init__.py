@@ -1,8 +1,8 @@
 """dlkit: the classic networks, trained right, from the shell or from Python.
 
-    import dlkit
-    run = dlkit.train("lenet5", dataset="mnist", epochs=3)
-    print(dlkit.evaluate(run).metrics["top1"])
+import dlkit
+run = dlkit.train("lenet5", dataset="mnist", epochs=3)
+print(dlkit.evaluate(run).metrics["top1"])
 """
 
 from __future__ import annotations

@@ -19,7 +19,13 @@ from typing import Any
 
 from dlkit.errors import UsageError
 
-MAKERS = {"models": "build", "datasets": "load", "regularizers": "build", "exporters": "export", "explainers": "explain"}
+MAKERS = {
+    "models": "build",
+    "datasets": "load",
+    "regularizers": "build",
+    "exporters": "export",
+    "explainers": "explain",
+}
 NOUNS = {shelf: shelf.removesuffix("s") for shelf in MAKERS} | {"datasets": "data set"}
 
 

@@ -126,7 +126,7 @@ def storage_error(error: OSError, path: Path, needed: int | None = None) -> Stor
     """The StorageError that says what the disk said, where, and what is free there."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         need = "" if needed is None else f" needs {_mib(needed)},"
-        return StorageError(f"disk full at {path}:{need} has {_free(path)}. Free some space and run the same command again.")
+        return StorageError(f"disk full at {path}:{need} has {_free(path)}. Free some space, then go on.")
     reason = error.strerror or str(error)
     return StorageError(f"cannot write {path}: {reason}.")
 

@@ -1,16 +1,40 @@
-"""A recipe: everything a training run is, as a closed schema. Unknown keys are errors."""
+"""A recipe: everything a training run is, as a closed schema, and how one is put together.
+
+Layers, each over the one before: the schema's defaults, a recipe (the file asked for, else the one that dlkit ships for
+the model and data set, else a starting point), then what the caller set, in order. The result is validated once.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from dlkit import catalog, recipe_file
+from dlkit.errors import UsageError
+from dlkit.recipe_checks import broken_laws, idle_keys, wrong_names
+from dlkit.recipe_errors import explain
+from dlkit.recipe_file import Document, describe
+from dlkit.recipe_keys import Keys
+
+
+def _whole(value: Any) -> Any:
+    if type(value) is not int:  # a Literal alone would take true and 1.0 for 1
+        raise ValueError("not a whole number")
+    return value
+
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Scalar = bool | int | float | str | None
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Options = dict[str, bool | int | float | str | None]
 
 
 class Section(BaseModel):
@@ -21,7 +45,7 @@ class Section(BaseModel):
 
 class Model(Section):
     name: str
-    options: dict[str, Scalar] = {}
+    options: Options = {}
     weights: str | None = None  # a run or a file to start from
 
 
@@ -47,10 +71,10 @@ class Augment(Section):
 class Data(Section):
     name: str
     dir: str | None = None
-    options: dict[str, Scalar] = {}
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of train; a data set's own validation split goes first
+    options: Options = {}
+    validation: Below1 = 0.1  # of train; a data set's own validation split goes first
     size: Count | None = None  # pixels a side; none: the data set's own
-    channels: Literal[1, 3] | None = None
+    channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
     augment: Augment = Augment()
 
@@ -58,9 +82,9 @@ class Data(Section):
 class Optimizer(Section):
     name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adam"
     lr: Positive = 0.001
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd, rmsprop
+    momentum: Below1 = 0.9  # sgd, rmsprop
     nesterov: bool = False  # sgd
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)  # adam, adamw
+    betas: tuple[Below1, Below1] = (0.9, 0.999)  # adam, adamw
     eps: Positive = 1e-8  # adam, adamw, adagrad, rmsprop
     weight_decay: NonNegative = 0.0
     decay_all: bool = False  # also decay biases and norms
@@ -77,7 +101,7 @@ class Schedule(Section):
 
 class Loss(Section):
     name: Literal["cross_entropy", "mse", "bce"] = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Below1 = 0.0
 
 
 class Train(Section):
@@ -86,11 +110,13 @@ class Train(Section):
     accumulate: Count = 1  # parts a batch is computed in: less memory, the same step
     clip_grad: Positive | None = None
     clip_mode: Literal["norm", "value"] = "norm"
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights; 0 is off
+    ema: Below1 = 0.0  # decay of the averaged weights; 0 is off
     patience: Count | None = None  # epochs without a better monitor before stopping
     monitor: Literal["val/loss", "val/top1", "val/top5", "train/loss"] = "val/top1"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: str = "auto"
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    device: Annotated[
+        str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$", description="auto, cpu, cuda, cuda:N or mps")
+    ] = "auto"
     threads: Count | None = None  # CPU threads; none: torch's choice
     amp: Literal["off", "auto", "bf16", "fp16"] = "off"
     channels_last: bool | None = None  # none: where it is quicker
@@ -106,5 +132,180 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loss: Loss = Loss()
-    regularizers: dict[str, dict[str, Any]] = {}
+    regularizers: dict[str, Options] = {}
     train: Train = Train()
+
+
+# what a model and a data set without a recipe of their own are trained with
+STARTING_POINT = Document(
+    "dlkit's starting point",
+    {
+        "optimizer": {"name": "adam", "lr": 0.001},
+        "schedule": {"name": "cosine"},
+        "train": {"epochs": 10, "batch_size": 128},
+    },
+    {},
+)
+
+MAY_CHANGE_ON_RESUME = ("train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "data.workers")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value that the caller sets: a dotted key, and the words it was set with ("" where they go without saying)."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe, and in a few words where it came from."""
+
+    recipe: Recipe
+    source: str
+
+
+def parse_setting(text: str) -> Setting:
+    """The setting in `--set optimizer.lr=0.1`; the value is YAML: a number, text, true, false, null or a flow list."""
+    origin = f"--set {text}"
+    key, equals, value = text.partition("=")
+    if not equals or not all(part.isidentifier() for part in key.split(".")) or key.count(".") > 10:
+        raise UsageError(f"--set takes KEY=VALUE, such as --set optimizer.lr=0.01, and not {describe(text)}.")
+    return Setting(key, recipe_file.parse_value(value, origin), origin)
+
+
+def resolve(
+    model: str | None = None,
+    dataset: str | None = None,
+    *,
+    recipe: str | Path | None = None,
+    settings: Sequence[Setting] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Put a recipe together: `recipe` is a file or a shipped recipe's name; settings go over it, then flags.
+
+    Flags are {dotted key: value}, for a caller that has no words of its own for them.
+
+    Raises:
+        UsageError: no model or data set is named, or something is not as the schema, the shelves and the laws between
+            keys want it; the message says what was found, what would do, and where it stands.
+    """
+    names = {"model.name": model, "data.name": dataset}
+    settings = [*settings, *(Setting(key, value, f"{key}={value}") for key, value in (flags or {}).items())]
+    asked = _document([*settings, *(Setting(key, name, "") for key, name in names.items() if name is not None)])
+    base, source = _base(recipe, asked)
+    layers = (base, asked)
+    made = _validated(_merged(base.values, asked.values), layers)
+    for keys, message in chain(wrong_names(made), idle_keys(made, asked.places), broken_laws(made)):
+        raise _refusal(message, keys, layers)
+    return Resolved(made, source)
+
+
+def load(path: Path) -> Recipe:
+    """The recipe in a file, by itself: what a run folder's recipe.yaml says.
+
+    Raises:
+        UsageError: it is no valid recipe.
+    """
+    return resolve(recipe=path).recipe
+
+
+def changes_on_resume(recipe: Recipe, settings: Sequence[Setting]) -> dict[str, Any]:
+    """The settings as {dotted key: value}, where a run may take them up when it goes on.
+
+    Raises:
+        UsageError: one is not of the few that may change, or its value is wrong.
+    """
+    for setting in settings:
+        if setting.key not in MAY_CHANGE_ON_RESUME:
+            raise UsageError(
+                f"{setting.origin or setting.key} cannot change when a run goes on; "
+                f"these can: {', '.join(MAY_CHANGE_ON_RESUME)}. Start a new run for another recipe."
+            )
+    _over(recipe, settings)
+    return {setting.key: setting.value for setting in settings}
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with the values at these dotted keys replaced, validated again."""
+    return _over(recipe, [Setting(key, value, f"{key}={value}") for key, value in changes.items()])
+
+
+def _over(recipe: Recipe, settings: Sequence[Setting]) -> Recipe:
+    asked = _document(settings)
+    made = _validated(_merged(recipe.model_dump(), asked.values), (asked,))
+    for keys, message in broken_laws(made):
+        raise _refusal(message, keys, (asked,))
+    return made
+
+
+def _document(settings: Iterable[Setting]) -> Document:
+    """The settings as a layer: nested dicts, each key with the words it was set with."""
+    values: dict[str, Any] = {}
+    places: dict[Keys, str] = {}
+    for setting in settings:
+        keys = tuple(setting.key.split("."))
+        nested: Any = tuple(setting.value) if isinstance(setting.value, list) else setting.value
+        for key in reversed(keys):
+            nested = {key: nested}
+        values = _merged(values, nested)
+        places[keys] = setting.origin
+    return Document("", values, places)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _base(recipe: str | Path | None, asked: Document) -> tuple[Document, str]:
+    if recipe is not None:
+        return _named_recipe(recipe)
+    model, dataset = _name(asked, "model"), _name(asked, "data")
+    if model is None:
+        raise UsageError(f"which model? Name one, or give --recipe. There are: {', '.join(catalog.entries('models'))}.")
+    if dataset is None:
+        raise UsageError(f"which data set? Give --dataset. There are: {', '.join(catalog.entries('datasets'))}.")
+    path = recipe_file.shipped(model, dataset)
+    if path is None:
+        return STARTING_POINT, f"{STARTING_POINT.origin}, as there is no recipe for {model} on {dataset}"
+    return recipe_file.read_document(path), f"{path.stem}, shipped with dlkit"
+
+
+def _named_recipe(recipe: str | Path) -> tuple[Document, str]:
+    """A shipped recipe by its name, where that is all that was given; else a file."""
+    shipped = recipe_file.shipped_path(recipe) if isinstance(recipe, str) else None
+    if shipped is not None:
+        return recipe_file.read_document(shipped), f"{recipe}, shipped with dlkit"
+    if isinstance(recipe, str) and "/" not in recipe and "." not in recipe and not os.path.exists(recipe):
+        hint = catalog.did_you_mean(recipe, recipe_file.shipped_names())
+        raise UsageError(f"no recipe and no file is called {recipe!r}. {hint}")
+    return recipe_file.read_document(Path(recipe)), str(recipe)
+
+
+def _name(document: Document, section: str) -> str | None:
+    values = document.values.get(section)
+    name = values.get("name") if isinstance(values, Mapping) else None
+    return None if name is None else str(name)
+
+
+def _validated(values: Mapping[str, Any], layers: Sequence[Document]) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        keys, message = explain(error, Recipe, values)
+        raise _refusal(message, keys, layers) from None
+
+
+def _refusal(message: str, keys: Keys, layers: Sequence[Document]) -> UsageError:
+    """The error, with the place where the key was last written, or else the nearest key around it."""
+    for layer in reversed(layers):
+        for written, place in layer.places.items():
+            if written[: len(keys)] == keys:
+                return UsageError(f"{message} ({place})" if place else message)
+    return _refusal(message, keys[:-1], layers) if len(keys) > 1 else UsageError(message)

@@ -1,1 +1,15 @@
-"""Data sets, one a file."""
+"""Data sets, one a file.
+
+A file on this shelf defines
+
+    ABOUT = About(...)                      what `dlkit dataset list` and `info` print, and the files to fetch with
+                                            their sources in order; absent where the images are the user's own
+    CONTENTS = {file: (bytes, sha256)}      the prepared files whose digests are known; optional
+    fetch(folder, download) -> None         fill an empty folder; `download(name)` gives the path of a verified file of
+                                            ABOUT.files. Absent where there is nothing to download
+    load(folder, *, option=default, …) -> Splits
+                                            the samples; `folder` is what fetch filled, or the user's --data-dir
+
+The verb (dlkit.verbs.dataset) holds the lock, renames the folder into the cache when fetch is through, and writes down
+the digest of each file, so that one altered later is noticed.
+"""

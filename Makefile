@@ -1,0 +1,48 @@
+# The same commands for a person and for CI. Each makes its own .venv where there is none.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-all check bench clean
+
+help:
+	@echo "make demo      LeNet-5 learns MNIST, is evaluated, and reads a digit"
+	@echo "make test      the fast tests, under 3 minutes on two cores"
+	@echo "make test-all  every test, kills and corruption sweeps included"
+	@echo "make check     ruff, mypy"
+	@echo "make bench     speeds, side by side, with the ordinary ways"
+	@echo "make clean     remove .venv and caches; runs/ stays"
+
+demo: .venv/installed
+	$(BIN)/dlkit train lenet5 --dataset mnist --epochs 3
+	$(BIN)/dlkit eval --topk 5
+	$(BIN)/python -m dlkit.datasets.draw_digit 7 runs/latest/seven.png
+	$(BIN)/dlkit predict runs/latest/seven.png
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/python tests/benchmarks/train_speed.py
+	$(BIN)/python tests/benchmarks/start_up.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ .venv/installed

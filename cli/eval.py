@@ -1,0 +1,141 @@
+"""`dlkit eval`: how good a trained model is on a split of its data set, or of another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlkit.catalog import did_you_mean
+from dlkit.errors import GateError, UsageError
+
+from . import console
+
+if TYPE_CHECKING:
+    from dlkit.verbs.evaluate import Evaluation
+
+METRIC_COLUMNS = ("metric", "value", "low", "high")
+CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support")
+
+
+class Checkpoint(StrEnum):
+    best = "best"
+    last = "last"
+
+
+class Split(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+def eval_command(
+    run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest where none is given.")] = None,
+    topk: Annotated[
+        int | None, typer.Option("--topk", help="Also count the answers whose class is among the k best (default: 5).")
+    ] = None,
+    split: Annotated[Split, typer.Option("--split", help="Which part of the data set.")] = Split.test,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Another data set; its classes are matched by name.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The folder that the data set is in.")] = None,
+    checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which weights.")] = Checkpoint.best,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "-b", help="Images at a time; the result does not depend on it.")
+    ] = 256,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-j", min=0, max=256, help="Processes that decode (default: the recipe's)."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option("--fail-under", metavar="METRIC=BAR", help="Exit 12 if it is lower: top1=0.98. May be repeated."),
+    ] = None,
+    no_write: Annotated[bool, typer.Option("--no-write", help="Write nothing into the run folder.")] = False,
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="The folder that holds the runs.")] = Path("runs"),
+    format: Annotated[
+        console.Format, typer.Option("--format", help="How the answer is written.")
+    ] = console.Format.auto,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Measure a trained model: top-1 and top-k with 95 % intervals, loss, calibration, and figures for each class.
+
+    The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv and plots/confusion_matrix.png.
+    """
+    from dlkit.verbs import evaluate as verb
+
+    found = verb.chosen_run(run, runs_dir, console.note)
+    k = verb.resolved_topk(topk, len(found.spec().classes), console.note)
+    gates = _gates(fail_under or [], verb.gate_names(k))
+    with console.progress(None, f"testing {found.name}") as bar:
+        evaluation = verb.evaluate(
+            found, dataset=dataset, data_dir=data_dir, split=split.value, topk=k, checkpoint=checkpoint.value,
+            batch_size=batch_size, workers=workers, device=device, write=not no_write, say=_say, advance=bar.advance,
+        )  # fmt: skip
+    _show(evaluation, console.resolve(format, json))
+    _hold(gates, evaluation)
+
+
+def _say(text: str) -> None:
+    """A warning is said even with --quiet."""
+    warning = text.removeprefix("warning: ")
+    console.note(text) if warning == text else console.warn(warning)
+
+
+def _gates(given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """The bar of each metric named by --fail-under."""
+    gates = {}
+    for gate in given:
+        name, equals, text = gate.partition("=")
+        if name not in names:
+            raise UsageError(
+                f"--fail-under {gate}: there is no metric {name!r} to fail under. {did_you_mean(name, names)}"
+            )
+        try:
+            bar = float(text)
+        except ValueError:
+            bar = math.nan
+        if not equals or not 0 <= bar <= 1:
+            raise UsageError(f"--fail-under {gate}: the bar is a fraction from 0 to 1, as in {name}=0.98.")
+        gates[name] = bar
+    return gates
+
+
+def _hold(gates: Mapping[str, float], evaluation: Evaluation) -> None:
+    missed = [
+        f"{name} is {evaluation.metrics[name].value:.6g}, under {bar:g}"
+        for name, bar in gates.items()
+        if not evaluation.metrics[name].value >= bar
+    ]
+    if missed:
+        where = f"{evaluation.run.name} on {evaluation.dataset} {evaluation.split}"
+        raise GateError(f"gate not met: {'; '.join(missed)} ({where}).")
+
+
+def _show(evaluation: Evaluation, format: console.Format) -> None:
+    """One document in JSON; in csv and tsv one long table; on a terminal the classes, then the figures for all."""
+    if format in (console.Format.json, console.Format.jsonl):
+        console.write_document(evaluation.document(), format)
+    elif format == console.Format.table:
+        console.write_rows(evaluation.document()["classes"], CLASS_COLUMNS, format)
+        console.write_rows(_metric_rows(evaluation), METRIC_COLUMNS, format)
+    else:
+        columns = ("metric", "class", "value", "low", "high")
+        console.write_rows([*_metric_rows(evaluation), *_class_rows(evaluation)], columns, format)
+
+
+def _metric_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    yield {"metric": "samples", "value": evaluation.samples}
+    for name, metric in evaluation.metrics.items():
+        yield {"metric": name, "value": metric.value, "low": metric.low, "high": metric.high}
+
+
+def _class_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    for row in evaluation.document()["classes"]:
+        for score in CLASS_COLUMNS[1:]:
+            yield {"metric": score, "class": row["class"], "value": row[score]}

@@ -1,0 +1,206 @@
+"""The program `dlkit`: its commands, its exit codes, and its one-line errors."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import dlkit
+from dlkit.catalog import did_you_mean
+from dlkit.errors import DlkitError, OutOfMemoryError, StorageError, UsageError
+
+from . import console
+from .dataset import dataset_app
+from .eval import eval_command
+from .models import models_app
+from .predict import predict_command
+from .recipes import recipes_app
+from .runs import runs_app
+from .train import TrainCommand, train_command
+
+EVERYWHERE = ("--quiet", "-q", "--no-progress", "--debug")  # flags that may stand before or after a command
+READER_GONE, INTERRUPTED = 141, 130  # exit codes without a message
+
+
+Part = typer.Typer | Callable[..., None]
+COMMANDS: dict[str, Part] = {
+    "train": train_command,
+    "eval": eval_command,
+    "predict": predict_command,
+    "dataset": dataset_app,
+    "models": models_app,
+    "recipes": recipes_app,
+    "runs": runs_app,
+}
+
+
+class Group(TyperGroup):
+    """Commands under one name: named alone it shows its help, and a misspelt one gets the nearest right name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands:
+            raise UsageError(f"{ctx.command_path} has no command {args[0]!r}. {did_you_mean(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+class Program(Group):
+    """The root. It knows each command by its name and its line of help, and builds the one that is called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=_help_of(part)) for name, part in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _built(name), rest
+
+
+def _help_of(part: Part) -> str | None:
+    return str(part.info.help) if isinstance(part, typer.Typer) else part.__doc__
+
+
+def _built(name: str) -> Any:
+    whole, part = typer.Typer(rich_markup_mode=None), COMMANDS[name]
+    if isinstance(part, typer.Typer):
+        whole.add_typer(part, name=name, cls=Group)
+    else:
+        whole.command(name, cls=TrainCommand if part is train_command else TyperCommand)(part)
+    return typer.main.get_group(whole).commands[name]
+
+
+# add_help_option: Typer's own --help imports pydantic even where it is not given; ours below does not
+app = typer.Typer(
+    name="dlkit", cls=Program, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]}, add_help_option=False,
+)  # fmt: skip
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.write_text(f"dlkit {dlkit.__version__}")
+        raise typer.Exit
+
+
+def _help(context: typer.Context, asked: bool) -> None:
+    if asked:
+        console.write_text(context.get_help())
+        raise typer.Exit
+
+
+@app.callback()
+def dlkit_command(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No notes and no progress, only warnings and errors.")
+    ] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars and no progress lines.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+    help: Annotated[
+        bool, typer.Option("--help", "-h", help="Show this message and exit.", callback=_help, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, test and use the classic networks from the shell.
+
+    Answers go to stdout, all else to stderr. -q, --no-progress and --debug may stand anywhere on the line.
+    """
+    console.settings.quiet, console.settings.progress, console.settings.debug = quiet, not no_progress, debug
+
+
+def main() -> None:
+    """The console script."""
+    console.prepare_streams()
+    warnings.showwarning = _show_warning
+    code = run(sys.argv[1:])
+    if code in (READER_GONE, StorageError.exit_code):
+        console.discard_stdout()
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; whatever goes wrong is one line on stderr."""
+    console.settings = console.Settings(debug="--debug" in arguments)
+    try:
+        _invoke(_flags_first(arguments))
+        console.flush()
+    except console.ReaderGone:
+        return READER_GONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        return _report(error)
+    return 0
+
+
+def _invoke(arguments: list[str]) -> None:
+    """What Typer's own main does, but for its handling of errors: that ends the program at any broken pipe."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("dlkit", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as done:  # --help and --version
+        assert done.exit_code == 0, "a command ends with an error of dlkit.errors, not with an exit code"
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Move the flags that may stand anywhere to the front, where the program itself takes them."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    anywhere = [argument for argument in arguments[:end] if argument in EVERYWHERE]
+    rest = [argument for argument in arguments[:end] if argument not in EVERYWHERE]
+    return [*anywhere, *rest, *arguments[end:]]
+
+
+def _report(error: Exception) -> int:
+    """Say on stderr what went wrong and return the exit code for it."""
+    if console.settings.debug:
+        traceback.print_exception(error)
+    if isinstance(error, DlkitError):
+        console.error(str(error))
+        return error.exit_code
+    if isinstance(error, typer.TyperException):
+        console.error(_usage_message(error))
+        return error.exit_code
+    if _is_out_of_memory(error):
+        console.error(f"out of memory: {str(error) or 'no more to be had'}. Try a smaller --batch-size.")
+        return OutOfMemoryError.exit_code
+    hint = "" if console.settings.debug else " --debug shows the traceback."
+    console.error(f"a bug in dlkit: {type(error).__name__}: {error}.{hint}")
+    return DlkitError.exit_code
+
+
+def _usage_message(error: typer.TyperException) -> str:
+    """One line for a mistake that Typer found; its exceptions have no public names, so what they hold tells them."""
+    context: Any = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "dlkit"
+    option = getattr(error, "option_name", None)
+    if option is not None and hasattr(error, "possibilities"):
+        known = [name for parameter in context.command.params for name in parameter.opts] if context is not None else []
+        hint = did_you_mean(option, known) if error.possibilities else f"See {where} --help."
+        return f"{where} has no option {option!r}. {hint}"
+    return f"{error.format_message().replace('Value error, ', '').rstrip('.')}. See {where} --help."
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # not imported for the question's sake
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    console.warn(f"{message} ({filename}:{lineno})" if console.settings.debug else str(message))

@@ -1,0 +1,118 @@
+"""`dlkit models`: which networks there are, and what each is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlkit import catalog
+from dlkit.errors import UsageError
+
+from . import console
+from .console import Format
+
+if TYPE_CHECKING:
+    from dlkit.specs import ImageSpec
+    from dlkit.verbs.summary import ModelSummary
+
+models_app = typer.Typer(help="Models: list, show.")
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How the answer is written.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
+
+LAYER_COLUMNS = ("name", "kind", "output", "parameters", "macs")
+
+
+@models_app.command("list")
+def list_command(format: FormatOption = Format.auto, json: JsonFlag = False) -> None:
+    """List the models.
+
+    Example: dlkit models list --format json | jq -r '.[].name'
+    """
+    rows = (
+        {
+            "schema": "dlkit.models/1",
+            "name": entry.name,
+            "family": entry.family,
+            "summary": entry.summary,
+            "options": {**entry.options, **entry.fixed},
+        }
+        for entry in catalog.entries("models").values()
+    )
+    console.write_rows(rows, ("name", "summary"), console.resolve(format, json))
+
+
+@models_app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="A name that `dlkit models list` shows.", show_default=False)],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For images and classes of this data set, if it is here.")
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Where --dataset folder has its images.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the model; may be repeated.")
+    ] = None,
+    format: FormatOption = Format.auto,
+    json: JsonFlag = False,
+) -> None:
+    """Show a model: its paper, and its layers with output shapes, parameters and multiply-adds.
+
+    Multiply-adds (macs) are of one image. Where no data set is named, the input is what the model was made for.
+
+    Example: dlkit models show lenet5 --dataset cifar10 --option activation=tanh
+    """
+    options = _options(option or ())
+    catalog.check_options("models", name, options)  # before torch is imported
+    spec = _spec(dataset, data_dir)
+    from dlkit.verbs.summary import summarize
+
+    _write(summarize(name, spec, options), console.resolve(format, json))
+
+
+def _options(settings: Iterable[str]) -> dict[str, Any]:
+    from dlkit import recipe_file
+
+    options = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals):
+            raise UsageError(f"--option {setting!r} has no value. Write KEY=VALUE, such as activation=tanh.")
+        options[key] = recipe_file.parse_value(value, f"--option {key}")
+    return options
+
+
+def _spec(dataset: str | None, data_dir: str | None) -> ImageSpec | None:
+    if dataset is None:
+        if data_dir is not None:
+            raise UsageError("--data-dir is for --dataset folder. Add that, or leave --data-dir out.")
+        return None
+    catalog.entry("datasets", dataset)
+    from dlkit.recipe import Data
+    from dlkit.verbs.dataset import splits
+
+    return splits(Data(name=dataset, dir=data_dir), allow_download=False, say=console.say).spec
+
+
+def _write(summary: ModelSummary, format: Format) -> None:
+    rows = [{**asdict(layer), "output": "×".join(map(str, layer.output))} for layer in summary.layers]
+    if format in (Format.json, Format.jsonl):
+        console.write_document({"schema": "dlkit.model/1", **asdict(summary)}, format)
+    elif format == Format.table:
+        console.write_text(f"{summary.document}\n")
+        console.write_rows(rows, LAYER_COLUMNS, format)
+        console.write_text(_totals(summary))
+    else:
+        console.write_rows(rows, LAYER_COLUMNS, format)
+
+
+def _totals(summary: ModelSummary) -> str:
+    channels, height, width = summary.input
+    options = ", ".join(f"{key}={value}" for key, value in summary.options.items())
+    return (
+        f"\ninput {channels}×{height}×{width}, {summary.classes} classes\n"
+        f"options: {options}\n"
+        f"{summary.parameters:,} parameters, {summary.trainable:,} of them trainable; {summary.macs:,} multiply-adds"
+    )

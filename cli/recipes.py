@@ -1,0 +1,50 @@
+"""recipes: list and show what dlkit trains with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dlkit.catalog import did_you_mean
+from dlkit.errors import UsageError
+
+from . import console
+from .console import Format
+
+recipes_app = typer.Typer(help="Recipes that come with dlkit: list, show.")
+
+
+@recipes_app.command("list")
+def list_command(
+    format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
+    json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+) -> None:
+    """List the recipes that come with dlkit; each is used by `dlkit train --recipe NAME`."""
+    from dlkit import recipe_file
+
+    rows = []
+    for name in recipe_file.shipped_names():
+        path = recipe_file.shipped_path(name)
+        assert path is not None
+        values = recipe_file.read(path)
+        about = recipe_file.header(path).partition("\n")[0]
+        row = {
+            "schema": "dlkit.recipes/1",
+            "name": name,
+            "model": values["model"]["name"],
+            "dataset": values["data"]["name"],
+        }
+        rows.append({**row, "about": about})
+    console.write_rows(rows, ("name", "model", "dataset", "about"), console.resolve(format, json))
+
+
+@recipes_app.command("show")
+def show_command(name: Annotated[str, typer.Argument(metavar="NAME", help="As `dlkit recipes list` has it.")]) -> None:
+    """Print a recipe as it is written, with its paper and what to expect."""
+    from dlkit import recipe_file
+
+    path = recipe_file.shipped_path(name)
+    if path is None:
+        raise UsageError(f"no recipe is called {name!r}. {did_you_mean(name, recipe_file.shipped_names())}")
+    console.write_text(recipe_file.read_bytes(path).decode("utf-8"))

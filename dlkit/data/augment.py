@@ -1,0 +1,144 @@
+"""Random changes to a batch of images, as batched tensor code on the batch's own device.
+
+Each change draws its numbers from `draw(name)`, a function of (seed, epoch, sample index): see randomness.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlkit.recipe import Augment
+
+Draw = Callable[[str], Tensor]  # name → (N,) float in [0, 1), on the images' device
+
+ERASED_AREA = (0.02, 1 / 3)  # Zhong et al. 2017, random erasing: least and greatest fraction erased
+ERASED_ASPECT = 0.3  # height / width between this and its inverse
+
+
+def change_pixels(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
+    """Geometry, then colour, on images (N, C, H, W) in [0, 1]."""
+    if augment.crop_padding:
+        images = random_crop(images, augment.crop_padding, draw)
+    if augment.horizontal_flip:
+        images = random_flip(images, -1, augment.horizontal_flip, draw("horizontal_flip"))
+    if augment.vertical_flip:
+        images = random_flip(images, -2, augment.vertical_flip, draw("vertical_flip"))
+    if augment.rotation or augment.translate or augment.shear or augment.scale != (1.0, 1.0):
+        images = random_affine(images, augment, draw)
+    if augment.brightness or augment.contrast or augment.saturation or augment.hue:
+        images = colour_jitter(images, augment, draw)
+    return images
+
+
+def random_crop(images: Tensor, padding: int, draw: Draw) -> Tensor:
+    """Pad by zeros on each side, then cut the old size out at a random place."""
+    batch, channels, height, width = images.shape
+    top = (draw("crop_top") * (2 * padding + 1)).long()
+    left = (draw("crop_left") * (2 * padding + 1)).long()
+    padded = F.pad(images, (padding, padding, padding, padding))
+    rows = (top[:, None] + torch.arange(height, device=images.device))[:, None, :, None]  # (N, 1, H, 1)
+    columns = (left[:, None] + torch.arange(width, device=images.device))[:, None, None, :]  # (N, 1, 1, W)
+    samples = torch.arange(batch, device=images.device)[:, None, None, None]
+    planes = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[samples, planes, rows, columns]
+
+
+def random_flip(images: Tensor, dim: int, probability: float, numbers: Tensor) -> Tensor:
+    """Mirror some of the images along a dimension."""
+    return torch.where((numbers < probability)[:, None, None, None], images.flip(dim), images)
+
+
+def random_affine(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
+    """Rotate, scale, shear and shift about the centre; what comes from outside the image repeats its border."""
+    height, width = images.shape[-2:]
+    angle = _around_zero(draw("rotation"), math.radians(augment.rotation))
+    shear = torch.tan(_around_zero(draw("shear"), math.radians(augment.shear)))
+    low, high = augment.scale
+    zoom = torch.exp(math.log(low) + draw("scale") * (math.log(high) - math.log(low)))
+    shift_x = _around_zero(draw("translate_x"), 2 * augment.translate)  # the grid spans [-1, 1]
+    shift_y = _around_zero(draw("translate_y"), 2 * augment.translate)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    aspect = height / width
+    # The grid asks of each output place where it comes from: the inverse map, in units of half a side.
+    row_x = torch.stack([cos, (sin + cos * shear) * aspect, shift_x], dim=1)
+    row_y = torch.stack([-sin / aspect, cos - sin * shear, shift_y], dim=1)
+    theta = torch.stack([row_x, row_y], dim=1).to(images.dtype)  # (N, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def colour_jitter(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
+    """Brightness, contrast, saturation and hue, in this order, each by a random amount. Grey images have no hue."""
+    images = images * _factor(draw("brightness"), augment.brightness)
+    grey = _grey(images)
+    centre = grey.mean(dim=(1, 2, 3), keepdim=True)
+    images = centre + (images - centre) * _factor(draw("contrast"), augment.contrast)
+    if images.shape[1] == 3:
+        grey = _grey(images)
+        images = grey + (images - grey) * _factor(draw("saturation"), augment.saturation)
+        if augment.hue:
+            images = rotate_hue(images, _around_zero(draw("hue"), augment.hue))
+    return images.clamp(0, 1)
+
+
+def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn the colours about the grey axis by `turns` (N,) of a full circle, in YIQ space; luma is kept."""
+    angle = 2 * math.pi * turns
+    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    one = torch.ones_like(angle)
+    rotation = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
+    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64)
+    matrix = torch.linalg.inv(to_yiq).to(images) @ rotation.to(images) @ to_yiq.to(images)  # (N, 3, 3)
+    return torch.einsum("nij,njhw->nihw", matrix, images)
+
+
+def erase(images: Tensor, probability: float, draw: Draw) -> Tensor:
+    """Random erasing (Zhong et al. 2017) on normalised images: a box of zeros, the data set's mean colour."""
+    height, width = images.shape[-2:]
+    low, high = ERASED_AREA
+    area = (low + draw("erase_area") * (high - low)) * height * width
+    aspect = torch.exp(_around_zero(draw("erase_aspect"), -math.log(ERASED_ASPECT)))
+    box_height = (area * aspect).sqrt().clamp(1, height).round()
+    box_width = (area / aspect).sqrt().clamp(1, width).round()
+    top = (draw("erase_top") * (height - box_height + 1)).floor()
+    left = (draw("erase_left") * (width - box_width + 1)).floor()
+    rows = torch.arange(height, device=images.device)[None, :]
+    columns = torch.arange(width, device=images.device)[None, :]
+    in_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None])  # (N, H)
+    in_columns = (columns >= left[:, None]) & (columns < (left + box_width)[:, None])  # (N, W)
+    chosen = (draw("erase") < probability)[:, None, None]
+    box = in_rows[:, :, None] & in_columns[:, None, :] & chosen
+    return images.masked_fill(box[:, None], 0.0)
+
+
+def apply_policy(images: Tensor, policy: str, seeds: list[int]) -> Tensor:
+    """TrivialAugment or RandAugment (torchvision's) on uint8 images, one after the other, each under its own seed."""
+    from torchvision.transforms import v2
+
+    transform = v2.TrivialAugmentWide() if policy == "trivial" else v2.RandAugment()
+    with torch.random.fork_rng(devices=[]):
+        changed = []
+        for image, seed in zip(images, seeds, strict=True):
+            torch.manual_seed(seed)
+            changed.append(transform(image))
+    return torch.stack(changed)
+
+
+def _grey(images: Tensor) -> Tensor:
+    if images.shape[1] == 1:
+        return images
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device)  # ITU-R BT.601 luma
+    return (images * weights[None, :, None, None]).sum(dim=1, keepdim=True)
+
+
+def _around_zero(numbers: Tensor, extent: float) -> Tensor:
+    return (2 * numbers - 1) * extent
+
+
+def _factor(numbers: Tensor, extent: float) -> Tensor:
+    return (1 + _around_zero(numbers, extent)).clamp(min=0)[:, None, None, None]

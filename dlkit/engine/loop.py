@@ -1,0 +1,310 @@
+"""The loop: everything a step changes, one step, and the run of all of them.
+
+on_batch → forward → loss + Σ penalty → backward → on_gradients → lr(step) → optimizer.step → on_weights
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from dlkit import durable, metrics
+from dlkit.data.batches import Batch
+from dlkit.data.loader import TrainingData
+from dlkit.data.randomness import fold
+from dlkit.engine.distributed import World
+from dlkit.engine.loss import Loss
+from dlkit.engine.precision import autocast, seeder
+from dlkit.errors import DivergedError, StoppedError, WorkerLostError
+from dlkit.recipe import Train
+from dlkit.regularizers import Regularizer
+
+SKIPS_IN_A_ROW = 20  # steps that fp16's scaler may skip before the run counts as diverged
+SAY_EVERY = 30.0  # seconds between two plain progress lines
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far by the monitored value."""
+
+    step: int
+    epoch: int
+    value: float
+
+
+@dataclass
+class Window:
+    """Sums over the training samples since the last line of metrics.jsonl."""
+
+    loss: float = 0.0
+    correct: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Run:
+    """All that a step changes (the last block), and what it needs."""
+
+    model: nn.Module
+    network: Callable[[Tensor], Tensor]  # the model, or its compiled form
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    lr: Callable[[int], float]
+    regularizers: Sequence[Regularizer]
+    settings: Train
+    device: torch.device
+    dtype: torch.dtype | None  # autocast's
+    scaler: torch.amp.GradScaler
+    world: World
+    averaged: nn.Module | None  # EMA of the weights
+    # -- state
+    step: int = 0
+    epochs_done: int = 0  # validated
+    best: Best | None = None
+    stale: int = 0  # epochs since the best
+    skipped: int = 0  # steps in a row without an update, fp16 only
+    metrics_lines: int = 0
+    window: Window = field(default_factory=Window)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that validation, eval and predict use."""
+        return self.model if self.averaged is None else self.averaged
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop calls: where lines and checkpoints go, who asks it to stop, whom it tells."""
+
+    save: Callable[[Run], None]
+    log: Callable[[dict[str, Any]], None]
+    stop: Callable[[], int]  # the signal that asked for the end, or 0
+    say: Callable[[str], None]
+    advance: Callable[[int], object]  # a progress bar's update
+    plain: bool  # no bar: a line every SAY_EVERY seconds
+
+
+def fit(run: Run, data: TrainingData, validation: Callable[[], Iterator[Batch]] | None, around: Surroundings) -> None:
+    """Train until the last epoch or until patience ends; a run that was restored goes on where it stood.
+
+    Raises:
+        StoppedError: a signal came; the step was finished and everything saved.
+        DivergedError: a loss or gradient is not finite; no weight has seen it.
+    """
+    said = time.monotonic()
+    for epoch in range(run.epochs_done, run.settings.epochs):
+        if out_of_patience(run):
+            return
+        begun = time.monotonic()
+        for batch in started(run, data.epoch(epoch, run.step - epoch * data.steps_per_epoch), around):
+            asked = train_step(run, batch, around.stop())
+            run.window.seconds += time.monotonic() - begun
+            around.advance(1)
+            last = run.step == (epoch + 1) * data.steps_per_epoch
+            if run.step % run.settings.log_every == 0 and not last:
+                log(run, epoch, {}, around)
+            if asked or (run.world.size == 1 and around.stop()):
+                stop(run, around)
+            if run.step % run.settings.checkpoint_every == 0 and not last:
+                around.save(run)
+            if around.plain and time.monotonic() - said > SAY_EVERY:
+                said = time.monotonic()
+                around.say(f"epoch {epoch + 1}/{run.settings.epochs}  step {run.step:,}")
+            begun = time.monotonic()
+        finish_epoch(run, epoch, validation, around)
+
+
+def train_step(run: Run, batch: Batch, asked: int = 0) -> bool:
+    """One update of the weights from one batch; returns whether any rank was sent a signal."""
+    run.model.train()
+    seeder(run.device)(fold(run.settings.seed, run.step, run.world.rank) % 2**63)  # what dropout draws from
+    for regularizer in run.regularizers:
+        batch = regularizer.on_batch(batch)
+    sums = forward_backward(run, batch)
+    run.scaler.unscale_(run.optimizer)
+    gradients = [parameter.grad for parameter in run.model.parameters() if parameter.grad is not None]
+    run.world.sum_gradients_(gradients)
+    for regularizer in run.regularizers:
+        regularizer.on_gradients(run.model)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    shared = run.world.sum_(torch.stack([*sums, sums[0].new_tensor(float(asked))]).double())
+    loss, correct, anyone = shared.tolist()
+    lr = run.lr(run.step)
+    refuse_non_finite(run, batch, loss / batch.total, float(norm), lr)
+    clip(gradients, norm, run.settings)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    for regularizer in run.regularizers:
+        regularizer.on_weights(run.model)
+    run.step += 1
+    if run.averaged is not None:
+        average(run.averaged, run.model, run.settings.ema, run.step)
+    durable.point("step")
+    run.window.loss += loss
+    run.window.correct += int(correct)
+    run.window.samples += batch.total
+    return bool(anyone)
+
+
+def forward_backward(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Gradients of the batch's mean loss, computed in parts; returns the sum of losses and the right answers."""
+    losses, correct = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
+    penalties = [regularizer.penalty(run.model) for regularizer in run.regularizers]
+    penalty = sum((value for value in penalties if value is not None), start=torch.zeros((), device=run.device))
+    for number, part in enumerate(batch.parts(run.settings.accumulate)):
+        with autocast(run.dtype, run.device):
+            logits = run.network(part.images)
+        total = run.loss(logits.float(), part.targets).sum()
+        objective = total / batch.total
+        if number == 0 and penalty.requires_grad:
+            objective = objective + penalty / run.world.size  # ranks add up
+        run.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
+        answers = part.targets if part.targets.ndim == 1 else part.targets.argmax(dim=1)
+        losses += total.detach() + penalty.detach() * len(part)
+        correct += (logits.detach().argmax(dim=1) == answers).sum()
+    return losses, correct
+
+
+def refuse_non_finite(run: Run, batch: Batch, loss: float, norm: float, lr: float) -> None:
+    """Stop before the optimizer sees a loss or gradient that is not finite."""
+    if math.isfinite(loss) and math.isfinite(norm):
+        run.skipped = 0
+        return
+    run.skipped += 1
+    if run.scaler.is_enabled() and math.isfinite(loss) and run.skipped < SKIPS_IN_A_ROW:
+        return  # fp16 overflowed: the scaler skips this step and lowers its scale
+    samples = ", ".join(str(int(index)) for index in batch.indices[:8])
+    raise DivergedError(
+        f"training diverged at step {run.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, lr {lr:.4g} (samples "
+        f"{samples}, …). The weights are untouched and the last checkpoint is kept. Try a lower --lr or --clip-grad 1."
+    )
+
+
+def clip(gradients: Sequence[Tensor], norm: Tensor, settings: Train) -> None:
+    """Clip by the norm of all gradients together, or each number by value."""
+    if settings.clip_grad is None or not gradients:
+        return
+    if settings.clip_mode == "value":
+        torch._foreach_clamp_max_(list(gradients), settings.clip_grad)
+        torch._foreach_clamp_min_(list(gradients), -settings.clip_grad)
+    else:
+        torch._foreach_mul_(list(gradients), torch.clamp(settings.clip_grad / (norm + 1e-6), max=1.0))
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """EMA: averaged ← d · averaged + (1 − d) · model, with d = min(decay, (1 + step) / (10 + step)) early on."""
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), weight)
+    for kept, buffer in zip(averaged.buffers(), model.buffers(), strict=True):
+        kept.copy_(buffer)
+
+
+@torch.no_grad()
+def validate(run: Run, batches: Iterator[Batch], stop: Callable[[], int]) -> dict[str, float] | None:
+    """Loss, top-1 and top-5 accuracy over a split, or None where a signal came meanwhile."""
+    model = run.evaluated.eval()
+    sums = torch.zeros(5, dtype=torch.float64)  # loss, top-1, top-5, samples, signals
+    for batch in batches:
+        with autocast(run.dtype, run.device):
+            logits = model(batch.images)
+        ranks = min(5, logits.shape[1])
+        sums[0] += run.loss(logits.float(), batch.targets).double().sum().cpu()
+        sums[1] += metrics.topk_correct(logits, batch.targets, 1).sum().cpu()
+        sums[2] += metrics.topk_correct(logits, batch.targets, ranks).sum().cpu()
+        sums[3] += len(batch)
+        durable.point("eval")
+        if stop() and run.world.size == 1:
+            return None
+    sums[4] = stop()
+    loss, top1, top5, samples, signals = run.world.sum_(sums.to(run.device)).tolist()
+    if signals:
+        return None
+    return {"val/loss": loss / samples, "val/top1": top1 / samples, "val/top5": top5 / samples}
+
+
+def finish_epoch(run: Run, epoch: int, validation: Callable[[], Iterator[Batch]] | None, around: Surroundings) -> None:
+    """Validate, log, remember the best, save."""
+    results: dict[str, float] | None = {}
+    if validation is not None:
+        results = validate(run, validation(), around.stop)
+    if results is None:  # this epoch's validation is made up for after the resume
+        stop(run, around)
+    line = log(run, epoch, results, around)
+    run.epochs_done = epoch + 1
+    keep_best(run, line)
+    around.say(epoch_line(run, line))
+    around.save(run)
+
+
+def keep_best(run: Run, line: dict[str, Any]) -> None:
+    """Compare this epoch with the best; a value that is not finite is never the best."""
+    monitor = run.settings.monitor
+    value = line.get(monitor, math.nan)
+    better = math.isfinite(value) and (
+        run.best is None or (value < run.best.value if monitor.endswith("loss") else value > run.best.value)
+    )
+    run.stale = 0 if better else run.stale + 1
+    if better:
+        run.best = Best(run.step, run.epochs_done, value)
+
+
+def out_of_patience(run: Run) -> bool:
+    return run.settings.patience is not None and run.stale >= run.settings.patience
+
+
+def log(run: Run, epoch: int, results: dict[str, float], around: Surroundings) -> dict[str, Any]:
+    """Write one line of metrics.jsonl and begin a new window."""
+    window = run.window
+    samples = max(window.samples, 1)
+    line = {
+        "step": run.step,
+        "epoch": epoch + 1,
+        "train/loss": window.loss / samples,
+        "train/top1": window.correct / samples,
+        **results,
+        "lr": run.lr(max(run.step - 1, 0)),
+        "images_per_s": round(window.samples / window.seconds, 1) if window.seconds else 0.0,
+    }
+    run.metrics_lines += 1
+    run.window = Window()
+    around.log(line)
+    return line
+
+
+def epoch_line(run: Run, line: dict[str, Any]) -> str:
+    """epoch 3/10  train loss 0.0512  val loss 0.0433  top-1 98.72 %  12,345 images/s  best."""
+    parts = [f"epoch {line['epoch']}/{run.settings.epochs}", f"train loss {line['train/loss']:.4f}"]
+    if "val/loss" in line:
+        parts += [f"val loss {line['val/loss']:.4f}", f"val top-1 {100 * line['val/top1']:.2f} %"]
+    parts.append(f"{line['images_per_s']:,.0f} images/s")
+    return "  ".join(parts + (["best"] if run.stale == 0 else []))
+
+
+def started(run: Run, batches: Iterator[Batch], around: Surroundings) -> Iterator[Batch]:
+    """The batches, where a worker's death saves the run first: it may be the stop itself, come to the workers first."""
+    try:
+        yield from batches
+    except WorkerLostError:
+        if around.stop():
+            stop(run, around)
+        around.save(run)
+        raise
+
+
+def stop(run: Run, around: Surroundings) -> NoReturn:
+    """Save, and end with the signal's own code."""
+    around.save(run)
+    message = f"stopped at step {run.step}; everything is saved. Go on with --resume."
+    raise StoppedError(message, around.stop() or signal.SIGTERM)  # or: another rank was sent it

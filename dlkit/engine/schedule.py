@@ -1,0 +1,54 @@
+"""Learning rates as functions of the step: nothing to save, nothing to restore."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from dlkit.recipe import Schedule
+
+
+def learning_rate(schedule: Schedule, lr: float, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """The lr of each step, counted from 0; `lr` is the highest.
+
+    Warm-up rises linearly to `lr` over the first steps; the schedule proper runs over the rest.
+
+        step         lr · gamma^⌊t / step_epochs⌋
+        exponential  lr · gamma^(t / step_epochs)
+        cosine       lr · (final + (1 − final) · (1 + cos πp) / 2)      Loshchilov and Hutter 2017, without restarts
+        onecycle     cosine up from lr/25 over `rise`, cosine down to lr · final       Smith and Topin 2018
+    with t in epochs and p in [0, 1] the part of the run that is done.
+    """
+    warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
+    factor = _factor(schedule, steps_per_epoch, max(total_steps - warmup_steps, 1))
+
+    def at(step: int) -> float:
+        if step < warmup_steps:
+            return lr * (step + 1) / (warmup_steps + 1)
+        return lr * factor(step - warmup_steps)
+
+    return at
+
+
+def _factor(schedule: Schedule, steps_per_epoch: int, steps: int) -> Callable[[int], float]:
+    def drops(step: int) -> float:
+        return step / (schedule.step_epochs * steps_per_epoch)
+
+    def onecycle(step: int) -> float:
+        done = step / steps
+        if done < schedule.rise:
+            return _cosine(1 / 25, 1.0, done / schedule.rise)
+        return _cosine(1.0, schedule.final, (done - schedule.rise) / (1 - schedule.rise))
+
+    factors: dict[str, Callable[[int], float]] = {
+        "constant": lambda step: 1.0,
+        "step": lambda step: float(schedule.gamma ** math.floor(drops(step))),
+        "exponential": lambda step: float(schedule.gamma ** drops(step)),
+        "cosine": lambda step: _cosine(1.0, schedule.final, min(step / steps, 1.0)),
+        "onecycle": onecycle,
+    }
+    return factors[schedule.name]
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(part, 1.0))) / 2

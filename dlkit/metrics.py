@@ -1,0 +1,137 @@
+"""How good a classifier is: pure functions of logits, targets and counts.
+
+Everything here is exact: counts are integers, means are summed in float64, and nothing depends on how the samples were
+batched. Shapes: N samples, K classes. A tie between classes goes to the one that stands first; NaN ranks last.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+CALIBRATION_BINS = 15  # Guo et al. 2017
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A proportion and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """precision, recall and F1, each (K,) float64, and support, (K,) int64: how often each class is the true one."""
+
+    precision: npt.NDArray[np.float64]
+    recall: npt.NDArray[np.float64]
+    f1: npt.NDArray[np.float64]
+    support: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Means:
+    """One precision, recall and F1 for all classes."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+def ranked(scores: Tensor, k: int) -> Tensor:
+    """The k highest-ranking classes of each row, best first: (N, K) → (N, k) int64."""
+    if scores.is_floating_point():
+        scores = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+
+
+def topk_correct(logits: Tensor, targets: Tensor, k: int) -> Tensor:
+    """Whether the target is among the k highest-ranking classes: (N, K), (N,) → (N,) bool."""
+    target_logits = logits.gather(1, targets[:, None])  # (N, 1)
+    positions = torch.arange(logits.shape[1], device=logits.device)
+    ties_ahead = (logits == target_logits) & (positions < targets[:, None])  # (N, K)
+    ahead = ((logits > target_logits) | ties_ahead).sum(dim=1)  # (N,)
+    return (ahead < k) & ~target_logits[:, 0].isnan()
+
+
+def wilson(correct: int, total: int) -> Interval:
+    """A proportion with its 95 % score interval (Wilson 1927); of nothing, the interval is [0, 1] and the value NaN."""
+    if total == 0:
+        return Interval(math.nan, 0.0, 1.0)
+    p = correct / total
+    scale = 1 + Z95**2 / total
+    centre = (p + Z95**2 / (2 * total)) / scale
+    half = Z95 / scale * math.sqrt(p * (1 - p) / total + Z95**2 / (4 * total**2))
+    return Interval(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
+
+
+def confusion_matrix(targets: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """How often each true class (row) was taken for each class (column): (N,), (N,) → (K, K) int64."""
+    return torch.bincount(targets * classes + predicted, minlength=classes**2).view(classes, classes)
+
+
+def class_scores(confusion: npt.NDArray[np.int64]) -> Scores:
+    """Precision, recall and F1 of each class from a confusion matrix (K, K); 0 where nothing is to be divided by."""
+    hits = confusion.diagonal().astype(np.float64)
+    support, guesses = confusion.sum(axis=1), confusion.sum(axis=0)
+    return Scores(
+        precision=_divide(hits, guesses),
+        recall=_divide(hits, support),
+        f1=_divide(2 * hits, support + guesses),
+        support=support,
+    )
+
+
+def macro_means(scores: Scores) -> Means:
+    """The plain mean over the classes that occur, rare ones counting as much as frequent ones."""
+    return _means(scores, (scores.support > 0).astype(np.float64))
+
+
+def weighted_means(scores: Scores) -> Means:
+    """The mean over classes, each weighted by how often it occurs."""
+    return _means(scores, scores.support.astype(np.float64))
+
+
+def cross_entropies(log_probabilities: Tensor, targets: Tensor) -> Tensor:
+    """-log p(target) in nats: (N, K), (N,) → (N,)."""
+    return -log_probabilities.gather(1, targets[:, None])[:, 0]
+
+
+def brier_scores(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Σ_k (p_k - [k is the target])², from 0 to 2 (Brier 1950): (N, K), (N,) → (N,)."""
+    hits = torch.nn.functional.one_hot(targets, probabilities.shape[1])
+    return (probabilities - hits).square().sum(dim=1)
+
+
+def calibration_bins(confidences: Tensor, correct: Tensor, bins: int = CALIBRATION_BINS) -> Tensor:
+    """Samples, confidence and hits, summed by bin of confidence: (N,), (N,) bool → (3, bins) float64.
+
+    Bin m holds confidences in ((m - 1) / bins, m / bins]; the sums of several batches add up.
+    """
+    confidences = confidences.double()
+    index = (confidences * bins).ceil().long().clamp(1, bins) - 1  # (N,)
+    rows = torch.stack([torch.ones_like(confidences), confidences, correct.double()])  # (3, N)
+    return rows.new_zeros(3, bins).index_add_(1, index, rows)
+
+
+def expected_calibration_error(bins: Tensor) -> float:
+    """Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)| from calibration_bins' sums (Guo et al. 2017, equation 3)."""
+    samples, confidence, hits = bins
+    return float((hits - confidence).abs().sum() / samples.sum())
+
+
+def _divide(above: npt.NDArray[np.float64], below: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def _means(scores: Scores, weights: npt.NDArray[np.float64]) -> Means:
+    shares = weights / weights.sum() if weights.any() else weights
+    return Means(float(shares @ scores.precision), float(shares @ scores.recall), float(shares @ scores.f1))

@@ -1,0 +1,443 @@
+"""What a trained model sees in images: an answer for each input, in order, as soon as it is known.
+
+A thread reads the inputs and a few decode them, ahead of the model by a bounded number of images; so memory is bounded
+and the first answer does not wait for the last path. Paths that come one at a time (a pipe, a generator) are answered
+as they come; a list is answered in full batches.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlkit import catalog
+from dlkit.engine.run_folder import RunFolder
+from dlkit.errors import DataError, DlkitError, ModelFileError, StorageError, UsageError
+from dlkit.recipe import Data
+from dlkit.specs import ImageSpec
+from dlkit.verbs.evaluate import DEFAULT_TOPK, Checkpoint, chosen_run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+    from torch import nn
+
+SCHEMA = "dlkit.predict/1"
+DECODERS = 2  # threads; decoding leaves the interpreter's lock
+WAIT_S = 0.05  # how long a batch that has begun waits for another image of a slow source
+URL_LIMIT = 100 << 20  # bytes of an image from the network
+STDIN_NAME = "-"  # the path of an image given as bytes
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One class that an image may show; ranks count from 1."""
+
+    rank: int
+    name: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first."""
+
+    path: str
+    model: str
+    predictions: tuple[Ranked, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, `dlkit.predict/1`."""
+        rows = [
+            {"rank": r.rank, "class": r.name, "index": r.index, "probability": r.probability} for r in self.predictions
+        ]
+        return {"schema": SCHEMA, "path": self.path, "model": self.model, "predictions": rows}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be read; `code` is the exit code of its kind of error."""
+
+    path: str
+    model: str
+    code: int
+    message: str
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, `dlkit.predict/1`."""
+        error = {"code": self.code, "message": self.message}
+        return {"schema": SCHEMA, "path": self.path, "model": self.model, "error": error}
+
+
+Given = str | Path | bytes  # bytes are an image, not a name
+
+
+def predict(
+    run: RunFolder | Path | str | None = None,
+    paths: Given | Iterable[Given] = (),
+    *,
+    model: str | None = None,
+    weights: Path | str | None = None,
+    dataset: str | None = None,
+    data_dir: Path | str | None = None,
+    topk: int | None = None,
+    min_prob: float = 0.0,
+    checkpoint: Checkpoint = "best",
+    device: str = "auto",
+    batch_size: int = 32,
+    runs_dir: Path | str = "runs",
+    say: Say = lambda text: None,
+) -> Iterator[Prediction | Failure]:
+    """Answer images in order: files, folders (searched through, sorted), globs, http(s) URLs, or an image's bytes.
+
+    The model is a run's (the newest, where none is named), or `model` with `weights` from a run or a file; a file that
+    does not say what its images and classes are needs `dataset` for that. An input that cannot be read is answered by
+    a Failure and the rest go on. topk is 5, or the number of classes where that is less; ranks below min_prob are left
+    out.
+
+    Raises:
+        UsageError: no such run, model or k; at once, before anything is read.
+        ModelFileError: the checkpoint or weights are damaged or do not fit.
+    """
+    network = _from_weights(model, weights, dataset, data_dir, Path(runs_dir), checkpoint, say)
+    if network is None:
+        network = _from_run(chosen_run(run, Path(runs_dir), say), checkpoint, say)
+    elif run is not None:
+        raise UsageError("give a run, or --model and --weights; not both.")
+    classes = len(network.spec.classes)
+    k = min(DEFAULT_TOPK, classes) if topk is None else topk
+    if not 1 <= k <= classes:
+        raise UsageError(f"--topk {k}: the model has {classes} classes, so k is 1 to {classes}.")
+    if not 0 <= min_prob <= 1:
+        raise UsageError(f"--min-prob {min_prob:g}: a probability is 0 to 1.")
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size} holds nothing. Give --batch-size 1 or more.")
+    listed = [paths] if isinstance(paths, str | Path | bytes) else paths
+    return _predictions(network, listed, k, min_prob, device, batch_size, say)
+
+
+# -- the model
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model that is known but not yet built: `load` imports torch, nothing else here does."""
+
+    name: str
+    spec: ImageSpec
+    load: Callable[[str], tuple[nn.Module, torch.device]]  # from a device's name
+
+
+def _from_run(run: RunFolder, checkpoint: Checkpoint, say: Say) -> Network:
+    def load(device: str) -> tuple[nn.Module, torch.device]:
+        from dlkit.engine.restore import restore
+
+        restored = restore(run, checkpoint, device, say)
+        return restored.model, restored.device
+
+    return Network(run.recipe().model.name, run.spec(), load)
+
+
+def _from_weights(
+    model: str | None,
+    weights: Path | str | None,
+    dataset: str | None,
+    data_dir: Path | str | None,
+    runs_dir: Path,
+    checkpoint: Checkpoint,
+    say: Say,
+) -> Network | None:
+    """The model that --model and --weights name, or none where neither is given."""
+    if model is None and weights is None:
+        if dataset is not None or data_dir is not None:
+            raise UsageError("--dataset says what --weights are for; a run knows that itself.")
+        return None
+    if model is not None:
+        catalog.entry("models", model)
+    if model is None or weights is None:
+        raise UsageError(
+            "--model NAME and --weights FILE go together: a name has no weights, and weights have no name."
+        )
+    source = Path(weights)
+    for folder in (source, runs_dir / source):
+        if (folder / "run.json").is_file():
+            return _named(_from_run(RunFolder(folder), checkpoint, say), model, f"run {folder}")
+    if not source.is_file():
+        raise ModelFileError(f"weights {source}: no such run or file.")
+    return _from_file(model, source, dataset, data_dir, say)
+
+
+def _from_file(model: str, source: Path, dataset: str | None, data_dir: Path | str | None, say: Say) -> Network:
+    """A model of the shelf with the weights of a file; a run's checkpoint knows its run's images and options."""
+    home = RunFolder(source.absolute().parent.parent)
+    options: dict[str, Any] = {}
+    if (home.path / "run.json").is_file():
+        recipe = home.recipe()
+        options, spec = dict(recipe.model.options), home.spec()
+        _named(Network(recipe.model.name, spec, _unloaded), model, f"run {home.name}")
+    elif dataset is None:
+        raise UsageError(f"weights {source} do not say which images and classes they are for: give --dataset NAME.")
+    else:
+        from dlkit.verbs.dataset import splits
+
+        place = None if data_dir is None else os.fspath(data_dir)
+        spec = splits(Data.model_validate({"name": dataset, "dir": place}), say=say).spec
+
+    def load(device: str) -> tuple[nn.Module, torch.device]:
+        from dlkit.engine.precision import choose_device
+        from dlkit.engine.restore import build, load_state, read_weights
+
+        found, chosen = build(model, spec, options), choose_device(device)
+        load_state(found, _network_only(read_weights(source)), str(source))
+        return found.to(chosen).eval(), chosen
+
+    return Network(model, spec, load)
+
+
+def _unloaded(device: str) -> tuple[nn.Module, torch.device]:
+    raise AssertionError("only its name is asked for")
+
+
+def _named(network: Network, model: str, where: str) -> Network:
+    if network.name != model:
+        raise UsageError(f"{where} holds {network.name!r}, not {model!r}. Give --model {network.name}, or --run alone.")
+    return network
+
+
+def _network_only(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of a run's checkpoint, the weights that eval uses: the averaged ones where it has them."""
+    for prefix in ("ema/", "model/"):
+        under = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        if under:
+            return under
+    return tensors
+
+
+# -- the inputs
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image to be read, or why it cannot be."""
+
+    name: str
+    source: Path | bytes | str | DlkitError  # a str is a URL
+
+
+@dataclass(frozen=True)
+class Read:
+    """What came of an input: pixels (C, H, W), or what is wrong with it; and what was forgiven."""
+
+    name: str
+    pixels: npt.NDArray[np.uint8] | DlkitError
+    notes: tuple[str, ...] = ()
+
+
+def inputs(paths: Iterable[Given]) -> Iterator[Input]:
+    """Every image that the paths stand for, in order; folders and globs are searched through as they come up."""
+    for path in paths:
+        if isinstance(path, bytes):
+            yield Input(STDIN_NAME, path)
+            continue
+        name = os.fspath(path)
+        if name.startswith(("http://", "https://")):
+            yield Input(_without_credentials(name), name)
+        elif os.path.isdir(name):
+            yield from _or_failure(_in_folder(name), name, "the folder holds no image.")
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            matches = sorted(glob.iglob(name, recursive=True))
+            yield from _or_failure(_matched(matches), name, "nothing matches.")
+        else:
+            yield Input(name, Path(name))
+
+
+def _or_failure(found: Iterator[Input], name: str, reason: str) -> Iterator[Input]:
+    empty = True
+    for item in found:
+        empty = False
+        yield item
+    if empty:
+        yield Input(name, DataError(f"{name}: {reason}"))
+
+
+def _matched(matches: list[str]) -> Iterator[Input]:
+    for name in matches:
+        if os.path.isdir(name):
+            yield from _in_folder(name)
+        else:
+            yield Input(name, Path(name))
+
+
+def _in_folder(folder: str) -> Iterator[Input]:
+    """The images below a folder, sorted, its own before those of the folders in it; hidden ones are left out."""
+    from dlkit.data.images import EXTENSIONS
+
+    failures: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=failures.append):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+                path = os.path.join(parent, name)
+                yield Input(path, Path(path))
+    for error in failures:
+        yield Input(str(error.filename), StorageError(f"{error.filename}: cannot be read: {error.strerror}."))
+
+
+def _without_credentials(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    host, slash, tail = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{tail}"
+
+
+def _read(item: Input, spec: ImageSpec) -> Read:
+    from dlkit.data import images
+
+    notes: list[str] = []
+    try:
+        if isinstance(item.source, DlkitError):
+            return Read(item.name, item.source)
+        source = _fetched(item.source) if isinstance(item.source, str) else item.source
+        return Read(item.name, images.load(source, spec, notes=notes), tuple(notes))
+    except DlkitError as error:
+        return Read(item.name, error)
+    except MemoryError:
+        return Read(item.name, DataError(f"{item.name}: the image does not fit in memory."))
+
+
+def _fetched(url: str) -> bytes:
+    from dlkit.data import download
+
+    if download.offline():
+        raise StorageError(f"{download.shown(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
+    return download.read(url, URL_LIMIT)
+
+
+class Ahead:
+    """Inputs read ahead of their use, in order, at most `most` of them."""
+
+    def __init__(self, items: Iterable[Input], spec: ImageSpec, most: int) -> None:
+        self._queue: queue.Queue[Future[Read] | BaseException | None] = queue.Queue(most)
+        self._closed = threading.Event()
+        self._deadline: float | None = None  # of the batch that has begun
+        self._pool = ThreadPoolExecutor(DECODERS, "decode")
+        # A daemon: it may sit in a read of stdin that never returns.
+        threading.Thread(target=self._submit, args=(items, spec), name="read", daemon=True).start()
+
+    def batches(self, size: int, wait_s: float | None) -> Iterator[list[Read]]:
+        """Full batches; with `wait_s`, also what is there so long after the first image of a batch."""
+        batch: list[Read] = []
+        for found in self._arrivals():
+            if found is not None:
+                if not batch and wait_s is not None:
+                    self._deadline = time.monotonic() + wait_s
+                batch.append(found)
+            if found is None or len(batch) == size:
+                self._deadline = None
+                yield batch
+                batch = []
+        yield batch
+
+    def close(self) -> None:
+        """Stop reading; what was read and not used is dropped."""
+        self._closed.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _arrivals(self) -> Iterator[Read | None]:
+        """What was read, in order; None where what is there should be answered before going on."""
+        while True:
+            try:
+                entry = self._queue.get(timeout=self._left())
+            except queue.Empty:
+                yield None
+                continue
+            if not isinstance(entry, Future):
+                if entry is None:
+                    return
+                yield None  # what came before is answered first
+                raise entry
+            try:
+                found = entry.result(timeout=self._left())
+            except TimeoutError:
+                yield None
+                found = entry.result()
+            yield found
+
+    def _submit(self, items: Iterable[Input], spec: ImageSpec) -> None:
+        end: BaseException | None = None
+        try:
+            for item in items:
+                if self._closed.is_set():
+                    return
+                self._put(self._pool.submit(_read, item, spec))
+        except BaseException as error:  # the caller's iterable may raise anything; it is raised where it is read
+            end = error
+        self._put(end)
+
+    def _put(self, entry: Future[Read] | BaseException | None) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(entry, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+
+# -- the answers
+
+
+def _predictions(
+    network: Network, paths: Iterable[Given], topk: int, min_prob: float, device: str, batch_size: int, say: Say
+) -> Iterator[Prediction | Failure]:
+    with closing(Ahead(inputs(paths), network.spec, 2 * batch_size)) as ahead:  # decodes while torch is imported
+        module, place = network.load(device)
+        wait_s = None if isinstance(paths, Sequence) else WAIT_S
+        for batch in ahead.batches(batch_size, wait_s):
+            images = [read.pixels for read in batch if not isinstance(read.pixels, DlkitError)]
+            answers = iter(_answers(module, place, network.spec, images, topk) if images else [])
+            for read in batch:
+                for note in read.notes:
+                    say(f"warning: {note}")
+                if isinstance(read.pixels, DlkitError):
+                    yield Failure(read.name, network.name, read.pixels.exit_code, str(read.pixels))
+                else:
+                    kept = tuple(ranked for ranked in next(answers) if ranked.probability >= min_prob)
+                    yield Prediction(read.name, network.name, kept)
+
+
+def _answers(
+    module: nn.Module, device: torch.device, spec: ImageSpec, pixels: list[npt.NDArray[np.uint8]], topk: int
+) -> list[tuple[Ranked, ...]]:
+    """The best classes of each image."""
+    import numpy as np
+    import torch
+
+    from dlkit.data.batches import normalize
+    from dlkit.metrics import ranked
+
+    with torch.inference_mode():
+        images = torch.from_numpy(np.stack(pixels)).to(device)  # (N, C, H, W) uint8
+        log_probabilities = module(normalize(images, spec)).cpu().double().log_softmax(dim=1)  # (N, K)
+    if not bool(log_probabilities.isfinite().all()):
+        raise ModelFileError("the model's answers are not finite. Train it again.")
+    best = ranked(log_probabilities, topk)  # (N, topk)
+    probabilities = log_probabilities.gather(1, best).exp()
+    return [
+        tuple(Ranked(rank, spec.classes[index], index, p) for rank, (index, p) in enumerate(pairs, start=1))
+        for pairs in (zip(*row, strict=True) for row in zip(best.tolist(), probabilities.tolist(), strict=True))
+    ]

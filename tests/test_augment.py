@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dlkit.data import augment as changes
+from dlkit.recipe import Augment
+
+
+def drawn(**numbers: float) -> Callable[[str], Tensor]:
+    """A draw that gives every sample the same number, 0.5 (no change) where none is named."""
+    return lambda name: torch.full((2,), numbers.get(name, 0.5))
+
+
+def pictures(channels: int = 3, size: int = 8) -> Tensor:
+    return torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_nothing_asked_for_changes_nothing() -> None:
+    images = pictures()
+    assert changes.change_pixels(images, Augment(), drawn()) is images
+
+
+def test_crop_is_the_shifted_image_with_zeros_from_outside() -> None:
+    images = pictures()
+    found = changes.random_crop(images, 2, drawn(crop_top=0.0, crop_left=0.99))
+    wanted = torch.zeros_like(images)
+    wanted[:, :, 2:, :-2] = images[:, :, :-2, 2:]  # two rows down, two columns left
+    assert torch.equal(found, wanted)
+
+
+def test_flips_mirror_and_spare_the_improbable() -> None:
+    images = pictures()
+    numbers = torch.tensor([0.2, 0.8])
+    found = changes.random_flip(images, -1, 0.5, numbers)
+    assert torch.equal(found[0], images[0].flip(-1)) and torch.equal(found[1], images[1])
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_a_quarter_turn_equals_rot90(size: int) -> None:
+    images = pictures(size=size)
+    found = changes.random_affine(images, Augment(rotation=90.0), drawn(rotation=1.0))
+    assert torch.allclose(found, images.rot90(1, (-2, -1)), atol=1e-5) or torch.allclose(
+        found, images.rot90(-1, (-2, -1)), atol=1e-5
+    )
+
+
+def test_the_middle_draw_is_the_identity_of_every_affine_change() -> None:
+    images = pictures()
+    everything = Augment(rotation=30.0, translate=0.2, scale=(0.5, 2.0), shear=20.0)
+    assert torch.allclose(changes.random_affine(images, everything, drawn()), images, atol=1e-5)
+
+
+def test_translate_shifts_by_a_fraction_of_the_side() -> None:
+    images = pictures()
+    found = changes.random_affine(images, Augment(translate=0.25), drawn(translate_x=1.0))
+    assert torch.allclose(found[..., :-2], images[..., 2:], atol=1e-5)  # a quarter of 8 pixels
+
+
+def test_scale_two_shows_the_middle_half() -> None:
+    images = torch.zeros(2, 1, 8, 8)
+    images[:, :, 2:6, 2:6] = 1
+    found = changes.random_affine(images, Augment(scale=(0.5, 2.0)), drawn(scale=1.0))
+    assert torch.allclose(found[..., 1:-1, 1:-1], torch.ones(()))  # the border mixes with its neighbours
+
+
+def test_colour_jitter_by_the_middle_draw_is_the_identity() -> None:
+    images = pictures()
+    everything = Augment(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
+    assert torch.allclose(changes.colour_jitter(images, everything, drawn()), images, atol=1e-5)
+
+
+def test_brightness_contrast_and_saturation_at_zero_are_black_flat_and_grey() -> None:
+    images = pictures()
+    black = changes.colour_jitter(images, Augment(brightness=1.0), drawn(brightness=0.0))
+    flat = changes.colour_jitter(images, Augment(contrast=1.0), drawn(contrast=0.0))
+    grey = changes.colour_jitter(images, Augment(saturation=1.0), drawn(saturation=0.0))
+    assert black.abs().max() == 0
+    assert flat.flatten(1).std(dim=1).max() < 1e-6
+    assert (grey[:, 0] - grey[:, 1]).abs().max() < 1e-6
+
+
+def test_hue_keeps_luma_and_comes_back_after_a_whole_turn() -> None:
+    images = pictures()
+    third = changes.rotate_hue(images, torch.tensor([1 / 3, 1 / 3]))
+    weights = torch.tensor([0.299, 0.587, 0.114])[None, :, None, None]
+    assert torch.allclose((third * weights).sum(1), (images * weights).sum(1), atol=1e-3)
+    assert not torch.allclose(third, images, atol=0.05)
+    assert torch.allclose(changes.rotate_hue(images, torch.ones(2)), images, atol=1e-4)
+
+
+def test_erasing_blanks_one_box_of_the_stated_area() -> None:
+    images = torch.ones(2, 3, 32, 32)
+    found = changes.erase(images, 1.0, drawn(erase_area=0.5, erase=0.0))
+    blank = (found[0, 0] == 0).float()
+    low, high = changes.ERASED_AREA
+    assert blank.mean().item() == pytest.approx((low + high) / 2, abs=0.03)
+    rows, columns = blank.amax(1).sum(), blank.amax(0).sum()
+    assert (rows * columns).item() == blank.sum().item()  # a full box
+    assert math.isclose(found[0].std(dim=0).max().item(), 0.0)  # the same box in every channel
+
+
+def test_each_change_leaves_other_samples_alone() -> None:
+    """What a sample becomes does not depend on its batch mates."""
+    augment = Augment(crop_padding=2, horizontal_flip=0.5, rotation=20.0, brightness=0.3, contrast=0.3, hue=0.1)
+    images, numbers = pictures(), {name: torch.rand(2) for name in NAMES}
+    together = changes.change_pixels(images, augment, lambda name: numbers[name])
+    for place in range(2):
+        alone = changes.change_pixels(
+            images[place : place + 1], augment, lambda name, place=place: numbers[name][place : place + 1]
+        )
+        assert torch.allclose(alone[0], together[place], atol=1e-6)
+
+
+NAMES = [
+    "crop_top", "crop_left", "horizontal_flip", "rotation", "shear", "scale", "translate_x", "translate_y",
+    "brightness", "contrast", "saturation", "hue",
+]  # fmt: skip

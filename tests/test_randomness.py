@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+
+from dlkit.data import randomness
+
+
+def test_a_number_depends_on_its_sample_alone_and_not_on_its_batch() -> None:
+    together = randomness.uniform(3, 1, np.arange(100), "flip")
+    apart = [randomness.uniform(3, 1, np.array([index]), "flip")[0] for index in range(100)]
+    assert together.tolist() == apart
+
+
+def test_seed_epoch_name_and_sample_each_change_the_numbers() -> None:
+    indices = np.arange(1000)
+    draws = [
+        randomness.uniform(0, 0, indices, "a"),
+        randomness.uniform(1, 0, indices, "a"),
+        randomness.uniform(0, 1, indices, "a"),
+        randomness.uniform(0, 0, indices, "b"),
+        randomness.uniform(0, 0, indices + 1000, "a"),
+    ]
+    for first in range(len(draws)):
+        for second in range(first):
+            assert abs(np.corrcoef(draws[first], draws[second])[0, 1]) < 0.1
+
+
+def test_numbers_are_uniform_in_zero_to_one() -> None:
+    numbers = randomness.uniform(7, 2, np.arange(100_000), "x")
+    assert 0 <= numbers.min() and numbers.max() < 1
+    counts = np.histogram(numbers, bins=20, range=(0, 1))[0]
+    assert np.abs(counts - 5000).max() < 5 * np.sqrt(5000)  # five standard deviations
+
+
+def test_permutation_visits_each_sample_once_and_changes_with_the_epoch() -> None:
+    first, second = randomness.permutation(0, 0, 500), randomness.permutation(0, 1, 500)
+    assert sorted(first.tolist()) == list(range(500))
+    assert first.tolist() != second.tolist()
+    assert first.tolist() == randomness.permutation(0, 0, 500).tolist()
+
+
+def test_the_streams_are_pinned_since_old_runs_must_resume() -> None:
+    assert randomness.fold(1, 2, 3) == PINNED_FOLD
+    assert randomness.permutation(0, 0, 8).tolist() == PINNED_ORDER
+
+
+PINNED_FOLD = 15020427595393229491
+PINNED_ORDER = [2, 7, 1, 0, 6, 5, 3, 4]

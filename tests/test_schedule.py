@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dlkit.engine.schedule import learning_rate
+from dlkit.recipe import Schedule
+
+NAMES = ["constant", "step", "cosine", "onecycle", "exponential"]
+
+
+def test_step_drops_by_gamma_every_step_epochs() -> None:
+    lr = learning_rate(Schedule(name="step", step_epochs=2.0, gamma=0.1), 1.0, 60, 10)
+    assert [lr(step) for step in (0, 19)] == [1.0, 1.0]
+    assert lr(20) == pytest.approx(0.1) and lr(59) == pytest.approx(0.01)
+
+
+def test_exponential_falls_by_gamma_over_step_epochs() -> None:
+    lr = learning_rate(Schedule(name="exponential", step_epochs=1.0, gamma=0.5), 1.0, 100, 10)
+    assert lr(5) == pytest.approx(0.5**0.5) and lr(10) == pytest.approx(0.5)
+
+
+def test_cosine_equals_torchs_scheduler() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=0.03)
+    lr = learning_rate(Schedule(name="cosine", final=0.1), 0.3, 50, 5)
+    for step in range(50):
+        assert lr(step) == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
+
+
+def test_onecycle_rises_to_the_highest_lr_and_falls_to_the_final_one() -> None:
+    lr = learning_rate(Schedule(name="onecycle", rise=0.3, final=0.01), 2.0, 1000, 100)
+    values = [lr(step) for step in range(1000)]
+    assert values[0] == pytest.approx(2.0 / 25) and max(values) == pytest.approx(2.0)
+    assert values.index(max(values)) == 300 and values[-1] == pytest.approx(0.02, rel=0.01)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_warmup_rises_evenly_and_meets_the_schedule(name: str) -> None:
+    lr = learning_rate(Schedule(name=name, warmup_epochs=2.0, step_epochs=1.0), 1.0, 100, 10)  # type: ignore[arg-type]
+    rises = [lr(step + 1) - lr(step) for step in range(19)]
+    assert all(math.isclose(rise, rises[0]) and rise > 0 for rise in rises)
+    assert lr(20) == pytest.approx(1.0 if name != "onecycle" else 1 / 25)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_schedule_is_positive_and_at_most_lr(name: str) -> None:
+    lr = learning_rate(Schedule(name=name, warmup_epochs=0.5), 0.7, 100, 10)  # type: ignore[arg-type]
+    values = [lr(step) for step in range(100)]
+    assert all(0 < value <= 0.7 + 1e-12 for value in values)
