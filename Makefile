@@ -15,8 +15,7 @@ help:
 demo: .venv/installed
 	$(BIN)/dlkit train lenet5 --dataset mnist --epochs 3
 	$(BIN)/dlkit eval --topk 5
-	$(BIN)/python -m dlkit.datasets.draw_digit 7 runs/latest/seven.png
-	$(BIN)/dlkit predict runs/latest/seven.png
+	rm -rf runs/digits && $(BIN)/dlkit dataset unpack mnist runs/digits --limit 5 | $(BIN)/dlkit predict - --topk 1
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

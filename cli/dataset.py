@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,6 +73,24 @@ def info_command(name: Name, format: FormatOption = console.Format.auto, json: J
     found = dataset.info(name)
     whole = resolved in (console.Format.json, console.Format.jsonl)
     console.write_document({"schema": SCHEMA, **asdict(found)} if whole else _brief(found), resolved)
+
+
+@dataset_app.command("unpack")
+def unpack_command(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where SPLIT/CLASS/*.png go.", show_default=False)],
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N images; else all.")] = None,
+) -> None:
+    """Write a data set's images as PNG files, and their paths to stdout, a line each.
+
+    Example: dlkit dataset unpack mnist digits --limit 20 | dlkit predict -
+    """
+    from dlkit.verbs.unpack import unpack
+
+    console.write_text(
+        "".join(f"{path}\n" for path in unpack(name, folder, split=split, limit=limit, say=console.note))
+    )
 
 
 @dataset_app.command("verify")

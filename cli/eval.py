@@ -75,16 +75,11 @@ def eval_command(
     with console.progress(None, f"testing {found.name}") as bar:
         evaluation = verb.evaluate(
             found, dataset=dataset, data_dir=data_dir, split=split.value, topk=k, checkpoint=checkpoint.value,
-            batch_size=batch_size, workers=workers, device=device, write=not no_write, say=_say, advance=bar.advance,
+            batch_size=batch_size, workers=workers, device=device, write=not no_write, say=console.say,
+            advance=bar.advance,
         )  # fmt: skip
     _show(evaluation, console.resolve(format, json))
     _hold(gates, evaluation)
-
-
-def _say(text: str) -> None:
-    """A warning is said even with --quiet."""
-    warning = text.removeprefix("warning: ")
-    console.note(text) if warning == text else console.warn(warning)
 
 
 def _gates(given: Sequence[str], names: Sequence[str]) -> dict[str, float]:

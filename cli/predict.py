@@ -15,7 +15,7 @@ import typer
 from dlkit.errors import DataError, PartialError, UsageError
 
 from . import console
-from .eval import Checkpoint, _say
+from .eval import Checkpoint
 
 if TYPE_CHECKING:
     from dlkit.verbs.predict import Failure, Prediction
@@ -66,7 +66,7 @@ def predict_command(
     try:
         answers = predict(
             run, given, model=model, weights=weights, dataset=dataset, data_dir=data_dir, topk=topk, min_prob=min_prob,
-            checkpoint=checkpoint.value, device=device, batch_size=batch_size, runs_dir=runs_dir, say=_say,
+            checkpoint=checkpoint.value, device=device, batch_size=batch_size, runs_dir=runs_dir, say=console.say,
         )  # fmt: skip
     except UsageError as error:
         if str(error).startswith("there are no runs"):

@@ -128,7 +128,7 @@ def storage_error(error: OSError, path: Path, needed: int | None = None) -> Stor
         need = "" if needed is None else f" needs {_mib(needed)},"
         return StorageError(f"disk full at {path}:{need} has {_free(path)}. Free some space, then go on.")
     reason = error.strerror or str(error)
-    return StorageError(f"cannot write {path}: {reason}.")
+    return StorageError(f"cannot read or write {path}: {reason}.")
 
 
 def _free(path: Path) -> str:

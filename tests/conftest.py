@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dlkit.engine.run_folder import RunFolder
+
+# One thread, also in the processes that tests start: tiny models gain nothing from two, and lose much on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -20,12 +24,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
     """An mlp after one epoch over a few hundred shapes."""
-    import torch
-
     import dlkit
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     runs_dir: Path = tmp_path_factory.mktemp("tiny") / "runs"
     yield dlkit.train(
         "mlp",
@@ -36,4 +36,3 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
         name="tiny",
         runs_dir=runs_dir,
     )
-    torch.set_num_threads(threads)

@@ -141,6 +141,16 @@ def test_simple_cnn_is_a_plain_sequential_with_the_same_weights(activation: str)
     torch.testing.assert_close(model(images), plain(images))
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_mlp_is_a_plain_sequential_with_the_same_weights(activation: str) -> None:
+    plain = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 20), named(activation), nn.Linear(20, 9), named(activation), nn.Linear(9, 10)
+    )
+    model, images = build("mlp", hidden="20,9", activation=activation), torch.randn(4, 1, 28, 28)
+    plain.load_state_dict(dict(zip(plain.state_dict(), model.state_dict().values(), strict=True)))
+    torch.testing.assert_close(model(images), plain(images))
+
+
 def test_an_image_of_28_pixels_is_one_of_32_with_its_border_repeated() -> None:
     small, natural = lenet(), lenet(spec=natural_spec(1, 32, 32, 10))
     images = torch.randn(2, 1, 28, 28)

@@ -136,7 +136,7 @@ def test_lecun_draws_uniformly_by_fan_in(index: int) -> None:
 def test_he_draws_normally_by_fan_in_and_gain(index: int) -> None:
     torch.manual_seed(0)
     layer = layers()[index]
-    initialize(layer, "he", "tanh")
+    initialize(nn.Sequential(layer, nn.Linear(1, 1)), "he", "tanh")  # the last layer has no activation behind it
     fan_in = layer.fan_in if isinstance(layer, PartialConv2d) else torch.tensor(layer.weight[0].numel())
     assert (layer.weight * fan_in.sqrt()).std() == pytest.approx(5 / 3, rel=0.02)
     assert layer.bias is not None and not layer.bias.any()
@@ -147,10 +147,18 @@ def test_xavier_and_he_draw_what_torch_draws() -> None:
     ours, torchs = nn.Conv2d(8, 16, 3), nn.Conv2d(8, 16, 3)
     for scheme, draw in (("xavier", nn.init.xavier_uniform_), ("he", nn.init.kaiming_normal_)):
         torch.manual_seed(3)
-        initialize(ours, scheme, "relu")
+        initialize(nn.Sequential(ours, nn.Linear(1, 1)), scheme, "relu")
         bound = draw(torchs.weight, sqrt(2)) if scheme == "xavier" else draw(torchs.weight)
         assert ours.weight.std() == pytest.approx(bound.std().item(), rel=0.1)
         assert ours.weight.abs().max() == pytest.approx(bound.abs().max().item(), rel=0.25)
+
+
+@torch.no_grad()
+def test_the_last_layer_is_drawn_without_gain() -> None:
+    last = nn.Linear(400, 200)
+    torch.manual_seed(0)
+    initialize(nn.Sequential(nn.Linear(4, 4), last), "he", "relu")
+    assert last.weight.std() == pytest.approx(1 / sqrt(400), rel=0.02)
 
 
 def test_torch_leaves_the_weights() -> None:

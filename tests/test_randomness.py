@@ -27,7 +27,7 @@ def test_seed_epoch_name_and_sample_each_change_the_numbers() -> None:
 
 def test_numbers_are_uniform_in_zero_to_one() -> None:
     numbers = randomness.uniform(7, 2, np.arange(100_000), "x")
-    assert 0 <= numbers.min() and numbers.max() < 1
+    assert numbers.min() >= 0 and numbers.max() < 1
     counts = np.histogram(numbers, bins=20, range=(0, 1))[0]
     assert np.abs(counts - 5000).max() < 5 * np.sqrt(5000)  # five standard deviations
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import dlkit
 from dlkit import catalog
 from dlkit.data.samples import About
+from dlkit.nn.activation import ACTIVATIONS
+from dlkit.nn.init import SCHEMES
 from dlkit.specs import ImageSpec
 from dlkit.verbs.summary import natural_spec, summarize
 
@@ -96,6 +98,22 @@ def test_a_seed_repeats_the_weights_and_another_changes_them(name: str) -> None:
     torch.manual_seed(1)
     other = catalog.load("models", name).build(spec, **catalog.resolved_options("models", name, {})).state_dict()
     assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@every_model
+def test_an_init_scheme_reaches_the_weights(name: str) -> None:
+    if "init" in catalog.entry("models", name).options:
+        spec = natural_spec(*catalog.load("models", name).NATURAL)
+        first = [next(build(name, spec, init=scheme).parameters()) for scheme in SCHEMES]
+        assert not any(torch.equal(one, other) for one, other in itertools.combinations(first, 2))
+
+
+@every_model
+def test_an_activation_reaches_the_logits(name: str) -> None:
+    if "activation" in catalog.entry("models", name).options:
+        spec = natural_spec(*catalog.load("models", name).NATURAL)
+        logits = [build(name, spec, activation=one, init="torch").eval()(images_for(spec)) for one in ACTIVATIONS]
+        assert not any(torch.equal(one, other) for one, other in itertools.combinations(logits, 2))
 
 
 @every_model

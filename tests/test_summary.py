@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch import nn
 
 from dlkit.errors import UsageError
-from dlkit.verbs.summary import Layer, natural_spec, summarize
+from dlkit.verbs.summary import Layer, _layers, natural_spec, summarize
 from dlkit_cli.main import run
 
 
@@ -28,6 +30,7 @@ def test_lenet5_layers_have_the_papers_shapes_and_counts() -> None:
         "f6": ((84,), 10_164),
         "output": ((10,), 850),
     }
+    assert "shrink" not in layers  # S4 has the size that C5 takes
 
 
 def test_multiply_adds_are_those_of_arithmetic() -> None:
@@ -124,3 +127,13 @@ def test_tsv_has_the_layers_alone(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("\t") == ["name", "kind", "output", "parameters", "macs"]
     assert all(len(line.split("\t")) == 5 for line in lines)
+
+
+def test_weights_that_two_calls_share_are_counted_once() -> None:
+    shared = nn.Linear(3, 3)
+    layers = _layers(nn.Sequential(shared, nn.ReLU(), shared), torch.zeros(1, 3))
+    assert [(layer.kind, layer.parameters, layer.macs) for layer in layers] == [
+        ("Linear", 12, 9),
+        ("ReLU", 0, 0),
+        ("Linear", 0, 9),
+    ]

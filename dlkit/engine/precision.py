@@ -64,13 +64,8 @@ def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContext
 
 def wants_channels_last(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> bool:
     """Whether NHWC memory is quicker: for convolutions on a CPU (oneDNN), and on CUDA with tensor cores."""
-    convolutions = any(isinstance(module, nn.Conv2d) or module_convolves(module) for module in model.modules())
+    convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
     return convolutions and (device.type == "cpu" or (device.type == "cuda" and dtype is not None))
-
-
-def module_convolves(module: nn.Module) -> bool:
-    """A layer of our own that holds kernels (out, in, h, w) or a stack of them."""
-    return bool(getattr(module, "convolves", False))
 
 
 def seeder(device: torch.device) -> Callable[[int], object]:

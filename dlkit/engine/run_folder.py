@@ -152,12 +152,19 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
     if not runs_dir.is_dir():
         return []
     found = [RunFolder(path) for path in runs_dir.iterdir() if not path.is_symlink() and (path / "run.json").is_file()]
-    return sorted(found, key=lambda run: (str(_read_json(run.path / "run.json").get("started")), run.name))
+    return sorted(found, key=lambda run: (_started(run), run.name))
 
 
 def now() -> str:
     """UTC, ISO 8601, to the microsecond so that two runs sort by their start."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _started(run: RunFolder) -> str:
+    try:
+        return str(run.info()["started"])
+    except (ModelFileError, KeyError):  # a damaged run is listed, and told when it is used
+        return ""
 
 
 def _newest(runs_dir: Path) -> RunFolder:

@@ -11,12 +11,13 @@ trainable parameters. `output="linear"`, the default, is a linear layer to any n
 Differs from the paper: cross entropy over softmax in place of the squared error and of equation 9's loss, for which the
 RBF output's logits are the negative squared distances; subsampling starts as the average, not at random; images
 smaller than 32 pixels are centred by repeating their border (the paper's background); for larger ones S4's maps are
-averaged down to 5×5, so that C5 keeps its size; the bitmaps are drawn after figure 3, not copied from it.
+averaged down to 5×5, so that C5 keeps its size; the ten bitmaps are drawn anew, in the size of the paper's figure 3.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit.errors import UsageError
@@ -41,7 +42,7 @@ CONNECTIONS = (
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
 
-# figure 3: the digits 0 to 9, each 7 wide and 12 high
+# the digits 0 to 9, each 7 wide and 12 high as in figure 3
 BITMAPS = """
 ..###.. ...#... .#####. ####### .....#. ####### ...###. ####### .#####. ..###..
 .#...#. ..##... #.....# ......# ....##. #...... ..#.... ......# #.....# .#...#.
@@ -77,6 +78,20 @@ class BitmapDistance(nn.Module):
         return self.bitmaps.numel()
 
 
+class Border(nn.Module):
+    """Images smaller than 32 pixels in the middle of 32, their outermost pixels repeated around them."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        down, across = max(0, 32 - height), max(0, 32 - width)
+        self.sides = (across // 2, across - across // 2, down // 2, down - down // 2)  # left, right, top, bottom
+
+    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, 32, 32)
+        # One image a channel: in the channels_last format, padding takes many times as long.
+        bordered = F.pad(images.flatten(0, 1), self.sides, mode="replicate")
+        return torch.unflatten(bordered, 0, images.shape[:2])
+
+
 class LeNet5(nn.Module):
     """The layers are named as in the paper; s2, c3, s4, squash, dropout and output come ready."""
 
@@ -94,9 +109,7 @@ class LeNet5(nn.Module):
         dropout: nn.Module,
     ) -> None:
         super().__init__()
-        left, top = max(0, 32 - width) // 2, max(0, 32 - height) // 2
-        right, bottom = max(0, 32 - width) - left, max(0, 32 - height) - top
-        self.border = nn.ReplicationPad2d((left, right, top, bottom)) if width < 32 or height < 32 else nn.Identity()
+        self.border = Border(height, width) if min(height, width) < 32 else nn.Identity()
         self.c1 = nn.Conv2d(channels, 6, 5)
         self.s2 = s2
         self.c3 = c3

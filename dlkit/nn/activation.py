@@ -16,11 +16,11 @@ AMPLITUDE, SLOPE = 1.7159, 2 / 3  # LeCun et al. 1998, appendix A: f(±1) = ±1,
 class ScaledTanh(nn.Module):
     """f(a) = 1.7159 tanh(2a/3), the squashing function of LeCun et al. 1998, appendix A.
 
-    Computed as A tanh(Sa) = 2A sigmoid(2Sa) - A, which takes a CPU less than half as long.
+    Computed as A tanh(Sa) = 2A sigmoid(2Sa) - A, which takes a CPU little more than half as long.
     """
 
     def forward(self, a: Tensor) -> Tensor:
-        return torch.rsub(torch.sigmoid(a * (2 * SLOPE)), -AMPLITUDE, alpha=-2 * AMPLITUDE)
+        return torch.sigmoid(a * (2 * SLOPE)).mul(2 * AMPLITUDE).sub_(AMPLITUDE)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

@@ -27,13 +27,16 @@ GAINS = {"sigmoid": 1.0, "tanh": 5 / 3, "scaled_tanh": 1.0, "relu": sqrt(2), "le
 def initialize(model: nn.Module, scheme: str, activation: str = "relu") -> None:
     """Draw the weights of every convolution and linear layer, in the model's order, from torch's global generator.
 
-    activation names the non-linearity behind the layers, on which the gain of he and xavier depends.
+    activation names the non-linearity behind the layers, on which the gain of he and xavier depends; behind the last
+    layer there is none, so that its gain is 1.
     Other layers keep the start they have. Raises: UsageError where there is no such scheme.
     """
     check_choice("init", scheme, SCHEMES)
-    for layer in model.modules():
-        if scheme != "torch" and isinstance(layer, nn.Conv2d | nn.Linear | PartialConv2d):
-            _draw(layer, scheme, GAINS[activation])
+    if scheme == "torch":
+        return
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear | PartialConv2d)]
+    for layer in layers:
+        _draw(layer, scheme, 1.0 if layer is layers[-1] else GAINS[activation])
 
 
 def _draw(layer: nn.Conv2d | nn.Linear | PartialConv2d, scheme: str, gain: float) -> None:

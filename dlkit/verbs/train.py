@@ -239,7 +239,7 @@ def go_on(run: Run, folder: RunFolder, recipe: Recipe, data: Prepared, say: Say,
             save=partial(save, folder=folder) if leads else _unsaved,
             log=folder.append_metrics if leads else _unlogged,
             stop=stop,
-            say=partial(_say_above, bar, say),
+            say=say,
             advance=bar.update,
             plain=not progress,
         )
@@ -380,12 +380,6 @@ def out_of_memory(recipe: Recipe, error: BaseException) -> OutOfMemoryError:
         f"out of memory with batches of {batch} ({str(error).splitlines()[0][:120]}). Try --batch-size "
         f"{max(batch // 2, 1)}, or --accumulate {recipe.train.accumulate * 2} for the same step computed in parts."
     )
-
-
-def _say_above(bar: Any, say: Say, text: str) -> None:
-    bar.clear()
-    say(text)
-    bar.refresh()
 
 
 def _silent(text: str) -> None:
