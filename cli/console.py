@@ -322,7 +322,8 @@ def _table(rows: Iterable[Row], columns: Sequence[str]) -> str:
     found = list(rows)
     for column in columns:
         numbers = bool(found) and all(isinstance(row.get(column), int | float | None) for row in found)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        # a name is there to be copied: it is never folded
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=column == "name")
     for row in found:
         table.add_row(*(Text(_shown(row.get(column))) for column in columns))
     terminal = _is_terminal(sys.stdout)

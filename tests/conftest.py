@@ -10,7 +10,7 @@ import pytest
 
 from dlkit.engine.run_folder import RunFolder
 
-# One thread, also in the processes that tests start: tiny models gain nothing from two, and lose much on a busy machine.
+# One thread, also in the processes that tests start: tiny models gain nothing from two and lose much on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

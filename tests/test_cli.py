@@ -54,6 +54,7 @@ def one_run(tmp_path: Path) -> run_folder.RunFolder:
 
 COMMANDS = [
     "train", "eval", "predict", "dataset", "dataset list", "dataset download", "dataset info", "dataset verify",
+    "dataset unpack",
     "models", "models list", "models show", "recipes", "recipes list", "recipes show",
     "runs", "runs list", "runs show",
 ]  # fmt: skip

@@ -1,0 +1,199 @@
+"""Images named by a person, read in order and ahead of their use: files, folders, globs, URLs, bytes.
+
+A thread reads the names and a few decode, ahead of the model by a bounded number of images.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlkit.errors import DataError, DlkitError, StorageError
+from dlkit.specs import ImageSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+DECODERS = 2  # threads; decoding leaves the interpreter's lock
+URL_LIMIT = 100 << 20  # bytes of an image from the network
+STDIN_NAME = "-"  # the path of an image given as bytes
+
+Given = str | Path | bytes  # bytes are an image, not a name
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image to be read, or why it cannot be."""
+
+    name: str
+    source: Path | bytes | str | DlkitError  # a str is a URL
+
+
+@dataclass(frozen=True)
+class Read:
+    """What came of an input: pixels (C, H, W), or what is wrong with it; and what was forgiven."""
+
+    name: str
+    pixels: npt.NDArray[np.uint8] | DlkitError
+    notes: tuple[str, ...] = ()
+
+
+def inputs(paths: Iterable[Given]) -> Iterator[Input]:
+    """Every image that the paths stand for, in order; folders and globs are searched through as they come up."""
+    for path in paths:
+        if isinstance(path, bytes):
+            yield Input(STDIN_NAME, path)
+            continue
+        name = os.fspath(path)
+        if name.startswith(("http://", "https://")):
+            yield Input(_without_credentials(name), name)
+        elif os.path.isdir(name):
+            yield from _or_failure(_in_folder(name), name, "the folder holds no image.")
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            matches = sorted(glob.iglob(name, recursive=True))
+            yield from _or_failure(_matched(matches), name, "nothing matches.")
+        else:
+            yield Input(name, Path(name))
+
+
+def _or_failure(found: Iterator[Input], name: str, reason: str) -> Iterator[Input]:
+    empty = True
+    for item in found:
+        empty = False
+        yield item
+    if empty:
+        yield Input(name, DataError(f"{name}: {reason}"))
+
+
+def _matched(matches: list[str]) -> Iterator[Input]:
+    for name in matches:
+        if os.path.isdir(name):
+            yield from _in_folder(name)
+        else:
+            yield Input(name, Path(name))
+
+
+def _in_folder(folder: str) -> Iterator[Input]:
+    """The images below a folder, sorted, its own before those of the folders in it; hidden ones are left out."""
+    from dlkit.data.images import EXTENSIONS
+
+    failures: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=failures.append):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+                path = os.path.join(parent, name)
+                yield Input(path, Path(path))
+    for error in failures:
+        yield Input(str(error.filename), StorageError(f"{error.filename}: cannot be read: {error.strerror}."))
+
+
+def _without_credentials(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    host, slash, tail = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{tail}"
+
+
+def _read(item: Input, spec: ImageSpec) -> Read:
+    from dlkit.data import images
+
+    notes: list[str] = []
+    try:
+        if isinstance(item.source, DlkitError):
+            return Read(item.name, item.source)
+        source = _fetched(item.source) if isinstance(item.source, str) else item.source
+        return Read(item.name, images.load(source, spec, notes=notes), tuple(notes))
+    except DlkitError as error:
+        return Read(item.name, error)
+    except MemoryError:
+        return Read(item.name, DataError(f"{item.name}: the image does not fit in memory."))
+
+
+def _fetched(url: str) -> bytes:
+    from dlkit.data import download
+
+    if download.offline():
+        raise StorageError(f"{download.shown(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
+    return download.read(url, URL_LIMIT)
+
+
+class Ahead:
+    """Inputs read ahead of their use, in order, at most `most` of them."""
+
+    def __init__(self, items: Iterable[Input], spec: ImageSpec, most: int) -> None:
+        self._queue: queue.Queue[Future[Read] | BaseException | None] = queue.Queue(most)
+        self._closed = threading.Event()
+        self._deadline: float | None = None  # of the batch that has begun
+        self._pool = ThreadPoolExecutor(DECODERS, "decode")
+        # A daemon: it may sit in a read of stdin that never returns.
+        threading.Thread(target=self._submit, args=(items, spec), name="read", daemon=True).start()
+
+    def batches(self, size: int, wait_s: float | None) -> Iterator[list[Read]]:
+        """Full batches; with `wait_s`, also what is there so long after the first image of a batch."""
+        batch: list[Read] = []
+        for found in self._arrivals():
+            if found is not None:
+                if not batch and wait_s is not None:
+                    self._deadline = time.monotonic() + wait_s
+                batch.append(found)
+            if found is None or len(batch) == size:
+                self._deadline = None
+                yield batch
+                batch = []
+        yield batch
+
+    def close(self) -> None:
+        """Stop reading; what was read and not used is dropped."""
+        self._closed.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _arrivals(self) -> Iterator[Read | None]:
+        """What was read, in order; None where what is there should be answered before going on."""
+        while True:
+            try:
+                entry = self._queue.get(timeout=self._left())
+            except queue.Empty:
+                yield None
+                continue
+            if not isinstance(entry, Future):
+                if entry is None:
+                    return
+                yield None  # what came before is answered first
+                raise entry
+            try:
+                found = entry.result(timeout=self._left())
+            except TimeoutError:
+                yield None
+                found = entry.result()
+            yield found
+
+    def _submit(self, items: Iterable[Input], spec: ImageSpec) -> None:
+        end: BaseException | None = None
+        try:
+            for item in items:
+                if self._closed.is_set():
+                    return
+                self._put(self._pool.submit(_read, item, spec))
+        except BaseException as error:  # the caller's iterable may raise anything; it is raised where it is read
+            end = error
+        self._put(end)
+
+    def _put(self, entry: Future[Read] | BaseException | None) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(entry, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

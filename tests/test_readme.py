@@ -1,0 +1,51 @@
+"""Every command that README and the recipes show is one that the program takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dlkit import recipe_file
+from dlkit_cli import console, main
+
+ROOT = Path(__file__).parent.parent
+FILES = [ROOT / "README.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
+SHOWN = re.compile(r"^(?:    (?:\$ )?|# Command: )(?:.*\| )?(dlkit [^|#>\n`]+)", re.MULTILINE)
+
+
+def commands() -> list[str]:
+    return sorted({line.strip() for path in FILES for line in SHOWN.findall(path.read_text(encoding="utf-8"))})
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
+
+
+def test_there_are_commands_to_try() -> None:
+    assert len(commands()) > 15 and len(recipe_file.shipped_names()) == len(FILES) - 1
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_shown_command_is_taken(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(line)[1:]
+    if words[0] == "train" and "--resume" not in words:
+        assert main.run([*words, "--dry-run"]) == 0, capsys.readouterr().err
+        return
+    verb = words[:2] if words[0] in ("dataset", "models", "recipes", "runs") else words[:1]
+    assert main.run([*verb, "--help"]) == 0
+    known = capsys.readouterr().out
+    for flag in (word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z0]", word)):
+        assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", known), f"{flag} is not in the help of {verb}"
+
+
+@pytest.mark.parametrize("name", recipe_file.shipped_names())
+def test_a_recipe_opens_with_paper_command_and_what_it_gave(name: str) -> None:
+    path = recipe_file.shipped_path(name)
+    assert path is not None
+    opening = recipe_file.header(path)
+    assert "Paper:" in opening and "Command: dlkit train" in opening and "Result:" in opening
