@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -125,6 +126,33 @@ def test_a_loss_or_gradient_that_is_not_finite_never_reaches_the_weights(
     assert run.info()["status"] == "diverged"
     assert checkpoint.saved_steps(run.checkpoints)[-1] == 6
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(run).values() if tensor.is_floating_point())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("call", [20, 25, 31, 38])  # of fsync: in a payload, a manifest, a folder, a line of metrics
+def test_a_disk_that_fills_up_in_a_run_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, code: int
+) -> None:
+    settings = {"train.checkpoint_every": 2, "train.log_every": 2}
+    gold = tiny(tmp_path, "gold", **settings)
+    original, calls = os.fsync, 0
+
+    def full(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= call:
+            raise OSError(code, os.strerror(code))
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError) as caught:
+        tiny(tmp_path, **settings)
+    assert caught.value.exit_code == 7 and "\n" not in str(caught.value)
+    monkeypatch.setattr(os, "fsync", original)  # somebody made room
+    run = RunFolder(tmp_path / "a")
+    assert checkpoint.newest(run.checkpoints, run.info()["run_id"], str).step < 10
+    train.resume_run(run, changes={}, inexact=False, say=str, progress=False)
+    assert same_bits(run, gold) and len(run.metrics()) == len(gold.metrics())
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:

@@ -135,8 +135,7 @@ def train_step(run: Run, batch: Batch, asked: int = 0) -> bool:
     for regularizer in run.regularizers:
         regularizer.on_gradients(run.model)
     norm = torch.nn.utils.get_total_norm(gradients)
-    shared = run.world.sum_(torch.stack([*sums, sums[0].new_tensor(float(asked))]).double())
-    loss, correct, anyone = shared.tolist()
+    loss, correct, anyone = run.world.sum_(torch.stack([*sums, sums[0].new_tensor(float(asked))])).tolist()
     lr = run.lr(run.step)
     refuse_non_finite(run, batch, loss / batch.total, float(norm), lr)
     clip(gradients, norm, run.settings)
@@ -220,15 +219,18 @@ def validate(run: Run, batches: Iterator[Batch], stop: Callable[[], int]) -> dic
         with autocast(run.dtype, run.device):
             logits = model(batch.images)
         ranks = min(5, logits.shape[1])
-        sums[0] += run.loss(logits.float(), batch.targets).double().sum().cpu()
-        sums[1] += metrics.topk_correct(logits, batch.targets, 1).sum().cpu()
-        sums[2] += metrics.topk_correct(logits, batch.targets, ranks).sum().cpu()
+        logits, targets = logits.float().cpu(), batch.targets.cpu()
+        sums[0] += run.loss(logits, targets).double().sum()
+        sums[1] += metrics.topk_correct(logits, targets, 1).sum()
+        sums[2] += metrics.topk_correct(logits, targets, ranks).sum()
         sums[3] += len(batch)
         durable.point("eval")
         if stop() and run.world.size == 1:
             return None
     sums[4] = stop()
-    loss, top1, top5, samples, signals = run.world.sum_(sums.to(run.device)).tolist()
+    if run.world.size > 1:
+        sums = run.world.sum_(sums.to(run.device))
+    loss, top1, top5, samples, signals = sums.tolist()
     if signals:
         return None
     return {"val/loss": loss / samples, "val/top1": top1 / samples, "val/top5": top5 / samples}

@@ -75,6 +75,14 @@ def seeder(device: torch.device) -> Callable[[int], object]:
     return torch.manual_seed
 
 
+def compute_alike(device: torch.device) -> None:
+    """Have CUDA give the same bits for the same step, where it has kernels that do: a resume must end like its run."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
 def use_threads(threads: int | None) -> int:
     """Compute on that many CPU threads; returns how many there are. They change the last bits of results."""
     if threads is not None:

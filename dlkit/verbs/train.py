@@ -159,6 +159,7 @@ def ready(recipe: Recipe, world: World, threads: int | None) -> Iterator[torch.d
     """The device, the threads and the process group that a recipe asks for, while the block runs."""
     device = precision.choose_device(recipe.train.device, world.local_rank)
     precision.use_threads(threads)
+    precision.compute_alike(device)
     try:
         with joined(world, device):
             yield device
