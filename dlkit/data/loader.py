@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,7 +224,7 @@ def _file_fetcher(dataset: FileImages, workers: int) -> Fetch:
             timeout=0,
         )
         try:
-            for images in loader:
+            for images in _started(loader):
                 if isinstance(images, DlkitError):
                     raise images
                 yield cast(Tensor, images)
@@ -236,6 +237,20 @@ def _file_fetcher(dataset: FileImages, workers: int) -> Fetch:
             ) from error
 
     return fetch
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, without its SIGCHLD handler.
+
+    That raises wherever the trainer stands when a worker dies, in the midst of a step too. Without it the fetch finds
+    the worker gone, within 5 s, and the last step is whole.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if main else None
+    batches = iter(loader)
+    if main:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return batches
 
 
 def _stacked(items: list[Tensor | DlkitError]) -> Tensor | DlkitError:
