@@ -46,3 +46,10 @@ def test_the_streams_are_pinned_since_old_runs_must_resume() -> None:
 
 PINNED_FOLD = 15020427595393229491
 PINNED_ORDER = [2, 7, 1, 0, 6, 5, 3, 4]
+
+
+def test_fold_and_uniform_mix_alike() -> None:
+    indices = np.array([0, 1, 2**40], dtype=np.int64)
+    folded = [randomness.fold(index) for index in indices.tolist()]
+    assert randomness._mix(indices.astype(np.uint64)).tolist() == folded
+    assert randomness.fold(-1) == randomness.fold(2**64 - 1)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Words = npt.NDArray[np.uint64]
 
+MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio, SplitMix64's increment
 
 
@@ -36,10 +37,13 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 def fold(*numbers: int) -> int:
     """Many whole numbers into one of 64 bits; the order counts."""
-    word = np.zeros(1, dtype=np.uint64)
+    word = 0
     for number in numbers:
-        word = _mix(word ^ np.uint64(number % 2**64))
-    return int(word[0])
+        word = ((word ^ number) & MASK) + GOLDEN & MASK  # _mix below, in whole numbers: a step calls this
+        word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & MASK
+        word = (word ^ word >> 27) * 0x94D049BB133111EB & MASK
+        word ^= word >> 31
+    return word
 
 
 def _mix(words: Words) -> Words:

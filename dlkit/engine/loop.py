@@ -103,6 +103,7 @@ def fit(run: Run, data: TrainingData, validation: Callable[[], Iterator[Batch]] 
     for epoch in range(run.epochs_done, run.settings.epochs):
         if out_of_patience(run):
             return
+        run.model.train()
         begun = time.monotonic()
         for batch in started(run, data.epoch(epoch, run.step - epoch * data.steps_per_epoch), around):
             asked = train_step(run, batch, around.stop())
@@ -123,14 +124,14 @@ def fit(run: Run, data: TrainingData, validation: Callable[[], Iterator[Batch]] 
 
 
 def train_step(run: Run, batch: Batch, asked: int = 0) -> bool:
-    """One update of the weights from one batch; returns whether any rank was sent a signal."""
-    run.model.train()
+    """One update of the weights from one batch, the model in train mode; returns whether any rank was sent a signal."""
     seeder(run.device)(fold(run.settings.seed, run.step, run.world.rank) % 2**63)  # what dropout draws from
     for regularizer in run.regularizers:
         batch = regularizer.on_batch(batch)
     sums = forward_backward(run, batch)
     run.scaler.unscale_(run.optimizer)
-    gradients = [parameter.grad for parameter in run.model.parameters() if parameter.grad is not None]
+    parameters = (parameter for group in run.optimizer.param_groups for parameter in group["params"])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     run.world.sum_gradients_(gradients)
     for regularizer in run.regularizers:
         regularizer.on_gradients(run.model)

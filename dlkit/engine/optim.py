@@ -26,8 +26,9 @@ def build(model: nn.Module, settings: recipe.Optimizer, device: torch.device) ->
     He et al. 2019 (1812.01187).
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in parameters if settings.decay_all or parameter.ndim > 1]
-    others = [parameter for parameter in parameters if not settings.decay_all and parameter.ndim <= 1]
+    alike = settings.decay_all or settings.weight_decay == 0  # then one group does: fewer calls a step
+    decayed = [parameter for parameter in parameters if alike or parameter.ndim > 1]
+    others = [parameter for parameter in parameters if not alike and parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},
