@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def commands() -> list[str]:
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "settings", console.Settings())
+    (tmp_path / "runs" / "latest").mkdir(parents=True)  # README repeats the newest run by its recipe
+    shutil.copy(ROOT / "recipes" / "mlp-mnist.yaml", tmp_path / "runs" / "latest" / "recipe.yaml")
 
 
 def test_there_are_commands_to_try() -> None:
