@@ -44,11 +44,3 @@ def test_a_shown_command_is_taken(line: str, capsys: pytest.CaptureFixture[str])
     known = capsys.readouterr().out
     for flag in (word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z0]", word)):
         assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", known), f"{flag} is not in the help of {verb}"
-
-
-@pytest.mark.parametrize("name", recipe_file.shipped_names())
-def test_a_recipe_opens_with_paper_command_and_what_it_gave(name: str) -> None:
-    path = recipe_file.shipped_path(name)
-    assert path is not None
-    opening = recipe_file.header(path)
-    assert "Paper:" in opening and "Command: dlkit train" in opening and "Result:" in opening

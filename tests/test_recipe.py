@@ -369,7 +369,7 @@ def test_shipped_recipes_are_valid_and_say_where_they_come_from(name: str) -> No
     recipe = load(path)
     assert name.startswith(f"{recipe.model.name}-{recipe.data.name}")
     header = recipe_file.header(path)
-    assert all(f"\n{word}: " in header for word in ("Paper", "Command", "Expected"))
+    assert all(f"\n{word}: " in header for word in ("Paper", "Command", "Result"))
     command = re.search(r"^Command: dlkit train (.*)$", header, re.MULTILINE)
     assert command is not None
     named = re.fullmatch(r"(\S+) --dataset (\S+)", command[1])
