@@ -125,7 +125,7 @@ def newest(folder: Path, run_id: str, warn: Callable[[str], None]) -> Checkpoint
         try:
             return load(folder, step, run_id)
         except ModelFileError as error:
-            warn(f"{error}; taking the one before.")
+            warn(f"warning: {error}; taking the one before.")
     raise ModelFileError(
         f"no whole checkpoint in {folder} ({len(steps)} damaged). Train again under a new name."
         if steps
