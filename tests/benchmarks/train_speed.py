@@ -74,7 +74,7 @@ def dlkit_train(model_name: str) -> float:
             dataset="mnist",
             epochs=epochs,
             batch_size=BATCH,
-            settings={"optimizer.name": "adam", "schedule.name": "constant", "train.log_every": SKIPPED},
+            settings={"optimizer.name": "adam", "schedule.name": "constant"},
             name="speed",
             runs_dir=folder,
         )
