@@ -136,7 +136,7 @@ def test_every_signal_saves_whoever_hears_it(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("step", [1, 2, 3, 5, 9, 12, 13, 24, 33, 47])  # 3, 9, 12, 24, 33: a checkpoint is being written
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 9, 12, 13, 24, 33, 47])  # 3, 9, 12, 24, 33: a checkpoint follows
 def test_twenty_kills_lose_no_bit(pictures: Path, tmp_path: Path, gold: RunFolder, step: int, workers: int) -> None:
     kill_and_resume(pictures, tmp_path, gold, step, workers)
 
