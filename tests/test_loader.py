@@ -42,7 +42,7 @@ def data(samples: Samples, **others: object) -> TrainingData:
 
 
 def stream(source: TrainingData, epoch: int = 1, first: int = 0) -> list[tuple[list[int], Tensor]]:
-    return [(batch.indices.tolist(), batch.images) for batch in source.epoch(epoch, first)]
+    return [(batch.indices.tolist(), batch.inputs) for batch in source.epoch(epoch, first)]
 
 
 def same(one: list[tuple[list[int], Tensor]], other: list[tuple[list[int], Tensor]]) -> bool:
@@ -63,7 +63,7 @@ def test_targets_belong_to_their_images() -> None:
         assert batch.targets.tolist() == memory.targets[batch.indices.numpy()].tolist()
         raw = torch.from_numpy(memory.images[batch.indices.numpy()]).float() / 255
         wanted = (raw - torch.tensor(SPEC.mean)[:, None, None]) / torch.tensor(SPEC.std)[:, None, None]
-        assert torch.allclose(batch.images, wanted, atol=1e-6)
+        assert torch.allclose(batch.inputs, wanted, atol=1e-6)
 
 
 def test_an_epoch_begun_in_the_middle_is_the_rest_of_the_whole_one() -> None:
@@ -97,7 +97,7 @@ def test_the_shares_of_ranks_make_up_the_batch_of_one() -> None:
 def test_augmentation_does_not_depend_on_the_batch_size() -> None:
     def images_by_index(batch_size: int) -> dict[int, Tensor]:
         batches = data(in_memory(), batch_size=batch_size).epoch(0)
-        return {int(i): image for batch in batches for i, image in zip(batch.indices, batch.images, strict=True)}
+        return {int(i): image for batch in batches for i, image in zip(batch.indices, batch.inputs, strict=True)}
 
     one, other = images_by_index(7), images_by_index(30)
     assert all(torch.allclose(one[index], other[index], atol=1e-6) for index in range(30))

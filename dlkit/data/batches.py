@@ -13,12 +13,12 @@ from dlkit.specs import ImageSpec
 
 @dataclass(frozen=True)
 class Batch:
-    """images (N, C, H, W) normalised floats; targets (N,) class indices; indices (N,) places in the split.
+    """inputs (N, …), of images normalised floats (N, C, H, W); targets (N,) class indices; indices (N,) places in the split.
 
     total counts the samples of the whole batch, of which this is one rank's share.
     """
 
-    images: Tensor
+    inputs: Tensor
     targets: Tensor
     indices: Tensor
     total: int
@@ -28,9 +28,9 @@ class Batch:
 
     def parts(self, count: int) -> Iterator[Batch]:
         """The batch cut into at most `count` parts."""
-        pieces = (tensor.chunk(count) for tensor in (self.images, self.targets, self.indices))
-        for images, targets, indices in zip(*pieces, strict=True):
-            yield Batch(images, targets, indices, self.total)
+        pieces = (tensor.chunk(count) for tensor in (self.inputs, self.targets, self.indices))
+        for inputs, targets, indices in zip(*pieces, strict=True):
+            yield Batch(inputs, targets, indices, self.total)
 
 
 def normalize(images: Tensor, spec: ImageSpec) -> Tensor:

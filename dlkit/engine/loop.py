@@ -164,7 +164,7 @@ def forward_backward(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     penalty = sum((value for value in penalties if value is not None), start=torch.zeros((), device=run.device))
     for number, part in enumerate(batch.parts(run.settings.accumulate)):
         with autocast(run.dtype, run.device):
-            logits = run.network(part.images)
+            logits = run.network(part.inputs)
         total = run.loss(logits.float(), part.targets).sum()
         objective = total / batch.total
         if number == 0 and penalty.requires_grad:
@@ -218,7 +218,7 @@ def validate(run: Run, batches: Iterator[Batch], stop: Callable[[], int]) -> dic
     sums = torch.zeros(5, dtype=torch.float64)  # loss, top-1, top-5, samples, signals
     for batch in batches:
         with autocast(run.dtype, run.device):
-            logits = model(batch.images)
+            logits = model(batch.inputs)
         ranks = min(5, logits.shape[1])
         logits, targets = logits.float().cpu(), batch.targets.cpu()
         sums[0] += run.loss(logits, targets).double().sum()

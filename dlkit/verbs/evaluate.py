@@ -347,7 +347,7 @@ def _answers(
 
     with torch.inference_mode():
         for batch in batches_in_order(samples, restored.spec, batch_size, restored.device, workers):
-            log_probabilities = restored.model(batch.images).cpu().double().log_softmax(dim=1)
+            log_probabilities = restored.model(batch.inputs).cpu().double().log_softmax(dim=1)
             if not bool(log_probabilities.isfinite().all()):
                 raise ModelFileError(f"run {restored.run.name}: the model's answers are not finite. Train it again.")
             targets = batch.targets.cpu()
