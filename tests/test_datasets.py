@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from corpus import encoded, picture, tar_member, tar_of
 
-from dlkit.data import pickles
+from dlkit.data import idx, pickles
 from dlkit.data.samples import ImageFiles, MemoryImages, Splits
 from dlkit.datasets import cifar10, folder, mnist, shapes
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
@@ -93,7 +93,7 @@ def made_up_mnist(place: Path) -> dict[str, np.ndarray]:
         "t10k-labels-idx1-ubyte": rng.integers(0, 10, 10).astype(np.uint8),
     }
     for name, values in arrays.items():
-        (place / name).write_bytes(mnist.write_idx(values))
+        (place / name).write_bytes(idx.written(values))
     return arrays
 
 
@@ -129,7 +129,7 @@ def test_damaged_idx_file_is_refused(spoil: object, tmp_path: Path) -> None:
 
 def test_images_and_labels_that_do_not_match_are_refused(tmp_path: Path) -> None:
     made_up_mnist(tmp_path)
-    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(mnist.write_idx(np.full(10, 10, np.uint8)))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx.written(np.full(10, 10, np.uint8)))
     with pytest.raises(VerificationError, match="do not belong together"):
         mnist.load(tmp_path)
 

