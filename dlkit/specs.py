@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+PADDING, UNKNOWN = 0, 1  # the token ids that are no word's; the words follow
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,8 @@ class ImageSpec:
     mean and std are of pixels scaled to [0, 1], one number a channel. crop is the fraction of the resized image's
     shorter side that the centre crop keeps: 1.0 keeps all that fits, 0.875 is ImageNet's 224 of 256.
     """
+
+    kind: ClassVar[str] = "images"
 
     channels: int
     height: int
@@ -27,10 +31,101 @@ class ImageSpec:
         assert self.channels in (1, 3) and len(self.mean) == len(self.std) == self.channels, self
         assert self.height > 0 and self.width > 0 and 0 < self.crop <= 1, self
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model gives for one input."""
+        return len(self.classes)
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ImageSpec:
         tuples = {name: tuple(document[name]) for name in ("classes", "mean", "std")}
-        return cls(**{**document, **tuples})
+        return cls(**{**_fields(document), **tuples})
+
+
+@dataclass(frozen=True)
+class SequenceSpec:
+    """Sequences of any length, and the classes they are sorted into; without classes, one number is asked for.
+
+    A step is a token (vocabulary ids: 0 is padding, 1 an unknown word, the rest are `words` in their order) or a vector
+    of `features` numbers; one of the two is None. tokens says how text becomes words (dlkit.data.text); longest is how
+    many steps are read at most, from the first.
+    """
+
+    kind: ClassVar[str] = "sequences"
+
+    classes: tuple[str, ...]
+    vocabulary: int | None = None
+    features: int | None = None
+    words: tuple[str, ...] = ()  # without a space in them; empty where the tokens have no names
+    tokens: str = "words"
+    longest: int | None = None  # steps
+
+    def __post_init__(self) -> None:
+        assert (self.vocabulary is None) != (self.features is None), self
+        assert not self.words or self.vocabulary == len(self.words) + 2, (self.vocabulary, len(self.words))
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model gives for one input: one a class, or the one that is asked for."""
+        return len(self.classes) or 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self), "words": " ".join(self.words)}  # one line, however many
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SequenceSpec:
+        classes = tuple(document["classes"])
+        return cls(**{**_fields(document), "classes": classes, "words": _words(document)})
+
+
+@dataclass(frozen=True)
+class TreeSpec:
+    """Trees with words at their leaves, or at every node, and the classes that a tree, or each node, is sorted into.
+
+    Ids and words are as in SequenceSpec. labels are what a node may be labelled with where a tree is written in
+    brackets, which need not be the classes: SST's 0 to 4 stand in its binary form too. Empty admits any.
+    """
+
+    kind: ClassVar[str] = "trees"
+
+    classes: tuple[str, ...]
+    vocabulary: int
+    words: tuple[str, ...] = ()
+    tokens: str = "words"
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert not self.words or self.vocabulary == len(self.words) + 2, (self.vocabulary, len(self.words))
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model gives for one node."""
+        return len(self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self), "words": " ".join(self.words)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> TreeSpec:
+        tuples = {name: tuple(document[name]) for name in ("classes", "labels")}
+        return cls(**{**_fields(document), **tuples, "words": _words(document)})
+
+
+Spec = ImageSpec | SequenceSpec | TreeSpec
+
+
+def from_json(document: Mapping[str, Any]) -> Spec:
+    """The spec of any kind that to_json wrote; one without a kind is of images, as the first runs wrote it."""
+    kinds: dict[str, type[Spec]] = {spec.kind: spec for spec in (ImageSpec, SequenceSpec, TreeSpec)}
+    return kinds[document.get("kind", ImageSpec.kind)].from_json(document)
+
+
+def _fields(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "kind"}
+
+
+def _words(document: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(document["words"].split(" ")) if document["words"] else ()

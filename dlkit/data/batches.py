@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +14,14 @@ from dlkit.specs import ImageSpec
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs (N, …), of images normalised floats (N, C, H, W); targets (N,) class indices; indices (N,) places in the split.
+    """What a step sees: inputs, of which a model gives one row of logits for each of the targets.
 
-    total counts the samples of the whole batch, of which this is one rank's share.
+    inputs are normalised images (N, C, H, W), Sequences or Trees; targets (N,) classes, or (N, 1) numbers where the
+    spec has no classes; indices (N,) places in the split. Of trees N counts the nodes that are asked for. total counts
+    the samples of the whole batch, of which this is one rank's share.
     """
 
-    inputs: Tensor
+    inputs: Any
     targets: Tensor
     indices: Tensor
     total: int
@@ -28,9 +31,11 @@ class Batch:
 
     def parts(self, count: int) -> Iterator[Batch]:
         """The batch cut into at most `count` parts."""
-        pieces = (tensor.chunk(count) for tensor in (self.inputs, self.targets, self.indices))
-        for inputs, targets, indices in zip(*pieces, strict=True):
-            yield Batch(inputs, targets, indices, self.total)
+        pieces = self.inputs.chunk(count)
+        sizes = [len(piece) for piece in pieces]
+        targets, indices = torch.split(self.targets, sizes), torch.split(self.indices, sizes)
+        for place, piece in enumerate(pieces):
+            yield Batch(piece, targets[place], indices[place], self.total)
 
 
 def normalize(images: Tensor, spec: ImageSpec) -> Tensor:

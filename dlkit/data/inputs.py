@@ -1,6 +1,7 @@
-"""Images named by a person, read in order and ahead of their use: files, folders, globs, URLs, bytes.
+"""Inputs named by a person, read in order and ahead of their use: files, folders, globs, URLs, bytes, a pipe.
 
-A thread reads the names and a few decode, ahead of the model by a bounded number of images.
+A thread reads the names and a few decode, ahead of the model by a bounded number of inputs. What comes through a pipe
+are the names of images, but of text the examples themselves, a line each.
 """
 
 from __future__ import annotations
@@ -17,17 +18,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlkit.errors import DataError, DlkitError, StorageError
-from dlkit.specs import ImageSpec
+from dlkit.specs import ImageSpec, SequenceSpec, Spec, TreeSpec
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from dlkit.data.text import Parsed
+
 DECODERS = 2  # threads; decoding leaves the interpreter's lock
 URL_LIMIT = 100 << 20  # bytes of an image from the network
-STDIN_NAME = "-"  # the path of an image given as bytes
+STDIN_NAME = "-"  # the path of an image given as bytes; -:3 is the third line of text
 
-Given = str | Path | bytes  # bytes are an image, not a name
+
+@dataclass(frozen=True)
+class Stream:
+    """What arrives through a pipe, chunk by chunk; its parts end in the separator."""
+
+    chunks: Iterable[bytes]
+    separator: bytes = b"\n"
+
+
+Given = str | Path | bytes | Stream  # bytes are an image or a text, not a name
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,19 @@ class Input:
 
 @dataclass(frozen=True)
 class Read:
-    """What came of an input: pixels (C, H, W), or what is wrong with it; and what was forgiven."""
+    """What came of an input: pixels (C, H, W), words or a tree, or what is wrong with it; and what was forgiven."""
 
     name: str
-    pixels: npt.NDArray[np.uint8] | DlkitError
+    content: npt.NDArray[np.uint8] | list[str] | Parsed | DlkitError
     notes: tuple[str, ...] = ()
 
 
-def inputs(paths: Iterable[Given]) -> Iterator[Input]:
-    """Every image that the paths stand for, in order; folders and globs are searched through as they come up."""
+def inputs(paths: Iterable[Given], spec: Spec) -> Iterator[Input]:
+    """Every input that the paths stand for, in order; folders and globs are searched through as they come up."""
     for path in paths:
+        if isinstance(path, Stream):
+            yield from _in_stream(path, spec)
+            continue
         if isinstance(path, bytes):
             yield Input(STDIN_NAME, path)
             continue
@@ -57,10 +72,11 @@ def inputs(paths: Iterable[Given]) -> Iterator[Input]:
         if name.startswith(("http://", "https://")):
             yield Input(_without_credentials(name), name)
         elif os.path.isdir(name):
-            yield from _or_failure(_in_folder(name), name, "the folder holds no image.")
+            what = "image" if isinstance(spec, ImageSpec) else "text"
+            yield from _or_failure(_in_folder(name, spec), name, f"the folder holds no {what}.")
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.iglob(name, recursive=True))
-            yield from _or_failure(_matched(matches), name, "nothing matches.")
+            yield from _or_failure(_matched(matches, spec), name, "nothing matches.")
         else:
             yield Input(name, Path(name))
 
@@ -74,23 +90,45 @@ def _or_failure(found: Iterator[Input], name: str, reason: str) -> Iterator[Inpu
         yield Input(name, DataError(f"{name}: {reason}"))
 
 
-def _matched(matches: list[str]) -> Iterator[Input]:
+def pieces(stream: Stream, most: int | None = None) -> Iterator[bytes]:
+    """The parts of a stream, each as soon as its end has come. Of a longer one, no more than `most` bytes and one."""
+    rest = b""
+    for chunk in stream.chunks:
+        *whole, rest = (rest + chunk).split(stream.separator)
+        yield from whole
+        rest = rest if most is None else rest[: most + 1]
+    if rest:
+        yield rest
+
+
+def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
+    if isinstance(spec, ImageSpec):
+        yield from inputs((os.fsdecode(path) for path in pieces(stream) if path), spec)
+        return
+    from dlkit.data.text import LONGEST
+
+    for number, line in enumerate(pieces(stream, LONGEST), start=1):
+        yield Input(f"{STDIN_NAME}:{number}", line)
+
+
+def _matched(matches: list[str], spec: Spec) -> Iterator[Input]:
     for name in matches:
         if os.path.isdir(name):
-            yield from _in_folder(name)
+            yield from _in_folder(name, spec)
         else:
             yield Input(name, Path(name))
 
 
-def _in_folder(folder: str) -> Iterator[Input]:
-    """The images below a folder, sorted, its own before those of the folders in it; hidden ones are left out."""
+def _in_folder(folder: str, spec: Spec) -> Iterator[Input]:
+    """The inputs below a folder, sorted, its own before those of the folders in it; hidden ones are left out."""
     from dlkit.data.images import EXTENSIONS
 
+    wanted = EXTENSIONS if isinstance(spec, ImageSpec) else {".txt"}
     failures: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=failures.append):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
                 path = os.path.join(parent, name)
                 yield Input(path, Path(path))
     for error in failures:
@@ -103,7 +141,7 @@ def _without_credentials(url: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{tail}"
 
 
-def _read(item: Input, spec: ImageSpec) -> Read:
+def _read(item: Input, spec: Spec) -> Read:
     from dlkit.data import images
 
     notes: list[str] = []
@@ -111,11 +149,29 @@ def _read(item: Input, spec: ImageSpec) -> Read:
         if isinstance(item.source, DlkitError):
             return Read(item.name, item.source)
         source = _fetched(item.source) if isinstance(item.source, str) else item.source
+        if not isinstance(spec, ImageSpec):
+            return Read(item.name, _read_text(item.name, source, spec))
         return Read(item.name, images.load(source, spec, notes=notes), tuple(notes))
     except DlkitError as error:
         return Read(item.name, error)
     except MemoryError:
-        return Read(item.name, DataError(f"{item.name}: the image does not fit in memory."))
+        return Read(item.name, DataError(f"{item.name}: it does not fit in memory."))
+
+
+def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -> list[str] | Parsed:
+    """One example, cut into words or parsed."""
+    from dlkit.data import text
+
+    try:
+        written = text.decoded(source if isinstance(source, bytes) else text.read_example(source))
+        if isinstance(spec, TreeSpec):
+            return text.labelled_tree(written, spec.labels)
+        words = text.words_of(written, spec.tokens)
+    except DataError as error:
+        raise DataError(f"{name}: {error}.") from error
+    if not words:
+        raise DataError(f"{name}: empty.")
+    return words
 
 
 def _fetched(url: str) -> bytes:
@@ -129,7 +185,7 @@ def _fetched(url: str) -> bytes:
 class Ahead:
     """Inputs read ahead of their use, in order, at most `most` of them."""
 
-    def __init__(self, items: Iterable[Input], spec: ImageSpec, most: int) -> None:
+    def __init__(self, items: Iterable[Input], spec: Spec, most: int) -> None:
         self._queue: queue.Queue[Future[Read] | BaseException | None] = queue.Queue(most)
         self._closed = threading.Event()
         self._deadline: float | None = None  # of the batch that has begun
@@ -176,7 +232,7 @@ class Ahead:
                 found = entry.result()
             yield found
 
-    def _submit(self, items: Iterable[Input], spec: ImageSpec) -> None:
+    def _submit(self, items: Iterable[Input], spec: Spec) -> None:
         end: BaseException | None = None
         try:
             for item in items:

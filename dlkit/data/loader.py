@@ -22,12 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from dlkit.data import augment as changes
 from dlkit.data import images as image_files
-from dlkit.data import randomness
+from dlkit.data import randomness, structured
 from dlkit.data.batches import Batch, normalize, standardize
-from dlkit.data.samples import ImageFiles, MemoryImages, Samples, Splits
+from dlkit.data.ragged import taken
+from dlkit.data.samples import ImageFiles, MemoryImages, Samples, SequenceSamples, Splits, TreeSamples
 from dlkit.errors import DataError, DlkitError, WorkerLostError
 from dlkit.recipe import Augment
-from dlkit.specs import ImageSpec
+from dlkit.specs import ImageSpec, Spec
 
 Indices = npt.NDArray[np.int64]
 Fetch = Callable[[Sequence[Indices], int], Iterator[Tensor]]  # index lists, epoch → uint8 images (N, C, H, W), in order
@@ -38,7 +39,7 @@ class TrainingData:
     """Batches of a training split, an epoch at a time, forever the same for the same seed."""
 
     samples: Samples
-    spec: ImageSpec
+    spec: Spec
     augment: Augment
     batch_size: int  # over all ranks
     seed: int
@@ -54,10 +55,15 @@ class TrainingData:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of epoch `epoch` (from 0) from the one numbered `first` on; of each, this rank's share."""
-        order = randomness.permutation(self.seed, epoch, len(self.samples))
+        order = self.order(epoch)
         starts = range(first * self.batch_size, len(order), self.batch_size)
         whole = [order[start : start + self.batch_size] for start in starts]
         shares = [indices[self.rank :: self.world_size] for indices in whole]
+        if isinstance(self.samples, SequenceSamples | TreeSamples):
+            assert not isinstance(self.spec, ImageSpec)
+            yield from structured.batches(self.samples, self.spec, whole, shares, self.device, asked="labelled")
+            return
+        assert isinstance(self.spec, ImageSpec)
         fetch = fetcher(self.samples, self.spec, self.device, self.workers, self.seed, self.augment.resized_crop)
         targets = torch.from_numpy(self.samples.targets)
         for batch, indices, images in zip(whole, shares, fetch(shares, epoch), strict=True):
@@ -67,8 +73,16 @@ class TrainingData:
             places = torch.from_numpy(indices)
             yield Batch(images, targets[places].to(self.device, non_blocking=True), places, total=len(batch))
 
+    def order(self, epoch: int) -> Indices:
+        """The samples in the order of epoch `epoch`; those of different sizes with their like."""
+        order = randomness.permutation(self.seed, epoch, len(self.samples))
+        if isinstance(self.samples, SequenceSamples | TreeSamples):
+            return structured.bucketed(order, self.samples.sizes, self.batch_size, self.seed, epoch)
+        return order
+
     def changed(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
         """Augment and normalise uint8 images (N, C, H, W)."""
+        assert isinstance(self.spec, ImageSpec)
 
         def draw(name: str) -> Tensor:
             return torch.from_numpy(randomness.uniform(self.seed, epoch, indices, name)).float().to(images.device)
@@ -83,7 +97,7 @@ class TrainingData:
 
 def batches_in_order(
     samples: Samples,
-    spec: ImageSpec,
+    spec: Spec,
     batch_size: int,
     device: torch.device,
     workers: int = 0,
@@ -95,6 +109,11 @@ def batches_in_order(
     """Every sample once, in order, as it is: what validation, eval and explanations read."""
     places = np.arange(len(samples), dtype=np.int64)[rank::world_size]
     shares = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+    if isinstance(samples, SequenceSamples | TreeSamples):
+        assert not isinstance(spec, ImageSpec)
+        yield from structured.batches(samples, spec, shares, shares, device)
+        return
+    assert isinstance(spec, ImageSpec)
     targets = torch.from_numpy(samples.targets)
     for indices, images in zip(shares, fetcher(samples, spec, device, workers)(shares, 0), strict=True):
         normalised = normalize(images.to(device, non_blocking=True), spec)
@@ -110,7 +129,8 @@ def split(splits: Splits, validation: float, seed: int) -> dict[str, Samples]:
     if splits.validation is not None:
         found["validation"] = splits.validation
     elif validation > 0:
-        held_out = held_out_places(splits.train.targets, validation, seed)
+        kinds = splits.train.targets if splits.spec.classes else np.zeros(len(splits.train), np.int64)
+        held_out = held_out_places(kinds, validation, seed)
         found["train"] = take(splits.train, np.flatnonzero(~held_out))
         found["validation"] = take(splits.train, np.flatnonzero(held_out))
     if splits.test is not None:
@@ -143,6 +163,8 @@ def take(samples: Samples, places: npt.NDArray[np.int64]) -> Samples:
     """The samples at these places, in this order."""
     if isinstance(samples, MemoryImages):
         return MemoryImages(samples.images[places], samples.targets[places])
+    if isinstance(samples, SequenceSamples | TreeSamples):
+        return taken(samples, places)
     return ImageFiles([samples.paths[place] for place in places], samples.targets[places])
 
 
@@ -157,6 +179,7 @@ def fetcher(
     """How uint8 images of these samples are had."""
     if isinstance(samples, MemoryImages):
         return _memory_fetcher(samples, device)
+    assert isinstance(samples, ImageFiles), "only images are fetched"
     return _file_fetcher(FileImages(samples.paths, spec, seed, resized_crop), workers)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,26 @@ Classes = Mapping[str, Sequence[Path]]  # class name → its files, sorted
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What the class folders hold: files of these extensions."""
+
+    noun: str
+    extensions: Collection[str]
+
+
+IMAGES = Kind("image", EXTENSIONS)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The class folders of a data set: the classes in their order, their files by split and class, and what to say."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, Classes]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class _Layout:
     train: Path
     validation: Path | None
@@ -51,24 +71,26 @@ def load(folder: Path, *, size: int = 224, channels: int = 3, crop: float = 1.0)
     """
     if channels not in (1, 3) or not 0 < crop <= 1 or size < 1:
         raise UsageError(f"data set 'folder' takes channels 1 or 3, crop above 0 to 1; not {channels}, {crop}.")
+    found = class_folders(folder)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
+    splits = {split: _files(classes, found.classes) for split, classes in found.splits.items()}
+    spec = ImageSpec(channels, size, size, found.classes, mean, std, crop)
+    notes = (*found.notes, *_leaks(splits))
+    return Splits(spec, splits["train"], splits.get("validation"), splits.get("test"), notes)
+
+
+def class_folders(folder: Path, kind: Kind = IMAGES) -> Found:
+    """The files below train/CLASS/ and so on, or CLASS/ alone; raises what load does."""
     layout = _layout(folder)
     notes: list[str] = []
-    train = _classes(layout.train, notes)
-    _check_train(layout.train, train)
+    train = _classes(layout.train, kind, notes)
+    _check_train(layout.train, train, kind)
     names = tuple(train)
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
-    splits = {"train": _files(train, names)}
+    splits: dict[str, Classes] = {"train": train}
     for split, path in (("validation", layout.validation), ("test", layout.test)):
         if path is not None:
-            splits[split] = _files(_mapped(path, names, notes), names)
-    notes += _leaks(splits)
-    return Splits(
-        ImageSpec(channels, size, size, names, mean, std, crop),
-        train=splits["train"],
-        validation=splits.get("validation"),
-        test=splits.get("test"),
-        warnings=tuple(notes),
-    )
+            splits[split] = _mapped(path, names, kind, notes)
+    return Found(names, splits, notes)
 
 
 def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
@@ -104,17 +126,18 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(entries, key=lambda entry: entry.name)
 
 
-def _classes(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
-    """Class name → its image files, both in natural order."""
+def _classes(folder: Path, kind: Kind, notes: list[str]) -> dict[str, list[Path]]:
+    """Class name → its files of that kind, both in natural order."""
     entries = _entries(folder)
     stray = [entry.name for entry in entries if not entry.is_dir()]
     if stray:
         notes.append(f"{folder}: ignored {len(stray)} files outside the class folders, such as {stray[0]!r}.")
     folders = {_class_name(folder, entry.name): Path(entry.path) for entry in _without_twins(folder, entries)}
     others: list[str] = []
-    classes = {name: _images(folders[name], others) for name in sorted(folders, key=natural)}
+    classes = {name: _files_in(folders[name], kind, others) for name in sorted(folders, key=natural)}
     if others:
-        notes.append(f"{folder}: ignored {len(others)} files that are not named like images, such as {others[0]!r}.")
+        ignored = f"ignored {len(others)} files that are not named like {kind.noun}s, such as {others[0]!r}."
+        notes.append(f"{folder}: {ignored}")
     return classes
 
 
@@ -140,10 +163,10 @@ def _class_name(folder: Path, name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _images(folder: Path, others: list[str]) -> list[Path]:
+def _files_in(folder: Path, kind: Kind, others: list[str]) -> list[Path]:
     files = []
     for file in _walk(folder, set()):
-        if os.path.splitext(file)[1].lower() in EXTENSIONS:
+        if os.path.splitext(file)[1].lower() in kind.extensions:
             files.append(file)
         else:
             others.append(os.path.basename(file))
@@ -164,26 +187,26 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
             yield entry.path
 
 
-def _check_train(folder: Path, classes: Classes) -> None:
+def _check_train(folder: Path, classes: Classes, kind: Kind) -> None:
     if not classes:
-        raise DataError(f"{folder}: has no class folders. Each class is a folder of images.")
+        raise DataError(f"{folder}: has no class folders. Each class is a folder of {kind.noun}s.")
     if len(classes) == 1:
         raise DataError(f"{folder}: has one class only, {next(iter(classes))!r}; there is nothing to tell apart.")
     for name, files in classes.items():
         if not files:
-            raise DataError(f"{folder / name}: the class folder holds no image.")
+            raise DataError(f"{folder / name}: the class folder holds no {kind.noun}.")
 
 
-def _mapped(folder: Path, names: tuple[str, ...], notes: list[str]) -> Classes:
-    classes = _classes(folder, notes)
+def _mapped(folder: Path, names: tuple[str, ...], kind: Kind, notes: list[str]) -> Classes:
+    classes = _classes(folder, kind, notes)
     for name in classes:
         if name not in names:
             raise DataError(f"{folder}: the class {name!r} is not in train. {did_you_mean(name, names)}")
     missing = [name for name in names if not classes.get(name)]
     if len(missing) == len(names):
-        raise DataError(f"{folder}: holds no image.")
+        raise DataError(f"{folder}: holds no {kind.noun}.")
     if missing:
-        notes.append(f"{folder}: has no image of {', '.join(map(repr, missing))}.")
+        notes.append(f"{folder}: has no {kind.noun} of {', '.join(map(repr, missing))}.")
     return classes
 
 

@@ -1,0 +1,53 @@
+"""adding: the sum of the two marked numbers in a long sequence; made by code, nothing to download.
+
+Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997, in the form of Le, Jaitly and
+Hinton, 2015 (1504.00941): a step is a number from 0 to 1 and a mark, which is 1 at one step of either half, else 0.
+Asked for is the sum of the two marked numbers. steps is the length. Always to answer 1 gives a mean squared error of
+1/6; the best reachable is 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dlkit.data.ragged import starts_of
+from dlkit.data.samples import About, SequenceSamples, Splits
+from dlkit.errors import UsageError
+from dlkit.specs import SequenceSpec
+
+GIVES = ("sequences",)
+NUMBERS = True
+
+ABOUT = About(
+    title="The adding problem, made by code; the answer is a number",
+    classes=0,
+    sizes={"train": 20_000, "test": 2000},
+    licence="none needed: the numbers are computed",
+    citation="Hochreiter and Schmidhuber, Neural Computation 9(8), 1997",
+)
+
+
+def load(folder: object = None, *, train: int = 20000, test: int = 2000, steps: int = 200, seed: int = 0) -> Splits:
+    """Draw both splits from `seed`; the test sequences do not depend on how many there are to train on."""
+    if not 2 <= steps <= 100_000 or min(train, test) < 1 or seed < 0:
+        raise UsageError(
+            "data set 'adding' takes steps 2 to 100000, train and test from 1 and seed from 0; "
+            f"not steps={steps}, train={train}, test={test}, seed={seed}."
+        )
+    spec = SequenceSpec((), features=2)
+    return Splits(
+        spec,
+        train=draw(train, steps, np.random.default_rng([seed, 0])),
+        test=draw(test, steps, np.random.default_rng([seed, 1])),
+    )
+
+
+def draw(count: int, steps: int, rng: np.random.Generator) -> SequenceSamples:
+    """`count` sequences (steps, 2): a number and its mark."""
+    values = np.zeros((count, steps, 2), np.float32)
+    values[:, :, 0] = rng.random((count, steps), np.float32)
+    rows = np.arange(count)
+    for first, last in ((0, steps // 2), (steps // 2, steps)):
+        values[rows, rng.integers(first, last, count), 1] = 1
+    targets = (values[:, :, 0] * values[:, :, 1]).sum(axis=1)
+    return SequenceSamples(values.reshape(-1, 2), starts_of([steps] * count), targets)

@@ -1,0 +1,111 @@
+"""SST, the Stanford Sentiment Treebank: 11,855 sentences of film reviews, parsed, every phrase labelled.
+
+Socher, Perelygin, Wu, Chuang, Manning, Ng and Potts, "Recursive deep models for semantic compositionality over a
+sentiment treebank", EMNLP 2013. Five classes, or two (sst_binary: sentences that are neutral are left out, and the
+neutral phrases of the others have no label).
+
+form "trees" gives the trees with a label on every node, "sequences" the same sentences as words. With phrases every
+labelled phrase of the training split is an example of its own in the sequences, as Tai, Socher and Manning (2015) train
+their LSTMs. Words are in lower case; those of the vocabulary occur at least `least` times in the training split.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from dlkit import durable
+from dlkit.data import text
+from dlkit.data.archive import extract
+from dlkit.data.download import UnreachableError
+from dlkit.data.samples import About, Source, Splits
+from dlkit.errors import UsageError, VerificationError
+
+VARIANTS = {"sst": {}, "sst_binary": {"binary": True}}
+GIVES = ("sequences", "trees")
+
+ARCHIVE = "trainDevTestTrees_PTB.zip"
+CONTENTS = {
+    "train.txt": (2_160_058, "e2f3f41b0b1e6d4dddc0effe3bfc2d27ed8928079aa9a03d652311614fc5feb7"),
+    "dev.txt": (280_825, "0e9336aed6e4730e19f58d00a77b3f0297efdb755f7b5e598c98a05e3f97ea40"),
+    "test.txt": (559_614, "6e54806dee95cf80cd918e7dfb3f6770f6df24bf826f289a4d1f709e1c8f6761"),
+}
+FILES = {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}
+LABELS = ("0", "1", "2", "3", "4")
+FINE = ("very negative", "negative", "neutral", "positive", "very positive")
+COARSE = ("negative", "positive")
+AS_COARSE = (0, 0, -1, 1, 1)
+
+FIVE = About(
+    title="Stanford Sentiment Treebank, parsed sentences of film reviews",
+    classes=5,
+    sizes={"train": 8544, "validation": 1101, "test": 2210},
+    licence="none stated by its authors; they ask to be cited",
+    citation="Socher et al., EMNLP 2013",
+    # no digest of the archive is published; its three files are pinned
+    files={ARCHIVE: [Source(f"https://nlp.stanford.edu/sentiment/{ARCHIVE}", "", 0)], **dict.fromkeys(CONTENTS, ())},
+)
+ABOUT = {
+    "sst": FIVE,
+    "sst_binary": replace(
+        FIVE,
+        title="Stanford Sentiment Treebank, positive or negative",
+        classes=2,
+        sizes={"train": 6920, "validation": 872, "test": 1821},
+    ),
+}
+
+
+def fetch(folder: Path, download: Callable[[str], Path]) -> None:
+    """The three files, from the archive, or as they stand in the place that --from names."""
+    try:
+        packed = download(ARCHIVE)
+    except UnreachableError as error:
+        _copy(folder, download, error)
+    else:
+        _unpack(packed, folder)
+    for name in CONTENTS:  # before their digests are compared: a line is more to go by
+        list(text.read_trees(folder / name, LABELS, shown=name))
+
+
+def load(
+    folder: Path,
+    *,
+    form: str = "sequences",
+    binary: bool = False,
+    phrases: bool = False,
+    least: int = 2,
+    vocabulary: int = 50000,
+) -> Splits:
+    """Train, validation (dev) and test as their authors split them."""
+    text.check_options("sst", form, least, vocabulary)
+    if phrases and form == "trees":
+        raise UsageError("data set 'sst' takes phrases with form sequences; its trees have them as they are.")
+    files = {split: list(text.read_trees(folder / name, LABELS, shown=name)) for split, name in FILES.items()}
+    meaning = dict(zip(LABELS, AS_COARSE if binary else range(5), strict=True))
+    corpus = text.TreeCorpus(files, meaning, tokens="words")
+    return corpus.splits(COARSE if binary else FINE, form, least, vocabulary, phrases=phrases, labels=LABELS)
+
+
+def _copy(folder: Path, download: Callable[[str], Path], archive: UnreachableError) -> None:
+    for name in CONTENTS:
+        try:
+            found = download(name)
+        except UnreachableError as error:
+            raise archive from error
+        with durable.storage_errors(folder):
+            shutil.copyfile(found, folder / name)
+
+
+def _unpack(packed: Path, folder: Path) -> None:
+    unpacked = folder / "unpacked"
+    extract(packed, unpacked)
+    with durable.storage_errors(folder):
+        for name in CONTENTS:
+            found = next(iter(sorted(unpacked.rglob(name))), None)
+            if found is None:
+                raise VerificationError(f"{ARCHIVE} has no {name}.")
+            found.rename(folder / name)
+        shutil.rmtree(unpacked)

@@ -1,0 +1,128 @@
+"""Your own texts in a table: a .csv or .tsv file with a column of texts and one of labels, or a folder with train.csv.
+
+In a folder stand train, and val (or dev) and test where there are any, each .csv or .tsv. The first row names the
+columns: `text_column` and `label_column` say which. .csv is read with quotes ("a ""quoted"" field"), .tsv without.
+Classes are the labels of train, "2" before "10". Vocabulary and length are as in the data set `text_folder`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlkit.catalog import did_you_mean
+from dlkit.data import text
+from dlkit.data.samples import Splits
+from dlkit.datasets.folder import natural
+from dlkit.errors import DataError, UsageError
+
+GIVES = ("sequences",)
+NAMES = {"train": ("train",), "validation": ("val", "validation", "valid", "dev"), "test": ("test",)}
+MOST_CLASSES = 1000  # above it, the column is hardly one of labels
+
+Row = tuple[int, list[str], str]  # line, words, label
+
+
+def load(
+    folder: Path,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    least: int = 2,
+    vocabulary: int = 50000,
+    longest: int = 400,
+) -> Splits:
+    """The splits of a file or a folder, read and cut into words.
+
+    Raises:
+        DataError: no such file or column, a row that is short, empty or not UTF-8, or a label that train does not have.
+    """
+    text.check_options("text_csv", "sequences", least, vocabulary)
+    if longest < 1:
+        raise UsageError(f"data set 'text_csv' takes longest from 1; not {longest}.")
+    files = _files(folder)
+    rows = {split: list(_rows(path, text_column, label_column)) for split, path in files.items()}
+    classes = _classes(files["train"], [label for _, _, label in rows["train"]], label_column)
+    places = {name: place for place, name in enumerate(classes)}
+    for split, path in files.items():
+        for line, _, label in rows[split]:
+            if label not in places:
+                hint = did_you_mean(label, classes)
+                raise DataError(f"{path}:{line}: the label {text.quoted(label)} is not in train. {hint}")
+    corpus = text.SequenceCorpus(
+        {split: [words for _, words, _ in part] for split, part in rows.items()},
+        {split: [places[label] for _, _, label in part] for split, part in rows.items()},
+        "words",
+    )
+    return corpus.splits(classes, least, vocabulary, longest=longest)
+
+
+def _files(place: Path) -> dict[str, Path]:
+    """The file of each split; a file alone is train."""
+    if not place.is_dir():
+        return {"train": place}
+    found = {}
+    for split, names in NAMES.items():
+        here = [place / f"{name}{ending}" for name in names for ending in (".csv", ".tsv")]
+        here = [path for path in here if path.exists()]
+        if len(here) > 1:
+            raise DataError(
+                f"{place}: has {here[0].name} and {here[1].name}; which one is the {split} split? Keep one."
+            )
+        if here:
+            found[split] = here[0]
+    if "train" not in found:
+        raise DataError(f"{place}: holds no train.csv and no train.tsv.")
+    return found
+
+
+def _rows(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
+    reader = _reader(path)
+    try:
+        header: list[str] = next(reader, [])
+        columns = [_place(path, header, column) for column in (text_column, label_column)]
+        for row in reader:
+            if len(row) <= max(columns):
+                raise DataError(f"{path}:{reader.line_num}: {len(row)} fields, where the header has {len(header)}.")
+            written, label = (row[column] for column in columns)
+            if not label.strip():
+                raise DataError(f"{path}:{reader.line_num}: the field {label_column!r} is empty.")
+            yield reader.line_num, _words(path, reader.line_num, written), label.strip()
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}.") from error
+
+
+def _reader(path: Path) -> Any:  # csv's own type has no name
+    lines = (line + "\n" for _, line in text.lines_of(path))
+    if path.suffix.lower() in (".tsv", ".tab"):
+        return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return csv.reader(lines, strict=True)
+
+
+def _place(path: Path, header: Sequence[str], column: str) -> int:
+    if header.count(column) > 1:
+        raise DataError(f"{path}:1: has {header.count(column)} columns that are called {column!r}.")
+    if column not in header:
+        flags = "--text-column and --label-column say which they are."
+        raise DataError(f"{path}:1: has no column {column!r}. {did_you_mean(column, header)} {flags}")
+    return header.index(column)
+
+
+def _words(path: Path, line: int, written: str) -> list[str]:
+    words = text.words_of(written, "words")
+    if not words:
+        raise DataError(f"{path}:{line}: the text is empty.")
+    return words
+
+
+def _classes(path: Path, labels: Sequence[str], column: str) -> tuple[str, ...]:
+    classes = tuple(sorted(set(labels), key=natural))
+    if len(classes) < 2:
+        raise DataError(
+            f"{path}: the column {column!r} holds {len(classes)} label only; there is nothing to tell apart."
+        )
+    if len(classes) > MOST_CLASSES:
+        raise DataError(f"{path}: the column {column!r} holds {len(classes):,} labels. Is it the one of the classes?")
+    return classes

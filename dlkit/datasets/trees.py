@@ -1,0 +1,62 @@
+"""Your own trees: a folder with train.txt, and dev.txt (or val.txt) and test.txt, a tree in brackets a line.
+
+A node is (LABEL WORD) or (LABEL NODE NODE …): (3 (2 a) (4 gem)). Labels are the classes; a node may be without, the
+root not. In place of .txt, .conllu holds dependency trees, as Universal Dependencies writes them: a line a word, its
+form and head in the second and seventh column, an empty line behind each tree; `# label = CLASS` stands before it.
+Words are in lower case; those of the vocabulary occur at least `least` times in train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dlkit.data import text
+from dlkit.data.samples import Splits
+from dlkit.datasets.folder import natural
+from dlkit.errors import DataError
+
+GIVES = ("sequences", "trees")
+NAMES = {"train": ("train",), "validation": ("dev", "val", "validation", "valid"), "test": ("test",)}
+READERS = {".txt": text.read_trees, ".conllu": text.read_dependencies}
+
+
+def load(
+    folder: Path, *, form: str = "sequences", phrases: bool = False, least: int = 2, vocabulary: int = 50000
+) -> Splits:
+    """The splits found in `folder`.
+
+    Raises:
+        DataError: no train file, a line that is no tree, or a label that train does not have; with file and line.
+    """
+    text.check_options("trees", form, least, vocabulary)
+    files = _files(folder)
+    train = list(READERS[files["train"].suffix](files["train"]))
+    labels = sorted({label for tree in train for label in tree.labels if label is not None}, key=natural)
+    if len(labels) < 2:
+        raise DataError(f"{files['train']}: its trees have {len(labels)} labels; there is nothing to tell apart.")
+    trees = {split: train if split == "train" else list(_known(path, labels)) for split, path in files.items()}
+    for split, path in files.items():
+        if missing := sum(tree.labels[0] is None for tree in trees[split]):
+            raise DataError(f"{path}: {missing} of {len(trees[split])} trees have no label at the root.")
+    corpus = text.TreeCorpus(trees, {label: place for place, label in enumerate(labels)}, "words")
+    return corpus.splits(tuple(labels), form, least, vocabulary, phrases=phrases, labels=tuple(labels))
+
+
+def _known(path: Path, labels: list[str]) -> Iterator[text.Parsed]:
+    return READERS[path.suffix](path, labels)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder.")
+    found = {}
+    for split, names in NAMES.items():
+        here = [path for name in names for ending in READERS if (path := folder / f"{name}{ending}").exists()]
+        if len(here) > 1:
+            raise DataError(f"{folder}: has {here[0].name} and {here[1].name}; which is the {split} split? Keep one.")
+        if here:
+            found[split] = here[0]
+    if "train" not in found:
+        raise DataError(f"{folder}: holds no train.txt and no train.conllu.")
+    return found
