@@ -15,6 +15,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from dlkit.nn.attention import SelfAttention
 from dlkit.nn.options import check_choice
 from dlkit.nn.partial_conv import PartialConv2d
 
@@ -32,11 +33,13 @@ def initialize(model: nn.Module, scheme: str, activation: str = "relu") -> None:
     Other layers keep the start they have. Raises: UsageError where there is no such scheme.
     """
     check_choice("init", scheme, SCHEMES)
-    if scheme == "torch":
-        return
+    if scheme == "torch" or any(weight.is_meta for weight in model.parameters()):
+        return  # on the meta device there is no memory to draw into
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear | PartialConv2d)]
     for layer in layers:
         _draw(layer, scheme, 1.0 if layer is layers[-1] else GAINS[activation])
+    for attention in (module for module in model.modules() if isinstance(module, SelfAttention)):
+        _draw(attention.in_proj(), scheme, 1.0)
 
 
 def _draw(layer: nn.Conv2d | nn.Linear | PartialConv2d, scheme: str, gain: float) -> None:

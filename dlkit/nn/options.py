@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any
 
 from dlkit.catalog import did_you_mean
@@ -29,3 +30,21 @@ def sizes(option: str, value: Any) -> tuple[int, ...]:
     ):
         raise UsageError(f"model option {option} is {value!r}. It must be whole numbers such as 512 or '512,256'.")
     return tuple(int(part) for part in parts)
+
+
+def check_whole(option: str, value: Any, least: int = 1, most: int = 2**20) -> None:
+    """Raises: UsageError where the value is not a whole number from least to most."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise UsageError(f"model option {option} is {value!r}. It must be a whole number from {least} to {most:,}.")
+
+
+def check_flag(option: str, value: Any) -> None:
+    """Raises: UsageError where the value is neither true nor false."""
+    if not isinstance(value, bool):
+        raise UsageError(f"model option {option} is {value!r}. It must be true or false.")
+
+
+def check_number(option: str, value: Any) -> None:
+    """Raises: UsageError where the value is no finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+        raise UsageError(f"model option {option} is {value!r}. It must be a number.")
