@@ -15,7 +15,7 @@ from . import console
 from .console import Format
 
 if TYPE_CHECKING:
-    from dlkit.specs import ImageSpec
+    from dlkit.specs import Spec
     from dlkit.verbs.summary import ModelSummary
 
 models_app = typer.Typer(help="Models: list, show.")
@@ -60,13 +60,13 @@ def show_command(
 ) -> None:
     """Show a model: its paper, and its layers with output shapes, parameters and multiply-adds.
 
-    Multiply-adds (macs) are of one image. Where no data set is named, the input is what the model was made for.
+    Multiply-adds (macs) are of one input. Where no data set is named, the input is what the model was made for.
 
     Example: dlkit models show lenet5 --dataset cifar10 --option activation=tanh
     """
     options = _options(option or ())
     catalog.check_options("models", name, options)  # before torch is imported
-    spec = _spec(dataset, data_dir)
+    spec = _spec(name, dataset, data_dir)
     from dlkit.verbs.summary import summarize
 
     _write(summarize(name, spec, options), console.resolve(format, json))
@@ -84,16 +84,19 @@ def _options(settings: Iterable[str]) -> dict[str, Any]:
     return options
 
 
-def _spec(dataset: str | None, data_dir: str | None) -> ImageSpec | None:
+def _spec(model: str, dataset: str | None, data_dir: str | None) -> Spec | None:
     if dataset is None:
         if data_dir is not None:
             raise UsageError("--data-dir is for --dataset folder. Add that, or leave --data-dir out.")
         return None
     catalog.entry("datasets", dataset)
-    from dlkit.recipe import Data
+    from dlkit.recipe import data_for
+
+    data = data_for(model, dataset, data_dir)
+    catalog.check_pair(model, dataset, data.options)
     from dlkit.verbs.dataset import splits
 
-    return splits(Data(name=dataset, dir=data_dir), allow_download=False, say=console.say).spec
+    return splits(data, allow_download=False, say=console.say).spec
 
 
 def _write(summary: ModelSummary, format: Format) -> None:
@@ -109,10 +112,12 @@ def _write(summary: ModelSummary, format: Format) -> None:
 
 
 def _totals(summary: ModelSummary) -> str:
-    channels, height, width = summary.input
+    size = "×".join(map(str, summary.input))
+    read = {"images": size, "sequences": f"{size} steps", "trees": f"a tree of {size} words"}[summary.reads]
     options = ", ".join(f"{key}={value}" for key, value in summary.options.items())
+    notes = "".join(f"{note}\n" for note in summary.notes)
     return (
-        f"\ninput {channels}×{height}×{width}, {summary.classes} classes\n"
-        f"options: {options}\n"
+        f"\ninput {read}, {summary.classes} classes\n"
+        f"options: {options}\n{notes}"
         f"{summary.parameters:,} parameters, {summary.trainable:,} of them trainable; {summary.macs:,} multiply-adds"
     )

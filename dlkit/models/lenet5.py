@@ -95,6 +95,8 @@ class Border(nn.Module):
 class LeNet5(nn.Module):
     """The layers are named as in the paper; s2, c3, s4, squash, dropout and output come ready."""
 
+    feature_map = "c3"  # the last convolution
+
     def __init__(
         self,
         channels: int,

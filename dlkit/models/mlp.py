@@ -19,6 +19,10 @@ from dlkit.specs import ImageSpec
 NATURAL = (1, 28, 28, 10)  # channels, height, width, classes
 
 
+class MLP(nn.Sequential):
+    feature_map = None
+
+
 def build(
     spec: ImageSpec, *, hidden: str = "512,256", activation: str = "relu", init: str = "he", dropout: float = 0.0
 ) -> nn.Module:
@@ -27,6 +31,6 @@ def build(
     for size in sizes("hidden", hidden):
         layers += [nn.Linear(width, size), activation_named(activation), dropout_of(dropout)]
         width = size
-    model = nn.Sequential(*layers, nn.Linear(width, len(spec.classes)))  # (N, C, H, W) -> (N, K)
+    model = MLP(*layers, nn.Linear(width, len(spec.classes)))  # (N, C, H, W) -> (N, K)
     initialize(model, init, activation)
     return model

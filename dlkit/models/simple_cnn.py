@@ -19,6 +19,8 @@ NATURAL = (1, 28, 28, 10)  # channels, height, width, classes
 
 
 class SimpleCNN(nn.Module):
+    feature_map = "squash"
+
     def __init__(
         self, channels: int, height: int, width: int, classes: int, squash: nn.Module, dropout: nn.Module
     ) -> None:

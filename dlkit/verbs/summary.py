@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import catalog
-from dlkit.specs import ImageSpec
+from dlkit.data.sequences import Sequences
+from dlkit.data.trees import Trees
+from dlkit.specs import ImageSpec, SequenceSpec, Spec, TreeSpec
+
+EXAMPLE_WORDS = 20  # a sentence of SST has 19
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Layer:
     kind: str
     output: tuple[int, ...]  # without the batch
     parameters: int
-    macs: int  # multiplications of an input by a weight, for one image; additions of a bias are not counted
+    macs: int  # multiplications of an input by a weight, for one input; additions of a bias are not counted
 
 
 @dataclass(frozen=True)
@@ -32,38 +36,92 @@ class ModelSummary:
     family: str
     document: str
     options: Mapping[str, Any]
-    input: tuple[int, int, int]  # channels, height, width
+    reads: str  # images, sequences or trees
+    input: tuple[int, ...]  # an image's channels, height, width; a sequence's steps, and features; a tree's words
     classes: int
     parameters: int
     trainable: int
     macs: int
+    notes: tuple[str, ...]  # what was chosen for this spec, such as the stem
     layers: tuple[Layer, ...]
 
 
-def summarize(name: str, spec: ImageSpec | None = None, options: Mapping[str, Any] | None = None) -> ModelSummary:
-    """Build the model without memory for its weights, and follow one image through it.
+def summarize(name: str, spec: Spec | None = None, options: Mapping[str, Any] | None = None) -> ModelSummary:
+    """Build the model without memory for its weights, and follow one input through it.
 
-    spec is by default the input that the model's family was made for.
+    spec is by default the input that the model was made for.
     Raises: UsageError for an unknown model or an option that it cannot use.
     """
     entry, module = catalog.entry("models", name), catalog.load("models", name)
     resolved = catalog.resolved_options("models", name, options or {})
-    spec = spec or natural_spec(*module.NATURAL)
-    with torch.device("meta"):
+    spec = spec or natural(name)
+    # A tree is followed by its indices, which the meta device has not.
+    with torch.device("cpu" if isinstance(spec, TreeSpec) else "meta"):
         model: nn.Module = module.build(spec, **resolved).eval()
-        layers = _layers(model, torch.empty(1, spec.channels, spec.height, spec.width))
+        layers = _layers(model, example(spec))
     return ModelSummary(
         name=name,
         family=entry.family,
         document=entry.document,
         options=resolved,
-        input=(spec.channels, spec.height, spec.width),
+        reads=spec.kind,
+        input=_size(spec),
         classes=len(spec.classes),
         parameters=sum(weight.numel() for weight in model.parameters()),
         trainable=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         macs=sum(layer.macs for layer in layers),
+        notes=getattr(model, "notes", ()),
         layers=layers,
     )
+
+
+def natural(name: str) -> Spec:
+    """The input that a model was made for."""
+    module = catalog.load("models", name)
+    sizes = getattr(module, "NATURAL_OF", {}).get(name, module.NATURAL)
+    if "images" in catalog.entry("models", name).takes:
+        return natural_spec(*sizes)
+    words, classes = sizes
+    return TreeSpec(tuple(str(number) for number in range(classes)), vocabulary=words)
+
+
+def example(spec: Spec) -> Tensor | Sequences | Trees:
+    """One input, without meaning: an image, 20 steps, or a binary tree of 20 words that branches to the left."""
+    if isinstance(spec, ImageSpec):
+        return torch.zeros(1, *_size(spec))
+    if isinstance(spec, SequenceSpec):
+        type = torch.long if spec.features is None else torch.float
+        return Sequences(torch.zeros(1, *_size(spec), dtype=type), torch.tensor([EXAMPLE_WORDS], device="cpu"))
+    return left_branching(EXAMPLE_WORDS)
+
+
+def left_branching(words: int) -> Trees:
+    """The first two words are one node, this and the third one another, and so on."""
+    inner = torch.arange(words - 1)  # above the leaves, from the lowest on
+    left = torch.cat([torch.zeros(1, dtype=torch.long), words + inner[:-1]])
+    children, nodes = torch.stack([left, inner + 1], dim=1), 2 * words - 1
+    parents = torch.full((nodes,), -1).index_copy(0, children.flatten(), (words + inner).repeat_interleave(2))
+    return Trees(
+        tokens=torch.ones(nodes, dtype=torch.long).index_fill(0, words + inner, 0),
+        parents=parents,
+        children=torch.cat([torch.full((words, 2), -1), children]),
+        tree=torch.zeros(nodes, dtype=torch.long),
+        roots=torch.tensor([nodes - 1]),
+        asked=torch.tensor([nodes - 1]),
+        levels=(0, *range(words, nodes + 1)),
+        edges=torch.stack([children.flatten(), (words + inner).repeat_interleave(2)], dim=1),
+        edge_levels=(0, *range(0, 2 * words - 1, 2)),
+        leaves=torch.arange(words)[None],
+        lengths=torch.tensor([words]),
+    )
+
+
+def _size(spec: Spec) -> tuple[int, ...]:
+    if isinstance(spec, ImageSpec):
+        return spec.channels, spec.height, spec.width
+    if isinstance(spec, SequenceSpec) and spec.features is not None:
+        return EXAMPLE_WORDS, spec.features
+    return (EXAMPLE_WORDS,)
 
 
 def natural_spec(channels: int, height: int, width: int, classes: int) -> ImageSpec:
@@ -73,7 +131,7 @@ def natural_spec(channels: int, height: int, width: int, classes: int) -> ImageS
 
 
 @torch.no_grad()
-def _layers(model: nn.Module, image: Tensor) -> tuple[Layer, ...]:
+def _layers(model: nn.Module, inputs: Tensor | Sequences | Trees) -> tuple[Layer, ...]:
     layers: list[Layer] = []
     counted: set[int] = set()
     hooks = [
@@ -81,14 +139,14 @@ def _layers(model: nn.Module, image: Tensor) -> tuple[Layer, ...]:
         for name, module in model.named_modules()
         if _is_layer(module)
     ]
-    model(image)
+    model(inputs)
     for hook in hooks:
         hook.remove()
     return tuple(layers)
 
 
 def _is_layer(module: nn.Module) -> bool:
-    if isinstance(module, nn.Identity):
+    if isinstance(module, nn.Identity | nn.RNNBase):  # dlkit.nn.recurrent.Pass counts torch's recurrent layers
         return False
     own = next(module.parameters(recurse=False), None) is not None or hasattr(module, "multiply_adds")
     return own or next(module.children(), None) is None

@@ -3,9 +3,10 @@
     dlkit --help              against  python -c "import typer, rich, yaml"    at most 1.5 times
     a misspelt setting        against  the same                               at most 2 times
     dlkit predict one.png     against  python -c "import torch"               at most 1 s more
+    … --model one.onnx        against  dlkit predict one.png                  at most a third
 
 Each pair runs in turn, ROUNDS times; what counts is the median of the ratios (or differences) within a round. predict
-uses a run of its own, an mlp trained for one epoch on shapes.
+uses a run of its own, an mlp trained for one epoch on shapes, and its ONNX export.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ def make_run(folder: str) -> None:
     from PIL import Image
 
     import dlkit
+    from dlkit.verbs.export import export
 
     Image.new("RGB", (28, 28), "white").save(f"{folder}/one.png")
-    dlkit.train("mlp", dataset="shapes", epochs=1, name="a", runs_dir=f"{folder}/runs")
+    run = dlkit.train("mlp", dataset="shapes", epochs=1, name="a", runs_dir=f"{folder}/runs")
+    export(run, output=f"{folder}/one.onnx")
 
 
 def main(rounds: int) -> None:
@@ -59,7 +62,9 @@ def main(rounds: int) -> None:
         misspelt = [DLKIT, "train", "lenet5", "--dataset", "mnist", "--set", "optimizer.lrr=1"]
         tell("dlkit --help", pairs([DLKIT, "--help"], PACKAGES, folder, rounds), "1.5 ×")
         tell("a misspelt setting", pairs(misspelt, PACKAGES, folder, rounds), "2 ×")
-        tell("dlkit predict one.png", pairs([DLKIT, "predict", "one.png"], TORCH, folder, rounds), "+1 s")
+        predict = [DLKIT, "predict", "one.png"]
+        tell("dlkit predict one.png", pairs(predict, TORCH, folder, rounds), "+1 s")
+        tell("… --model one.onnx", pairs([*predict, "--model", "one.onnx"], predict, folder, rounds), "0.33 ×")
 
 
 if __name__ == "__main__":
