@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from dlkit import catalog
 from dlkit.catalog import did_you_mean
 from dlkit.errors import UsageError
 
 from . import console
 from .console import Format
 
-recipes_app = typer.Typer(help="Recipes that come with dlkit: list, show.")
+recipes_app = typer.Typer(help="Recipes that come with dlkit: list, show; and what one may hold: regularizers.")
 
 
 @recipes_app.command("list")
@@ -48,3 +49,27 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME", help="As `d
     if path is None:
         raise UsageError(f"no recipe is called {name!r}. {did_you_mean(name, recipe_file.shipped_names())}")
     console.write_text(recipe_file.read_bytes(path).decode("utf-8"))
+
+
+@recipes_app.command("regularizers")
+def regularizers_command(
+    format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
+    json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+) -> None:
+    """List the regularizers and their options, each used by `--set regularizers.NAME.OPTION=VALUE`; {} takes defaults.
+
+    Label smoothing is --label-smoothing, weight decay --weight-decay, and dropout an option of the models.
+
+    Example: dlkit train lenet5 --dataset mnist --set regularizers.sam.rho=0.05 --set 'regularizers.max_norm={}'
+    """
+    rows = (
+        {
+            "schema": "dlkit.regularizers/1",
+            "name": entry.name,
+            "options": dict(entry.options),
+            "off": dict(entry.off),
+            "summary": entry.summary,
+        }
+        for entry in catalog.entries("regularizers").values()
+    )
+    console.write_rows(rows, ("name", "options", "summary"), console.resolve(format, json))

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dlkit import catalog, recipe_file
 from dlkit.errors import UsageError
-from dlkit.recipe_checks import broken_laws, idle_keys, wrong_names
+from dlkit.recipe_checks import broken_laws, idle_keys, wrong_kinds, wrong_names
 from dlkit.recipe_errors import explain
 from dlkit.recipe_file import Document, describe
 from dlkit.recipe_keys import Keys
@@ -34,6 +34,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Patterns = Annotated[str, Field(min_length=1)]  # globs over the names of parameters, with commas between
 Options = dict[str, bool | int | float | str | None]
 
 
@@ -46,7 +47,8 @@ class Section(BaseModel):
 class Model(Section):
     name: str
     options: Options = {}
-    weights: str | None = None  # a run or a file to start from
+    weights: str | None = None  # to start from: "imagenet", a run or a file
+    init_layers: Patterns | None = None  # of them, what fits these; the rest starts from scratch; none: all
 
 
 class Augment(Section):
@@ -72,6 +74,7 @@ class Data(Section):
     name: str
     dir: str | None = None
     options: Options = {}
+    vectors: str | None = None  # a file of word vectors, as GloVe's are written, to start the embedding from
     validation: Below1 = 0.1  # of train; a data set's own validation split goes first
     size: Count | None = None  # pixels a side; none: the data set's own
     channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
@@ -88,12 +91,14 @@ class Optimizer(Section):
     eps: Positive = 1e-8  # adam, adamw, adagrad, rmsprop
     weight_decay: NonNegative = 0.0
     decay_all: bool = False  # also decay biases and norms
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on the lr of each layer, from the last to the first
 
 
 class Schedule(Section):
     name: Literal["constant", "step", "cosine", "onecycle", "exponential"] = "constant"
     warmup_epochs: NonNegative = 0.0
     step_epochs: Positive = 30.0  # step: epochs between two drops; exponential: epochs to fall by gamma
+    milestones: tuple[Positive, ...] | None = None  # step: epochs of the drops, in place of step_epochs
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # step and exponential: factor of each drop
     final: Fraction = 0.0  # cosine and onecycle: the last lr as a fraction of the highest
     rise: Annotated[float, Field(gt=0, lt=1)] = 0.3  # onecycle: fraction of the run spent rising
@@ -112,6 +117,8 @@ class Train(Section):
     clip_mode: Literal["norm", "value"] = "norm"
     ema: Below1 = 0.0  # decay of the averaged weights; 0 is off
     patience: Count | None = None  # epochs without a better monitor before stopping
+    freeze: Count | Patterns | None = None  # first layers, or parameters, that keep the weights they start from
+    unfreeze: Count | tuple[Count, ...] | None = None  # epochs between two thaws, or those after which one comes
     monitor: Literal["val/loss", "val/top1", "val/top5", "train/loss"] = "val/top1"
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     device: Annotated[
@@ -197,8 +204,8 @@ def resolve(
     asked = _document([*settings, *(Setting(key, name, "") for key, name in names.items() if name is not None)])
     base, source = _base(recipe, asked)
     layers = (base, asked)
-    made = _validated(_merged(base.values, asked.values), layers)
-    for keys, message in chain(wrong_names(made), idle_keys(made, asked.places), broken_laws(made)):
+    made = _validated(_fitting(_merged(base.values, asked.values)), layers)
+    for keys, message in chain(wrong_names(made), wrong_kinds(made), idle_keys(made, asked.places), broken_laws(made)):
         raise _refusal(message, keys, layers)
     return Resolved(made, source)
 
@@ -261,6 +268,32 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = _merged(result[key], value) if both else value
     return result
+
+
+def data_for(model: str, dataset: str, place: str | None = None) -> Data:
+    """A data section with nothing set but the form that the model takes."""
+    form = catalog.form_for(model, dataset)
+    return Data(name=dataset, dir=place, options={} if form is None else {"form": form})
+
+
+def _fitting(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with what goes without saying: the form of the data that the model takes, and the loss of numbers."""
+    model, data = (_text(values, section, "name") for section in ("model", "data"))
+    if model not in catalog.entries("models") or data not in catalog.entries("datasets"):
+        return values  # it will be said
+    under: dict[str, Any] = {}
+    form = catalog.form_for(model, data)
+    if form is not None:
+        under = {"data": {"options": {"form": form}}}
+    if catalog.entry("datasets", data).numbers:
+        under |= {"loss": {"name": "mse"}, "train": {"monitor": "val/loss"}}
+    return _merged(under, values)
+
+
+def _text(values: Mapping[str, Any], section: str, key: str) -> str:
+    found = values.get(section)
+    value = found.get(key) if isinstance(found, Mapping) else None
+    return value if isinstance(value, str) else ""
 
 
 def _base(recipe: str | Path | None, asked: Document) -> tuple[Document, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dlkit import catalog
+from dlkit import catalog, imagenet
 from dlkit.errors import UsageError
 from dlkit.recipe_errors import TYPES
 from dlkit.recipe_file import describe
@@ -16,6 +16,18 @@ from dlkit.recipe_keys import Keys
 
 if TYPE_CHECKING:
     from dlkit.recipe import Recipe
+
+# what else regularizes, each having one place already
+STANDS_ELSEWHERE = {
+    "label_smoothing": "loss.label_smoothing", "weight_decay": "optimizer.weight_decay", "ema": "train.ema",
+    "dropout": "model.options.dropout", "drop_path": "model.options.drop_path", "early_stopping": "train.patience",
+    "random_erasing": "data.augment.erasing", "gradient_clipping": "train.clip_grad",
+}  # fmt: skip
+
+# data sets that are the user's own, and what they are read from
+YOUR_OWN = {
+    "folder": "a folder", "text_folder": "a folder", "text_csv": "a file or a folder", "trees": "a folder"
+}  # fmt: skip
 
 Problems = Iterator[tuple[Keys, str]]
 
@@ -26,6 +38,7 @@ USED_BY: dict[Keys, tuple[str, ...]] = {
     ("optimizer", "betas"): ("adam", "adamw"),
     ("optimizer", "eps"): ("adam", "adamw", "adagrad", "rmsprop"),
     ("schedule", "step_epochs"): ("step", "exponential"),
+    ("schedule", "milestones"): ("step",),
     ("schedule", "gamma"): ("step", "exponential"),
     ("schedule", "final"): ("cosine", "onecycle"),
     ("schedule", "rise"): ("onecycle",),
@@ -40,7 +53,40 @@ def wrong_names(recipe: Recipe) -> Problems:
     yield from _wrong_options("datasets", recipe.data.name, ("data", "name"), recipe.data.options, ("data", "options"))
     for name, options in recipe.regularizers.items():
         keys = ("regularizers", name)
+        if name in STANDS_ELSEWHERE:
+            yield keys, f"no regularizer is called {name!r}: it is the key recipe.{STANDS_ELSEWHERE[name]}."
         yield from _wrong_options("regularizers", name, keys, options, keys)
+        for option, value in options.items():
+            if isinstance(value, int | float) and value < 0:
+                message = f"recipe.regularizers.{name}.{option} is {describe(value)}; it takes a number of at least 0."
+                yield (*keys, option), message
+
+
+def wrong_kinds(recipe: Recipe) -> Problems:
+    """A model that does not take what the data set gives, and keys for another kind of data."""
+    data = recipe.data
+    gives, form = catalog.entry("datasets", data.name).gives, data.options.get("form")
+    if form is not None and form not in gives:
+        message = f"recipe.data.options.form is {describe(form)}. {catalog.did_you_mean(str(form), gives)}"
+        yield ("data", "options", "form"), message
+    try:
+        catalog.check_pair(recipe.model.name, data.name, data.options)
+    except UsageError as error:
+        yield ("model", "name"), str(error)
+    given = catalog.kind_given(data.name, data.options)
+    if given == "images":
+        if data.vectors is not None:
+            yield ("data", "vectors"), f"recipe.data.vectors is for words; data set {data.name!r} gives images."
+        return
+    told = f"is for images; data set {data.name!r} gives {given}. Leave it out."
+    for key in ("size", "channels"):
+        if getattr(data, key) is not None:
+            yield ("data", key), f"recipe.data.{key} {told}"
+    for key, value in data.augment:
+        if value != type(data.augment).model_fields[key].default:
+            yield ("data", "augment", key), f"recipe.data.augment.{key} {told}"
+    if recipe.train.channels_last:
+        yield ("train", "channels_last"), f"recipe.train.channels_last {told}"
 
 
 def idle_keys(recipe: Recipe, asked: Iterable[Keys]) -> Problems:
@@ -56,11 +102,19 @@ def idle_keys(recipe: Recipe, asked: Iterable[Keys]) -> Problems:
 def broken_laws(recipe: Recipe) -> Problems:
     """What no key can say alone."""
     yield from _broken_data_laws(recipe)
+    yield from _broken_regularizer_laws(recipe)
+    yield from _broken_transfer_laws(recipe)
+    yield from _broken_number_laws(recipe)
     optimizer, loss, schedule, train = recipe.optimizer, recipe.loss, recipe.schedule, recipe.train
     if loss.label_smoothing > 0 and loss.name != "cross_entropy":
         yield ("loss", "label_smoothing"), f"recipe.loss.label_smoothing goes with cross_entropy, not with {loss.name}."
     if optimizer.nesterov and (optimizer.name != "sgd" or optimizer.momentum == 0):
         yield ("optimizer", "nesterov"), "recipe.optimizer.nesterov needs the optimizer sgd and a momentum above 0."
+    if list(schedule.milestones or ()) != sorted(set(schedule.milestones or ())):
+        yield (
+            ("schedule", "milestones"),
+            f"recipe.schedule.milestones is {list(schedule.milestones or ())}; they must rise.",
+        )
     if schedule.warmup_epochs >= train.epochs:
         found = f"recipe.schedule.warmup_epochs is {schedule.warmup_epochs:g}"
         yield ("schedule", "warmup_epochs"), f"{found}; it must be less than train.epochs, {train.epochs}."
@@ -71,10 +125,55 @@ def broken_laws(recipe: Recipe) -> Problems:
         yield ("train", "amp"), f"recipe.train.amp fp16 is for CUDA; with the device {train.device} use bf16 or off."
 
 
+def _broken_regularizer_laws(recipe: Recipe) -> Problems:
+    on = {name: options for name, options in recipe.regularizers.items() if catalog.is_on(name, options)}
+    decay = recipe.optimizer.weight_decay
+    if "gaussian_prior" in on and "l2" in on:
+        message = "recipe.regularizers.l2 is a Gaussian prior too: with gaussian_prior there are two. Leave one out."
+        yield ("regularizers", "l2"), message
+    for name in ("l2", "gaussian_prior"):
+        if name in on and decay > 0 and (name == "gaussian_prior" or recipe.optimizer.name != "adamw"):
+            found = f"recipe.optimizer.weight_decay is {decay:g} and recipe.regularizers.{name} is on"
+            yield ("regularizers", name), f"{found}: they would decay twice. Leave one out (--weight-decay 0)."
+    if on.get("gaussian_prior", {}).get("mean") == "start" and recipe.model.weights is None:
+        message = "recipe.regularizers.gaussian_prior.mean is 'start', but there is no --weights to start from."
+        yield ("regularizers", "gaussian_prior", "mean"), message
+    if "swa" in on and recipe.train.ema > 0:
+        message = "recipe.regularizers.swa and recipe.train.ema average the weights twice. Leave one out."
+        yield ("regularizers", "swa"), message
+
+
+def _broken_number_laws(recipe: Recipe) -> Problems:
+    name, monitor = recipe.data.name, recipe.train.monitor
+    if not catalog.entry("datasets", name).numbers:
+        return
+    if recipe.loss.name != "mse":
+        yield ("loss", "name"), f"data set {name!r} asks for a number: recipe.loss.name is mse, not {recipe.loss.name}."
+    if not monitor.endswith("loss"):
+        yield (
+            ("train", "monitor"),
+            f"data set {name!r} asks for a number: recipe.train.monitor is a loss, not {monitor}.",
+        )
+
+
+def _broken_transfer_laws(recipe: Recipe) -> Problems:
+    model, train = recipe.model, recipe.train
+    if model.weights == "imagenet" and model.name not in imagenet.FILES:
+        found = f"recipe.model.weights is 'imagenet', which there is none of for {model.name!r}"
+        yield ("model", "weights"), f"{found}. There is for: {', '.join(imagenet.FILES)}."
+    for keys, value in ((("model", "init_layers"), model.init_layers), (("train", "freeze"), train.freeze)):
+        if value is not None and model.weights is None:
+            found = f"recipe.{'.'.join(keys)} is {describe(value)}"
+            yield keys, f"{found}, but there are no weights to start from. Give --weights imagenet, a run or a file."
+    if train.unfreeze is not None and train.freeze is None:
+        yield ("train", "unfreeze"), "recipe.train.unfreeze thaws what is frozen: set train.freeze too (--freeze)."
+
+
 def _broken_data_laws(recipe: Recipe) -> Problems:
     data, augment, monitor = recipe.data, recipe.data.augment, recipe.train.monitor
-    if data.name == "folder" and data.dir is None:
-        yield ("data", "name"), "the data set 'folder' needs a folder: give --data-dir (recipe.data.dir)."
+    if data.name in YOUR_OWN and data.dir is None:
+        message = f"the data set {data.name!r} needs {YOUR_OWN[data.name]}: give --data-dir (recipe.data.dir)."
+        yield ("data", "name"), message
     if data.validation == 0 and monitor.startswith("val/"):
         found = f"recipe.data.validation is 0, so there is no {monitor} to watch"
         yield ("data", "validation"), f"{found}. Set train.monitor=train/loss, or keep some."

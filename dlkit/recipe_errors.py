@@ -85,7 +85,7 @@ def _wanted(annotation: Any, bounds: tuple[Any, ...] = ()) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in parts)
     if origin is tuple:
-        return f"a list of {len(parts)}, each {_wanted(parts[0])}"
+        return f"a list of {'some' if ... in parts else len(parts)}, each {_wanted(parts[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"a mapping with keys such as {next(iter(annotation.model_fields))!r}"
     if origin is dict:

@@ -1,7 +1,8 @@
-"""A training run that is killed at named points and resumed: `python tests/crash.py [STRIDE]` from a fresh process.
+"""A training run that is killed at named points and resumed: `python tests/crash.py [STRIDE [swa]]`, a fresh process.
 
-The gold run trains on distinct images with convolution, batch norm, dropout, random crop, flip and erasing, AdamW, a
-cosine schedule, label smoothing, EMA, accumulation, early stopping armed, and a checkpoint every 3 of its 24 steps.
+The gold run trains on distinct images with convolution, batch norm, dropout, random crop, flip and erasing, mixup, SAM,
+gradient noise, AdamW, a cosine schedule, label smoothing, EMA (or SWA), accumulation, early stopping armed, and a
+checkpoint every 3 of its 24 steps.
 For every point that a clean run passes, and every time it passes it, a forked child is killed there with SIGKILL; then
 another child resumes, and all that the run left must equal gold's: weights, moments, counters, metrics.
 Only one thread is used, so that forking is safe.
@@ -40,6 +41,9 @@ SETTINGS = {
     "optimizer.weight_decay": 0.05,
     "schedule.name": "cosine",
     "loss.label_smoothing": 0.1,
+    "regularizers.mixup.alpha": 0.4,
+    "regularizers.gradient_noise.eta": 0.001,
+    "regularizers.sam.rho": 0.05,
     "train.epochs": 3,
     "train.batch_size": 8,
     "train.accumulate": 2,
@@ -50,6 +54,7 @@ SETTINGS = {
     "train.threads": 1,
     "train.device": "cpu",
 }
+SWA = {"train.ema": 0.0, "regularizers.swa.start": 0.3}  # instead of the EMA: the mean of all three epochs
 
 
 class Small(nn.Module):
@@ -134,7 +139,9 @@ def points_of_a_clean_run(runs_dir: Path) -> tuple[dict[str, int], str]:
     return dict(counts), digest(folder)
 
 
-def main(stride: int) -> None:
+def main(stride: int = 1, average: str = "ema") -> None:
+    if average == "swa":
+        SETTINGS.update(SWA)
     torch.set_num_threads(1)
     durable.CHUNK = 16 * 1024
     use_small_model()
@@ -168,4 +175,4 @@ def check(runs_dir: Path, name: str, number: int, gold: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    main(*(int(word) if word.isdigit() else word for word in sys.argv[1:]))

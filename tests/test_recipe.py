@@ -237,6 +237,11 @@ def test_a_choice_of_numbers_takes_no_look_alikes(value: str) -> None:
         ("model.options.dropout=much", "recipe.model.options.dropout is 'much'; it takes a number, such as 0.0."),
         ("model.options.dropout=true", "it takes a number, such as 0.0."),
         ("regularizers.l3={}", "no regularizer is called 'l3'"),
+        ("regularizers.label_smoothing=0.1", "recipe.regularizers.label_smoothing is 0.1; it takes a mapping"),
+        ("regularizers.label_smoothing.x=0.1", "it is the key recipe.loss.label_smoothing."),
+        ("regularizers.mixup.alpha=-1", "recipe.regularizers.mixup.alpha is -1; it takes a number of at least 0."),
+        ("regularizers.mixup.alph=1", "regularizer 'mixup' has no option 'alph'. Did you mean 'alpha'?"),
+        ("regularizers.cutout.size=2.5", "it takes a whole number, such as 16."),
         ("train.device=tpu", "it takes text: auto, cpu, cuda, cuda:N or mps."),
         ("optimizer.betas=[0.9]", "it takes a list of 2, each a number of at least 0 and below 1."),
         ("train.compile=1", "it takes true or false."),
@@ -279,11 +284,23 @@ def test_misspelt_names_get_the_nearest_right_one() -> None:
         (["data.augment.resized_crop=[0.5, 1.5]"], "at most 1"),
         (["data.augment.resized_crop=[0.5, 0.25]"], "at most 1"),
         (["data.name=folder"], "needs a folder"),
+        (["regularizers.gaussian_prior={}", "regularizers.l2={}"], "there are two. Leave one out"),
+        (["regularizers.gaussian_prior={}", "optimizer.weight_decay=0.1"], "decay twice"),
+        (["regularizers.l2={}", "optimizer.name=sgd", "optimizer.weight_decay=0.1"], "decay twice"),
+        (["regularizers.gaussian_prior.mean=start"], "there is no --weights"),
+        (["regularizers.swa={}", "train.ema=0.9"], "average the weights twice"),
     ],
 )
 def test_laws_between_keys_are_held(texts: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         resolve("mlp", None if "data.name=folder" in texts else "shapes", settings=[*map(parse_setting, texts)])
+
+
+def test_regularizers_that_are_off_contradict_nothing() -> None:
+    off = ["regularizers.l2.strength=0", "regularizers.swa.start=1", "optimizer.weight_decay=0.1", "train.ema=0.9"]
+    assert with_settings(*off).train.ema == 0.9
+    decoupled = ["regularizers.l2={}", "optimizer.name=adamw", "optimizer.weight_decay=0.1"]
+    assert with_settings(*decoupled).optimizer.weight_decay == 0.1
 
 
 def test_a_setting_that_the_chosen_optimizer_would_ignore_is_refused() -> None:
@@ -366,14 +383,19 @@ def test_every_misspelt_key_is_refused(path: str) -> None:
 def test_shipped_recipes_are_valid_and_say_where_they_come_from(name: str) -> None:
     path = recipe_file.shipped_path(name)
     assert path is not None
-    recipe = load(path)
+    yours = {"data.dir": "DIR"} if "-folder" in name else {}
+    recipe = resolve(recipe=path, flags=yours).recipe
     assert name.startswith(f"{recipe.model.name}-{recipe.data.name}")
     header = recipe_file.header(path)
     assert all(f"\n{word}: " in header for word in ("Paper", "Command", "Result"))
     command = re.search(r"^Command: dlkit train (.*)$", header, re.MULTILINE)
     assert command is not None
-    named = re.fullmatch(r"(\S+) --dataset (\S+)", command[1])
-    again = resolve(*named.groups()) if named else resolve(recipe=command[1].removeprefix("--recipe "))
+    assert not yours or command[1].endswith(" --data-dir DIR")
+    words = command[1].removesuffix(" --data-dir DIR")
+    named = re.fullmatch(r"(\S+) --dataset (\S+)", words)
+    again = (
+        resolve(*named.groups(), flags=yours) if named else resolve(recipe=words.removeprefix("--recipe "), flags=yours)
+    )
     assert again.recipe == recipe
 
 

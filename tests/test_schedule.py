@@ -17,6 +17,12 @@ def test_step_drops_by_gamma_every_step_epochs() -> None:
     assert lr(20) == pytest.approx(0.1) and lr(59) == pytest.approx(0.01)
 
 
+def test_step_drops_at_its_milestones() -> None:
+    lr = learning_rate(Schedule(name="step", milestones=(3.0, 4.5), gamma=0.1), 1.0, 60, 10)
+    assert [lr(step) for step in (0, 29)] == [1.0, 1.0]
+    assert [lr(step) for step in (30, 44)] == pytest.approx([0.1, 0.1]) and lr(45) == lr(59) == pytest.approx(0.01)
+
+
 def test_exponential_falls_by_gamma_over_step_epochs() -> None:
     lr = learning_rate(Schedule(name="exponential", step_epochs=1.0, gamma=0.5), 1.0, 100, 10)
     assert lr(5) == pytest.approx(0.5**0.5) and lr(10) == pytest.approx(0.5)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NoReturn
 
 import torch
@@ -20,9 +22,11 @@ from dlkit.data.batches import Batch
 from dlkit.data.loader import TrainingData
 from dlkit.data.randomness import fold
 from dlkit.engine.distributed import World
+from dlkit.engine.freezing import NOTHING_FROZEN, Freezing
 from dlkit.engine.loss import Loss
 from dlkit.engine.precision import autocast, seeder
 from dlkit.errors import DivergedError, StoppedError, WorkerLostError
+from dlkit.nn.averaging import estimating_norms, move_towards
 from dlkit.recipe import Train
 from dlkit.regularizers import Regularizer
 
@@ -54,7 +58,7 @@ class Run:
     """All that a step changes (the last block), and what it needs."""
 
     model: nn.Module
-    network: Callable[[Tensor], Tensor]  # the model, or its compiled form
+    network: Callable[[Any], Tensor]  # the model, or its compiled form
     optimizer: torch.optim.Optimizer
     loss: Loss
     lr: Callable[[int], float]
@@ -64,7 +68,10 @@ class Run:
     dtype: torch.dtype | None  # autocast's
     scaler: torch.amp.GradScaler
     world: World
-    averaged: nn.Module | None  # EMA of the weights
+    averaged: nn.Module | None  # EMA of the weights, or a regularizer's mean of them
+    freezing: Freezing = NOTHING_FROZEN
+    classifies: bool = True  # else the one output is a number, and there are no accuracies
+    counted: str = "images"  # what a sample is called; of trees it is a node
     # -- state
     step: int = 0
     epochs_done: int = 0  # validated
@@ -103,7 +110,7 @@ def fit(run: Run, data: TrainingData, validation: Callable[[], Iterator[Batch]] 
     for epoch in range(run.epochs_done, run.settings.epochs):
         if out_of_patience(run):
             return
-        run.model.train()
+        run.freezing.apply(run.model.train(), epoch)
         begun = time.monotonic()
         for batch in started(run, data.epoch(epoch, run.step - epoch * data.steps_per_epoch), around):
             asked = train_step(run, batch, around.stop())
@@ -120,41 +127,65 @@ def fit(run: Run, data: TrainingData, validation: Callable[[], Iterator[Batch]] 
                 said = time.monotonic()
                 around.say(f"epoch {epoch + 1}/{run.settings.epochs}  step {run.step:,}")
             begun = time.monotonic()
-        finish_epoch(run, epoch, validation, around)
+        finish_epoch(run, epoch, data, validation, around)
 
 
 def train_step(run: Run, batch: Batch, asked: int = 0) -> bool:
     """One update of the weights from one batch, the model in train mode; returns whether any rank was sent a signal."""
-    seeder(run.device)(fold(run.settings.seed, run.step, run.world.rank) % 2**63)  # what dropout draws from
+    seed(run, run.world.rank)  # what dropout draws from
     for regularizer in run.regularizers:
         batch = regularizer.on_batch(batch)
-    sums = forward_backward(run, batch)
+    sharper = next((regularizer for regularizer in run.regularizers if regularizer.sharpens), None)
+    sums = forward_backward(run, batch) if sharper is None else sharpened(run, batch, sharper)
     run.scaler.unscale_(run.optimizer)
-    parameters = (parameter for group in run.optimizer.param_groups for parameter in group["params"])
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = gradients_of(run.optimizer)
     run.world.sum_gradients_(gradients)
+    if run.regularizers:
+        seed(run)  # alike on every rank, as the gradients are
     for regularizer in run.regularizers:
-        regularizer.on_gradients(run.model)
+        regularizer.on_gradients(run.model, run.step)
     norm = torch.nn.utils.get_total_norm(gradients)
     loss, correct, anyone = run.world.sum_(torch.stack([*sums, sums[0].new_tensor(float(asked))])).tolist()
     lr = run.lr(run.step)
     refuse_non_finite(run, batch, loss / batch.total, float(norm), lr)
     clip(gradients, norm, run.settings)
     for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     for regularizer in run.regularizers:
-        regularizer.on_weights(run.model)
+        regularizer.on_weights(run.model, run.step)
     run.step += 1
-    if run.averaged is not None:
+    if run.averaged is not None and run.settings.ema:
         average(run.averaged, run.model, run.settings.ema, run.step)
     durable.point("step")
     run.window.loss += loss
     run.window.correct += int(correct)
     run.window.samples += batch.total
     return bool(anyone)
+
+
+def seed(run: Run, *numbers: int) -> None:
+    """Set the random stream to what belongs to this step and these numbers."""
+    seeder(run.device)(fold(run.settings.seed, run.step, *numbers) % 2**63)
+
+
+def gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def sharpened(run: Run, batch: Batch, regularizer: Regularizer) -> tuple[Tensor, Tensor]:
+    """forward_backward of sharpness-aware minimisation: the gradients are of other weights, the sums of these."""
+    seed(run, run.world.rank, 1)
+    sums = forward_backward(run, batch)
+    run.world.sum_gradients_(gradients_of(run.optimizer))
+    with regularizer.ascended(run.model):
+        run.optimizer.zero_grad(set_to_none=True)
+        seed(run, run.world.rank, 1)  # the same dropout masks
+        forward_backward(run, batch)
+    return sums
 
 
 def forward_backward(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -202,13 +233,9 @@ def clip(gradients: Sequence[Tensor], norm: Tensor, settings: Train) -> None:
         torch._foreach_mul_(list(gradients), torch.clamp(settings.clip_grad / (norm + 1e-6), max=1.0))
 
 
-@torch.no_grad()
 def average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """EMA: averaged ← d · averaged + (1 − d) · model, with d = min(decay, (1 + step) / (10 + step)) early on."""
-    weight = 1 - min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), weight)
-    for kept, buffer in zip(averaged.buffers(), model.buffers(), strict=True):
-        kept.copy_(buffer)
+    move_towards(averaged, model, 1 - min(decay, (1 + step) / (10 + step)))
 
 
 @torch.no_grad()
@@ -219,11 +246,11 @@ def validate(run: Run, batches: Iterator[Batch], stop: Callable[[], int]) -> dic
     for batch in batches:
         with autocast(run.dtype, run.device):
             logits = model(batch.inputs)
-        ranks = min(5, logits.shape[1])
         logits, targets = logits.float().cpu(), batch.targets.cpu()
         sums[0] += run.loss(logits, targets).double().sum()
-        sums[1] += metrics.topk_correct(logits, targets, 1).sum()
-        sums[2] += metrics.topk_correct(logits, targets, ranks).sum()
+        if run.classifies:
+            sums[1] += metrics.topk_correct(logits, targets, 1).sum()
+            sums[2] += metrics.topk_correct(logits, targets, min(5, logits.shape[1])).sum()
         sums[3] += len(batch)
         durable.point("eval")
         if stop() and run.world.size == 1:
@@ -234,11 +261,36 @@ def validate(run: Run, batches: Iterator[Batch], stop: Callable[[], int]) -> dic
     loss, top1, top5, samples, signals = sums.tolist()
     if signals:
         return None
-    return {"val/loss": loss / samples, "val/top1": top1 / samples, "val/top5": top5 / samples}
+    accuracies = {"val/top1": top1 / samples, "val/top5": top5 / samples} if run.classifies else {}
+    return {"val/loss": loss / samples, **accuracies}
 
 
-def finish_epoch(run: Run, epoch: int, validation: Callable[[], Iterator[Batch]] | None, around: Surroundings) -> None:
+@torch.no_grad()
+def estimate_norms(run: Run, batches: Iterator[Batch], count: int, around: Surroundings) -> None:
+    """Batch norm's statistics for the averaged weights from the first `count` batches, alike on every rank."""
+    with estimating_norms(run.evaluated, run.model) as statistics, closing(started(run, batches, around)) as opened:
+        for batch in islice(opened, count):
+            with autocast(run.dtype, run.device):
+                run.evaluated(batch.inputs)
+            durable.point("eval")
+            if run.world.size == 1 and around.stop():
+                stop(run, around)  # they are estimated anew after the resume
+    for tensor in statistics:
+        run.world.sum_(tensor).div_(run.world.size)
+
+
+def finish_epoch(
+    run: Run,
+    epoch: int,
+    data: TrainingData,
+    validation: Callable[[], Iterator[Batch]] | None,
+    around: Surroundings,
+) -> None:
     """Validate, log, remember the best, save."""
+    for regularizer in run.regularizers:
+        count = regularizer.norm_batches(run.step)
+        if count:
+            estimate_norms(run, data.epoch(epoch), count, around)
     results: dict[str, float] | None = {}
     if validation is not None:
         results = validate(run, validation(), around.stop)
@@ -275,10 +327,11 @@ def log(run: Run, epoch: int, results: dict[str, float], around: Surroundings) -
         "step": run.step,
         "epoch": epoch + 1,
         "train/loss": window.loss / samples,
-        "train/top1": window.correct / samples,
+        **({"train/top1": window.correct / samples} if run.classifies else {}),
+        **{name: value for part in run.regularizers for name, value in part.metrics(run.model).items()},
         **results,
         "lr": run.lr(max(run.step - 1, 0)),
-        "images_per_s": round(window.samples / window.seconds, 1) if window.seconds else 0.0,
+        f"{run.counted}_per_s": round(window.samples / window.seconds, 1) if window.seconds else 0.0,
     }
     run.metrics_lines += 1
     run.window = Window()
@@ -290,12 +343,14 @@ def epoch_line(run: Run, line: dict[str, Any]) -> str:
     """epoch 3/10  train loss 0.0512  val loss 0.0433  top-1 98.72 %  12,345 images/s  best."""
     parts = [f"epoch {line['epoch']}/{run.settings.epochs}", f"train loss {line['train/loss']:.4f}"]
     if "val/loss" in line:
-        parts += [f"val loss {line['val/loss']:.4f}", f"val top-1 {100 * line['val/top1']:.2f} %"]
-    parts.append(f"{line['images_per_s']:,.0f} images/s")
+        parts.append(f"val loss {line['val/loss']:.4f}")
+    if "val/top1" in line:
+        parts.append(f"val top-1 {100 * line['val/top1']:.2f} %")
+    parts.append(f"{line[f'{run.counted}_per_s']:,.0f} {run.counted}/s")
     return "  ".join(parts + (["best"] if run.stale == 0 else []))
 
 
-def started(run: Run, batches: Iterator[Batch], around: Surroundings) -> Iterator[Batch]:
+def started(run: Run, batches: Iterator[Batch], around: Surroundings) -> Generator[Batch]:
     """The batches, where a worker's death saves the run first: it may be the stop itself, come to the workers first."""
     try:
         yield from batches

@@ -13,7 +13,7 @@ def learning_rate(schedule: Schedule, lr: float, total_steps: int, steps_per_epo
 
     Warm-up rises linearly to `lr` over the first steps; the schedule proper runs over the rest.
 
-        step         lr · gamma^⌊t / step_epochs⌋
+        step         lr · gamma^⌊t / step_epochs⌋, or gamma to the number of milestones that t has reached
         exponential  lr · gamma^(t / step_epochs)
         cosine       lr · (final + (1 − final) · (1 + cos πp) / 2)      Loshchilov and Hutter 2017, without restarts
         onecycle     cosine up from lr/25 over `rise`, cosine down to lr · final       Smith and Topin 2018
@@ -34,6 +34,11 @@ def _factor(schedule: Schedule, steps_per_epoch: int, steps: int) -> Callable[[i
     def drops(step: int) -> float:
         return step / (schedule.step_epochs * steps_per_epoch)
 
+    def drops_so_far(step: int) -> int:
+        if schedule.milestones is None:
+            return math.floor(drops(step))
+        return sum(step >= round(milestone * steps_per_epoch) for milestone in schedule.milestones)
+
     def onecycle(step: int) -> float:
         done = step / steps
         if done < schedule.rise:
@@ -42,7 +47,7 @@ def _factor(schedule: Schedule, steps_per_epoch: int, steps: int) -> Callable[[i
 
     factors: dict[str, Callable[[int], float]] = {
         "constant": lambda step: 1.0,
-        "step": lambda step: float(schedule.gamma ** math.floor(drops(step))),
+        "step": lambda step: float(schedule.gamma ** drops_so_far(step)),
         "exponential": lambda step: float(schedule.gamma ** drops(step)),
         "cosine": lambda step: _cosine(1.0, schedule.final, min(step / steps, 1.0)),
         "onecycle": onecycle,

@@ -15,10 +15,11 @@ from dlkit.errors import ModelFileError
 
 
 def tensors(run: Run) -> dict[str, Tensor]:
-    """Weights, buffers, the optimizer's moments and the averaged weights, by name."""
+    """Weights, buffers, the optimizer's moments, the averaged weights and what regularizers keep, by name."""
     found = {f"model/{name}": tensor for name, tensor in run.model.state_dict().items()}
     if run.averaged is not None:
         found |= {f"ema/{name}": tensor for name, tensor in run.averaged.state_dict().items()}
+    found |= _kept_by_regularizers(run)
     for place, moments in run.optimizer.state_dict()["state"].items():
         for name, value in moments.items():
             if isinstance(value, Tensor):
@@ -49,6 +50,10 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     load_into(run.model, _under("model/", checkpoint.tensors), "the checkpoint")
     if run.averaged is not None:
         load_into(run.averaged, _under("ema/", checkpoint.tensors), "the checkpoint's averaged weights")
+    for key, tensor in _kept_by_regularizers(run).items():
+        if key not in checkpoint.tensors:
+            raise ModelFileError(f"the checkpoint of step {checkpoint.step} lacks {key}.")
+        tensor.copy_(checkpoint.tensors[key])
     _restore_moments(run.optimizer, _under("optimizer/", checkpoint.tensors))
     state = checkpoint.state
     try:
@@ -86,6 +91,14 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> N
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(tensors[name])  # in place: the memory format stays the model's
+
+
+def _kept_by_regularizers(run: Run) -> dict[str, Tensor]:
+    return {
+        f"regularizer/{place}/{name}": tensor
+        for place, regularizer in enumerate(run.regularizers)
+        for name, tensor in regularizer.state().items()
+    }
 
 
 def _restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:

@@ -1,8 +1,8 @@
 """L2: half the squared length of the weights, added to the loss.
 
-Krogh and Hertz, "A simple weight decay can improve generalization", NIPS 1991; with strength 5e-4 in Krizhevsky et al.
-2012. The gradient is strength · w: what `optimizer.weight_decay` adds for plain SGD, but seen by Adam's moments and
-reported in the loss. Biases and the gains of norms are left alone.
+penalty = strength · ½ Σ w². Krogh and Hertz, "A simple weight decay can improve generalization", NIPS 1991; with
+strength 5e-4 in Krizhevsky et al. 2012. The gradient is strength · w: what `optimizer.weight_decay` adds for plain SGD,
+but seen by Adam's moments and reported in the loss. Biases and the gains of norms are left alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlkit.regularizers import Regularizer
+from dlkit.regularizers import Regularizer, weights_of
+
+OFF = {"strength": 0.0}
 
 
 def half_squared_length(weights: Sequence[Tensor]) -> Tensor:
@@ -25,8 +27,8 @@ class L2(Regularizer):
         self.strength = strength
 
     def penalty(self, model: nn.Module) -> Tensor | None:
-        weights = [parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad]
-        return self.strength * half_squared_length(weights) if self.strength and weights else None
+        weights = weights_of(model)
+        return self.strength * half_squared_length(weights) if weights else None
 
 
 def build(*, strength: float = 5e-4) -> Regularizer:
