@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,17 +18,22 @@ from . import console
 from .eval import Checkpoint
 
 if TYPE_CHECKING:
+    from dlkit.data.inputs import Given
     from dlkit.verbs.predict import Failure, Prediction
 
 COLUMNS = ("path", "rank", "class", "index", "probability", "error")
 TABLE_COLUMNS = ("path", "rank", "class", "probability", "error")
+DOUBT_COLUMNS = ("predictive_entropy", "mutual_information")  # with --mc-dropout, before the error
+NODE_COLUMNS: tuple[str, ...] = ("path", "node", "parent", "words", "class", "index", "probability", "error")
 STDIN_LIMIT = 512 << 20  # bytes of an image on stdin
+
+Answer = TypeVar("Answer")
 
 
 def predict_command(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(help="Images, folders, globs or URLs; - reads paths from stdin, one a line."),
+        typer.Argument(help="Images, texts, folders, globs or URLs; - reads stdin: a line a path, or a line a text."),
     ] = None,
     null: Annotated[
         bool, typer.Option("-0", "--null", help="The paths on stdin end in NUL, as find -print0 writes.")
@@ -37,9 +42,13 @@ def predict_command(
     run: Annotated[
         str | None, typer.Option("--run", help="A run's name or folder; the newest where none is given.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="A model by name, with --weights.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="An exported .onnx or .safetensors file; or a model by name, with --weights."),
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", help="A run, or a .safetensors or .pt file of weights, for --model.")
+        str | None,
+        typer.Option("--weights", help="For --model: imagenet, a run, or a .safetensors or .pt file."),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="The data set whose images and classes the weights are for.")
@@ -47,6 +56,11 @@ def predict_command(
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The folder that the data set is in.")] = None,
     topk: Annotated[int | None, typer.Option("--topk", help="How many classes to name (default: 5).")] = None,
     min_prob: Annotated[float, typer.Option("--min-prob", help="Leave out classes less probable than this.")] = 0.0,
+    nodes: Annotated[bool, typer.Option("--nodes", help="Of trees, also answer every node.")] = False,
+    mc_dropout: Annotated[
+        int | None,
+        typer.Option("--mc-dropout", metavar="N", help="Leave dropout on: the mean of N passes, and its uncertainty."),
+    ] = None,
     checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which weights of the run.")] = Checkpoint.best,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Images at a time, at most.")] = 32,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -56,28 +70,31 @@ def predict_command(
     ] = console.Format.auto,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Name what images show, most probable first: files, folders, globs, URLs, or paths from a pipe.
+    """Name what images show or what texts are, most probable first: files, folders, globs, URLs, or a pipe.
 
+    A run trained on text reads .txt files, an example each, and with - lines of text, which it calls -:1, -:2 and so
+    on; one trained on trees reads trees, as in: echo '(3 (2 a) (4 gem))' | dlkit predict - --nodes
+
+    Without --run or --model the newest run answers; where there is none at all, ResNet-50 with ImageNet's weights.
     An image that cannot be read is answered by an error and the rest go on: exit 3 where some failed, 4 where all did.
     """
     from dlkit.verbs.predict import predict
 
-    given = _given(paths or [], null, stdin_image)
-    try:
-        answers = predict(
-            run, given, model=model, weights=weights, dataset=dataset, data_dir=data_dir, topk=topk, min_prob=min_prob,
-            checkpoint=checkpoint.value, device=device, batch_size=batch_size, runs_dir=runs_dir, say=console.say,
-        )  # fmt: skip
-    except UsageError as error:
-        if str(error).startswith("there are no runs"):
-            raise UsageError(f"{error} Or name a model and its weights: --model NAME --weights FILE.") from None
-        raise
+    answers = predict(
+        run, given(paths or [], null, stdin_image), model=model, weights=weights, dataset=dataset, data_dir=data_dir, topk=topk, min_prob=min_prob,
+        nodes=nodes, mc_dropout=mc_dropout, checkpoint=checkpoint.value, device=device, batch_size=batch_size,
+        runs_dir=runs_dir, say=console.say,
+    )  # fmt: skip
+    answers = begun(answers)
     count = Count()
     resolved = console.resolve(format, json)
     if resolved in (console.Format.json, console.Format.jsonl):
         console.write_rows((answer.document() for answer in count.of(answers)), (), resolved)
     else:
-        columns = TABLE_COLUMNS if resolved == console.Format.table else COLUMNS
+        columns: tuple[str, ...] = TABLE_COLUMNS if resolved == console.Format.table else COLUMNS
+        columns = NODE_COLUMNS if nodes else columns
+        if mc_dropout is not None:
+            columns = (*columns[:-1], *DOUBT_COLUMNS, columns[-1])
         rows = chain.from_iterable(map(_rows, count.of(answers)))
         console.write_rows(rows, columns, resolved, stream=True)
     count.report()
@@ -118,14 +135,20 @@ class Count:
             raise PartialError(f"{self.failed} of {self.all} inputs could not be read, first: {self.first}")
 
 
-def _given(paths: list[str], null: bool, stdin_image: bool) -> list[str | bytes] | Iterator[str | bytes]:
+def begun(answers: Iterator[Answer]) -> Iterator[Answer]:
+    """The same answers, the first of them known: where the model cannot be loaded, stdout stays empty."""
+    first = next(answers, None)
+    return answers if first is None else chain([first], answers)
+
+
+def given(paths: list[str], null: bool, stdin_image: bool) -> list[str | bytes] | Iterator[Given]:
     """What to answer: a list where all is known at once, an iterator where stdin brings it."""
     if stdin_image:
         if paths or null:
             raise UsageError("--stdin-image takes the image from stdin, and no paths.")
         return [_stdin_image()]
     if not paths and not null:
-        raise UsageError("no image is named. Give files, folders, globs or URLs, or - to read paths from stdin.")
+        raise UsageError("no input is named. Give files, folders, globs or URLs, or - to read paths from stdin.")
     if null and not paths:
         paths = ["-"]
     if null and "-" not in paths:
@@ -134,18 +157,10 @@ def _given(paths: list[str], null: bool, stdin_image: bool) -> list[str | bytes]
         raise UsageError("- is given twice: stdin can be read once.")
     if "-" not in paths:
         return list(paths)
-    separator = b"\0" if null else b"\n"
-    return chain.from_iterable(split_paths(_stdin_chunks(), separator) if path == "-" else [path] for path in paths)
+    from dlkit.data.inputs import Stream
 
-
-def split_paths(chunks: Iterable[bytes], separator: bytes) -> Iterator[str]:
-    """The paths in a stream of bytes, each as soon as its end has come; empty ones are left out."""
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(separator)
-        yield from (os.fsdecode(path) for path in whole if path)
-    if rest:
-        yield os.fsdecode(rest)
+    stream = Stream(_stdin_chunks(), b"\0" if null else b"\n")
+    return iter([stream if path == "-" else path for path in paths])
 
 
 def _stdin_chunks() -> Iterator[bytes]:
@@ -169,7 +184,10 @@ def _rows(answer: Prediction | Failure) -> Iterator[dict[str, Any]]:
     document = answer.document()
     if "error" in document:
         yield {"path": answer.path, "error": document["error"]["message"]}
+    elif "nodes" in document:
+        yield from ({"path": answer.path, **node} for node in document["nodes"])
     elif not document["predictions"]:
         yield {"path": answer.path}
     else:
-        yield from ({"path": answer.path, **ranked} for ranked in document["predictions"])
+        doubts = {name: document[name] for name in DOUBT_COLUMNS if name in document}
+        yield from ({"path": answer.path, **ranked, **doubts} for ranked in document["predictions"])

@@ -29,12 +29,15 @@ FLAGS = {
     "warmup_epochs": "schedule.warmup_epochs", "model_ema": "train.ema", "compile": "train.compile",
     "channels_last": "train.channels_last", "workers": "data.workers", "seed": "train.seed",
     "patience": "train.patience", "accumulate": "train.accumulate", "validation": "data.validation",
-    "dropout": "model.options.dropout",
+    "dropout": "model.options.dropout", "mixup": "regularizers.mixup.alpha", "cutmix": "regularizers.cutmix.alpha",
+    "layer_decay": "optimizer.layer_decay",
 }  # fmt: skip
 TEXT_FLAGS = {
     "model": "model.name", "dataset": "data.name", "data_dir": "data.dir", "weights": "model.weights",
+    "init_layers": "model.init_layers", "freeze": "train.freeze",
     "opt": "optimizer.name", "sched": "schedule.name", "amp": "train.amp", "device": "train.device",
     "monitor": "train.monitor", "aa": "data.augment.policy",
+    "text_column": "data.options.text_column", "label_column": "data.options.label_column",
 }  # fmt: skip
 ONLY_NEW = ("recipe", "name", "dry_run")  # flags that make no sense with --resume
 
@@ -65,8 +68,10 @@ def train_command(
         str | None, typer.Option(metavar="NAME", help="Data to train on; see `dlkit dataset list`.")
     ] = None,
     data_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where the data lies, for --dataset folder.")
+        str | None, typer.Option(metavar="DIR", help="Where your own data lies, for --dataset folder and the like.")
     ] = None,
+    text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --dataset text_csv: its texts.")] = None,
+    label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --dataset text_csv: its labels.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="FILE|NAME", help="A recipe; see `dlkit recipes list`.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -87,6 +92,10 @@ def train_command(
     label_smoothing: Annotated[
         str | None, typer.Option(metavar="X", help="Share of the target spread over all classes.")
     ] = None,
+    mixup: Annotated[
+        str | None, typer.Option(metavar="ALPHA", help="Blend pairs of images: 0.2; see `dlkit recipes regularizers`.")
+    ] = None,
+    cutmix: Annotated[str | None, typer.Option(metavar="ALPHA", help="Paste boxes between images: 1.0.")] = None,
     clip_grad: Annotated[str | None, typer.Option(metavar="X", help="Greatest norm of the gradient.")] = None,
     warmup_epochs: Annotated[
         str | None, typer.Option(metavar="N", help="Epochs in which the learning rate rises.")
@@ -115,7 +124,20 @@ def train_command(
     accumulate: Annotated[
         str | None, typer.Option(metavar="N", help="Compute a batch in N parts, to save memory.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(metavar="RUN|FILE", help="Weights to start from.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="imagenet|RUN|FILE", help="Weights to start from: transfer learning.")
+    ] = None,
+    init_layers: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Of --weights, these parameters alone: 'features.*,conv1'."),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN|N", help="Do not train these parameters, or the first N layers; with --weights."),
+    ] = None,
+    layer_decay: Annotated[
+        str | None, typer.Option(metavar="X", help="Each layer learns at X times the lr of the one after it: 0.75.")
+    ] = None,
     validation: Annotated[str | None, typer.Option(metavar="X", help="Share of train kept for validation.")] = None,
     dropout: Annotated[str | None, typer.Option(metavar="P", help="The model's dropout, where it has one.")] = None,
     resume: Annotated[
@@ -166,6 +188,8 @@ def given_settings(context: typer.Context) -> list[Setting]:
         origin = "" if flag in ("model", "dataset") else f"{_spelled(flag)} {value}"
         if flag in FLAGS and isinstance(value, str):
             value = parse_value(value, _spelled(flag))
+        if flag == "freeze" and value.isdecimal():
+            value = int(value)
         settings.append(Setting(key, value, origin))
     return settings
 

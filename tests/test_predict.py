@@ -24,10 +24,12 @@ from PIL import Image
 from shapes_on_disk import form, write_folder
 
 import dlkit
+from dlkit.data.inputs import Stream, inputs
 from dlkit.engine.restore import restore
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, ModelFileError, StorageError, UsageError
 from dlkit.verbs.predict import Failure, Prediction, predict
+from dlkit.verbs.summary import natural_spec
 from dlkit_cli import console
 from dlkit_cli import predict as command_module
 from dlkit_cli.main import run as dlkit_command
@@ -202,7 +204,7 @@ def test_records_have_the_golden_form(tiny_run: RunFolder, images: list[Path], t
 @pytest.mark.parametrize(
     "options",
     [{"topk": 0}, {"topk": 9}, {"min_prob": 1.5}, {"min_prob": float("nan")}, {"batch_size": 0}, {"model": "mlp"},
-     {"weights": "x"}, {"model": "mpl", "weights": "x"}, {"dataset": "shapes"}],
+     {"weights": "imagenet"}, {"model": "mpl", "weights": "x"}, {"dataset": "shapes"}],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused_before_anything_is_read(tiny_run: RunFolder, options: dict[str, Any]) -> None:
     run = None if "model" in options or "weights" in options else tiny_run
@@ -227,7 +229,7 @@ def test_a_model_by_name_takes_weights_from_a_run_or_its_checkpoint(tiny_run: Ru
     for source in (tiny_run.path, "tiny", newest):
         found = predict(None, images[:4], model="mlp", weights=source, checkpoint="last", runs_dir=tiny_run.path.parent)
         assert list(found) == expected
-    with pytest.raises(UsageError, match="holds 'mlp'"):
+    with pytest.raises(ModelFileError, match="holds 'mlp'"):
         predict(None, images[:1], model="lenet5", weights=newest)
 
 
@@ -332,7 +334,7 @@ def test_a_command_that_makes_no_sense_is_refused(
 
 
 def test_without_any_run_the_way_to_one_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dlkit_command(["predict", "x.png", "--runs-dir", str(tmp_path)]) == 2
+    assert dlkit_command(["predict", "x.png", "--runs-dir", str(tmp_path)]) == 7
     assert "dlkit train" in (err := capsys.readouterr().err) and "--weights" in err
 
 
@@ -342,7 +344,8 @@ def test_paths_on_stdin_survive_any_cut_and_any_byte(separator: bytes) -> None:
     text = separator.join([*names, b""]) + names[0]  # the last one without its end, one empty
     for size in (1, 2, 7, 1000):
         pieces = (text[start : start + size] for start in range(0, len(text), size))
-        found = [os.fsencode(path) for path in command_module.split_paths(pieces, separator)]
+        given = inputs([Stream(pieces, separator)], natural_spec(3, 8, 8, 2))
+        found = [os.fsencode(str(item.source)) for item in given]
         assert found == [*names, names[0]]
 
 
@@ -385,4 +388,4 @@ def test_a_missing_run_is_said_without_torch(tmp_path: Path) -> None:
     program = "import sys; from dlkit_cli.main import run; print(run(sys.argv[1:]), 'torch' in sys.modules)"
     arguments = ["predict", "x.png", "--runs-dir", str(tmp_path)]
     found = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
-    assert found.stdout == "2 False\n" and len(found.stderr.splitlines()) == 1
+    assert found.stdout == "7 False\n" and len(found.stderr.splitlines()) == 1

@@ -236,10 +236,21 @@ def test_an_l2_penalty_is_in_the_loss_and_shrinks_the_weights(tmp_path: Path) ->
 
 
 def test_two_gloo_processes_end_like_one(tmp_path: Path) -> None:
-    one = tiny(tmp_path, "one", **{"train.ema": 0.9, "data.augment.horizontal_flip": 0.5})
+    alike = {f"regularizers.{name}": {} for name in ("gradient_noise", "max_norm", "sam")}
+    one = tiny(tmp_path, "one", **{"train.ema": 0.9, "data.augment.horizontal_flip": 0.5, **alike})
+    two = in_two_processes(one)
+    assert two.info()["world_size"] == 2
+    first, second = weights(one), weights(two)
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+    for ours, theirs in zip(one.metrics(), two.metrics(), strict=True):
+        assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-6) and ours["step"] == theirs["step"]
+
+
+def in_two_processes(one: RunFolder) -> RunFolder:
+    """The run of the same recipe in two gloo processes, beside it."""
     command = [
         sys.executable, "-m", "dlkit_cli", "train", "--recipe", str(one.path / "recipe.yaml"),
-        "--name", "two", "--runs-dir", str(tmp_path),
+        "--name", "two", "--runs-dir", str(one.path.parent),
     ]  # fmt: skip
     shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [
@@ -248,12 +259,7 @@ def test_two_gloo_processes_end_like_one(tmp_path: Path) -> None:
     ]
     errors = [rank.communicate(timeout=120)[1].decode() for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], errors
-    two = RunFolder(tmp_path / "two")
-    assert two.info()["world_size"] == 2
-    first, second = weights(one), weights(two)
-    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
-    for ours, theirs in zip(one.metrics(), two.metrics(), strict=True):
-        assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-6) and ours["step"] == theirs["step"]
+    return RunFolder(one.path.parent / "two")
 
 
 def free_port() -> int:

@@ -15,10 +15,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dlkit import catalog, durable, recipe, recipe_file
+from dlkit import catalog, durable, recipe, recipe_file, specs
 from dlkit.errors import BusyError, ModelFileError, StorageError, UsageError
 from dlkit.recipe import Recipe
-from dlkit.specs import ImageSpec
+from dlkit.specs import Spec
 
 SCHEMA = "dlkit.run/1"
 
@@ -48,8 +48,8 @@ class RunFolder:
     def recipe(self) -> Recipe:
         return recipe.load(self.path / "recipe.yaml")
 
-    def spec(self) -> ImageSpec:
-        return ImageSpec.from_json(self.info()["spec"])
+    def spec(self) -> Spec:
+        return specs.from_json(self.info()["spec"])
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, a dict a log point; a last line cut short by a crash is left out."""
@@ -99,7 +99,8 @@ def check_new(runs_dir: Path, name: str) -> None:
 
 def new_name(runs_dir: Path, chosen: Recipe) -> str:
     """lenet5-mnist-20260131-142501, with -2, -3 … where that exists."""
-    base = f"{chosen.model.name}-{chosen.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    model = chosen.model.name.replace("/", "-")  # timm/NAME
+    base = f"{model}-{chosen.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
     candidates = (base if number == 1 else f"{base}-{number}" for number in range(1, 10_000))
     return next(name for name in candidates if not (runs_dir / name).exists())
 
@@ -124,7 +125,7 @@ def create(
     except BaseException:
         shutil.rmtree(beside.path, ignore_errors=True)
         raise
-    _link_latest(runs_dir, name)
+    link_latest(runs_dir, name)
     return RunFolder(runs_dir / name)
 
 
@@ -177,7 +178,8 @@ def _newest(runs_dir: Path) -> RunFolder:
     return runs[-1]
 
 
-def _link_latest(runs_dir: Path, name: str) -> None:
+def link_latest(runs_dir: Path, name: str) -> None:
+    """Point runs/latest to this run."""
     link = runs_dir / f".latest.{secrets.token_hex(4)}.tmp"
     try:
         link.symlink_to(name, target_is_directory=True)

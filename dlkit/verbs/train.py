@@ -7,12 +7,13 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from dlkit import catalog, durable, recipe_file
@@ -20,10 +21,13 @@ from dlkit import recipe as recipes
 from dlkit.data.fingerprint import fingerprint
 from dlkit.data.loader import TrainingData, batches_in_order, split
 from dlkit.data.samples import Samples
-from dlkit.engine import checkpoint, loss, optim, precision, run_folder, state
+from dlkit.data.text import known_words
+from dlkit.data.vectors import read_vectors
+from dlkit.engine import checkpoint, loss, optim, precision, run_folder, state, transfer, weights
 from dlkit.engine.distributed import World, joined, world_of_environment
+from dlkit.engine.freezing import choose_frozen
 from dlkit.engine.loop import Run, Surroundings, fit, out_of_patience
-from dlkit.engine.restore import build, load_state, read_weights, restore
+from dlkit.engine.restore import build, renewed
 from dlkit.engine.run_folder import RunFolder
 from dlkit.engine.schedule import learning_rate
 from dlkit.engine.signals import stop_flag
@@ -34,9 +38,11 @@ from dlkit.errors import (
     ModelFileError,
     OutOfMemoryError,
     StoppedError,
+    UsageError,
 )
 from dlkit.recipe import Recipe
-from dlkit.specs import ImageSpec
+from dlkit.regularizers import Plan, Regularizer
+from dlkit.specs import ImageSpec, Spec
 from dlkit.verbs import dataset
 from dlkit.verbs.plot import learning_curve
 
@@ -49,7 +55,7 @@ VALIDATION_BATCH = 512  # images; larger than a step's, since nothing is kept fo
 class Prepared:
     """The data of a run, read and split."""
 
-    spec: ImageSpec
+    spec: Spec
     splits: Mapping[str, Samples]
     fingerprints: Mapping[str, str]
 
@@ -94,6 +100,7 @@ def train_recipe(
     recipe: Recipe, *, name: str | None, runs_dir: Path, argv: Sequence[str], say: Say, progress: bool
 ) -> RunFolder:
     """Train a new run."""
+    refuse_fitted(recipe)
     name = name or run_folder.new_name(runs_dir, recipe)
     world = world_of_environment()
     if world.leads:
@@ -102,11 +109,15 @@ def train_recipe(
         name = world.same(name)
         say = say if world.leads else _silent
         say(f"device: {precision.describe(device)}")
-        data = prepare(recipe, say)
-        run = assemble(recipe, data, device, world)
+        start = starting_point(recipe, runs_dir, say)  # before the data: it may be refused
+        data = alike(prepare(recipe, say), start, say)
+        model, scratch = begin(recipe, data, start, say)
+        if recipe.data.vectors is not None:
+            start_embedding(model, data.spec, Path(recipe.data.vectors), say)
+        run = assemble(recipe, data, device, world, model, scratch, runs_dir, say)
         folder = RunFolder(runs_dir / name)
         if world.leads:
-            info = {**identity(recipe, data, device, world, run), "argv": list(argv)}
+            info = {**identity(recipe, data, device, world, run), "from_scratch": scratch, "argv": list(argv)}
             folder = run_folder.create(runs_dir, name, recipe, info, partial(save, run))
         world.wait()
         say(f"run: {folder.path}")
@@ -137,13 +148,15 @@ def resume_run(
             stack.enter_context(folder.locked())
         info = folder.info()
         recipe = recipes.changed(folder.recipe(), changes)
+        refuse_fitted(recipe)
         device = stack.enter_context(ready(recipe, world, info["threads"]))
         say = say if world.leads else _silent
         say(f"run: {folder.path}")
         say(f"device: {precision.describe(device)}")
-        data = prepare(recipe, say)
-        run = assemble(recipe, data, device, world)
+        data = replace(prepare(recipe, say), spec=folder.spec())
         same_data(info, data)
+        model, _ = begin(recipe, data, None, _silent)
+        run = assemble(recipe, data, device, world, model, info.get("from_scratch", []), folder.path.parent, _silent)
         differs = same_machine(info, identity(recipe, data, device, world, run), inexact, say)
         state.restore(run, checkpoint.newest(folder.checkpoints, info["run_id"], say))
         if world.leads:
@@ -152,6 +165,13 @@ def resume_run(
             folder.update(status="running", resumes=resumes, inexact=info["inexact"] or differs)
         say(f"resuming at step {run.step:,}, epoch {min(run.epochs_done + 1, recipe.train.epochs)}")
         return go_on(run, folder, recipe, data, say, progress)
+
+
+def refuse_fitted(recipe: Recipe) -> None:
+    """Raises: UsageError where the model is no network that steps train."""
+    name = recipe.model.name
+    if hasattr(catalog.load("models", name), "fit"):
+        raise UsageError(f"{name} is not trained in steps: dlkit baseline {name} --dataset {recipe.data.name} fits it.")
 
 
 @contextmanager
@@ -189,27 +209,75 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
     parts = split(found, recipe.data.validation, recipe.train.seed)
     used = {name: part for name, part in parts.items() if name != "test"}  # test is for eval alone
     say("data: " + recipe.data.name + ", " + ", ".join(f"{len(part):,} {name}" for name, part in used.items()))
-    return Prepared(found.spec, used, {name: fingerprint(part, found.spec.classes) for name, part in used.items()})
+    spec = known_words(found.spec, parts["train"])  # without those of the validation samples
+    return Prepared(spec, used, {name: fingerprint(part, found.spec.classes) for name, part in used.items()})
 
 
-def assemble(recipe: Recipe, data: Prepared, device: torch.device, world: World) -> Run:
-    """Everything a step needs, built from the recipe; the weights are drawn by its seed."""
+def starting_point(recipe: Recipe, runs_dir: Path, say: Say) -> transfer.Start | None:
+    """The weights that a recipe starts from, read; checked as far as they can be without the data."""
+    model = recipe.model
+    if model.weights is None:
+        return None
+    source = weights.find(model.weights, model.name, runs_dir, say)
+    start = transfer.Start(model.name, source, source.read(), model.init_layers)
+    transfer.check(start, recipe.train.freeze)
+    return start
+
+
+def alike(data: Prepared, start: transfer.Start | None, say: Say) -> Prepared:
+    """The data, prepared as the weights that training starts from were."""
+    return data if start is None else replace(data, spec=transfer.read_alike(data.spec, start, say))
+
+
+def begin(recipe: Recipe, data: Prepared, start: transfer.Start | None, say: Say) -> tuple[nn.Module, list[str]]:
+    """The network, its weights drawn by the recipe's seed or taken over; and what of it then starts from scratch."""
     torch.manual_seed(recipe.train.seed)
     model = build(recipe.model.name, data.spec, dict(recipe.model.options))
-    if recipe.model.weights is not None:
-        load_state(model, starting_weights(recipe.model.weights), recipe.model.weights)
+    if start is None:
+        return model, []
+    options = catalog.resolved_options("models", recipe.model.name, recipe.model.options)
+    return model, transfer.inherit(model, start, data.spec, options, say)
+
+
+def start_embedding(model: nn.Module, spec: Spec, vectors: Path, say: Say) -> None:
+    """Start the embedding's rows from the vectors of a file, where it has the words.
+
+    Raises:
+        UsageError: the network has no embedding.
+        DataError: there is no such file, or its vectors are not as wide as the embedding.
+    """
+    embedding = getattr(model, "embedding", None)
+    if isinstance(spec, ImageSpec) or not isinstance(embedding, nn.Embedding):
+        raise UsageError("recipe.data.vectors starts an embedding of words, and this model has none. Leave it out.")
+    places, rows = read_vectors(vectors, spec.words, embedding.embedding_dim)
+    with torch.no_grad():
+        embedding.weight[torch.from_numpy(places) + 2] = torch.from_numpy(rows)
+    say(f"vectors: {vectors} has {len(places):,} of the {len(spec.words):,} words; the others start at random")
+
+
+def assemble(
+    recipe: Recipe,
+    data: Prepared,
+    device: torch.device,
+    world: World,
+    model: nn.Module,
+    scratch: Sequence[str],
+    runs_dir: Path,
+    say: Say,
+) -> Run:
+    """Everything a step needs, built from the recipe around its network."""
+    frozen = choose_frozen(model, recipe.train.freeze, recipe.train.unfreeze, scratch, say)
+    frozen.freeze_for_good(model)
     dtype = precision.autocast_dtype(recipe.train.amp, device)
     wanted = recipe.train.channels_last
     if precision.wants_channels_last(model, device, dtype) if wanted is None else wanted:
         model = model.to(memory_format=torch.channels_last)
     model = model.to(device)
-    regularizers = [
-        catalog.load("regularizers", name).build(**catalog.resolved_options("regularizers", name, options))
-        for name, options in recipe.regularizers.items()
-    ]
-    for regularizer in regularizers:
-        regularizer.on_model(model)
     steps = -(-len(data.splits["train"]) // recipe.train.batch_size)
+    regularizers = regularize(model, recipe, data, steps, scratch, runs_dir)
+    averaged = next((part.averaged for part in regularizers if part.averaged is not None), None)
+    if recipe.train.ema:
+        averaged = copy.deepcopy(model).requires_grad_(False)
     return Run(
         model=model,
         network=torch.compile(model) if recipe.train.compile else model,
@@ -222,8 +290,39 @@ def assemble(recipe: Recipe, data: Prepared, device: torch.device, world: World)
         dtype=dtype,
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         world=world,
-        averaged=copy.deepcopy(model).requires_grad_(False) if recipe.train.ema else None,
+        averaged=averaged,
+        freezing=frozen,
+        classifies=bool(data.spec.classes),
+        counted="nodes" if data.spec.kind == "trees" else data.spec.kind,
     )
+
+
+def regularize(
+    model: nn.Module, recipe: Recipe, data: Prepared, steps_per_epoch: int, scratch: Sequence[str], runs_dir: Path
+) -> list[Regularizer]:
+    """The recipe's regularizers that are on, by their names' order, each having had its turn at the model."""
+    found = {
+        name: catalog.load("regularizers", name).build(**catalog.resolved_options("regularizers", name, options))
+        for name, options in sorted(recipe.regularizers.items())
+        if catalog.is_on(name, options)
+    }
+
+    def weights_of(source: str) -> Mapping[str, torch.Tensor]:
+        if source == "start":  # on a resume the checkpoint brings their values
+            return {name: tensor for name, tensor in model.state_dict().items() if name not in scratch}
+        return renewed(weights.find(source, recipe.model.name, runs_dir, _silent).read(), model)
+
+    plan = Plan(
+        data.spec,
+        len(data.splits["train"]),
+        steps_per_epoch,
+        recipe.train.epochs,
+        regularizers=frozenset(found),
+        weights=weights_of,
+    )
+    for regularizer in found.values():
+        regularizer.on_model(model, plan)
+    return list(found.values())
 
 
 def go_on(run: Run, folder: RunFolder, recipe: Recipe, data: Prepared, say: Say, progress: bool) -> RunFolder:
@@ -366,13 +465,6 @@ def same_machine(before: Mapping[str, Any], now: Mapping[str, Any], inexact: boo
     if differences:
         say(f"warning: going on inexactly: {differences}")
     return bool(differences)
-
-
-def starting_weights(source: str) -> dict[str, torch.Tensor]:
-    """Weights by name from a run or a file."""
-    if (Path(source) / "run.json").is_file():
-        return dict(restore(RunFolder(Path(source)), device="cpu").model.state_dict())
-    return read_weights(Path(source))
 
 
 def out_of_memory(recipe: Recipe, error: BaseException) -> OutOfMemoryError:
