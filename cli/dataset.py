@@ -142,7 +142,7 @@ def _show(found: Cached, format: console.Format) -> None:
 
 def _brief(info: Info) -> Mapping[str, Any]:
     """What a person wants to see of it: a line a fact."""
-    hosts = {file: ", ".join(urls) for file, urls in info.sources.items()}
+    hosts = {file: ", ".join(urls) for file, urls in info.sources.items() if urls}
     facts = {
         "name": info.name, "title": info.title, "state": info.state, "classes": info.classes, "sizes": info.sizes,
         "options": info.options, "licence": info.licence, "citation": info.citation, "sources": hosts,

@@ -35,6 +35,9 @@ class Split(StrEnum):
 
 def eval_command(
     run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest where none is given.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="An exported .onnx or .safetensors file, not a run.")
+    ] = None,
     topk: Annotated[
         int | None, typer.Option("--topk", help="Also count the answers whose class is among the k best (default: 5).")
     ] = None,
@@ -44,6 +47,10 @@ def eval_command(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The folder that the data set is in.")] = None,
     checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which weights.")] = Checkpoint.best,
+    mc_dropout: Annotated[
+        int | None,
+        typer.Option("--mc-dropout", metavar="N", help="Leave dropout on: the mean of N passes, and its uncertainty."),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", help="Images at a time; the result does not depend on it.")
     ] = 256,
@@ -65,19 +72,36 @@ def eval_command(
 ) -> None:
     """Measure a trained model: top-1 and top-k with 95 % intervals, loss, calibration, and figures for each class.
 
+    With --mc-dropout also the means, in nats, of the predictive entropy and of the mutual information (what the passes
+    disagree about), and of each the chance that it is higher for a wrong answer than for a right one (error_auroc).
+
     The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv and plots/confusion_matrix.png.
     """
     from dlkit.verbs import evaluate as verb
 
-    found = verb.chosen_run(run, runs_dir, console.note)
-    k = verb.resolved_topk(topk, len(found.spec().classes), console.note)
-    gates = _gates(fail_under or [], verb.gate_names(k))
-    with console.progress(None, f"testing {found.name}") as bar:
-        evaluation = verb.evaluate(
-            found, dataset=dataset, data_dir=data_dir, split=split.value, topk=k, checkpoint=checkpoint.value,
-            batch_size=batch_size, workers=workers, device=device, write=not no_write, say=console.say,
-            advance=bar.advance,
-        )  # fmt: skip
+    if model is not None:
+        from dlkit.verbs.evaluate_file import evaluate_file, open_model_file
+
+        if run is not None or mc_dropout is not None:
+            raise UsageError("--model is an exported file: no run goes with it, and its dropout is gone.")
+        file = open_model_file(model)
+        k = verb.resolved_topk(topk, len(file.about.spec.classes), console.note)
+        gates = _gates(fail_under or [], verb.gate_names(k))
+        with console.progress(None, f"testing {model}") as bar:
+            evaluation = evaluate_file(
+                file, dataset=dataset, data_dir=data_dir, split=split.value, topk=k, batch_size=batch_size,
+                workers=workers, device=device, say=console.say, advance=bar.advance,
+            )  # fmt: skip
+    else:
+        found = verb.chosen_run(run, runs_dir, console.note)
+        k = verb.resolved_topk(topk, len(found.spec().classes), console.note)
+        gates = _gates(fail_under or [], verb.gate_names(k))
+        with console.progress(None, f"testing {found.name}") as bar:
+            evaluation = verb.evaluate(
+                found, dataset=dataset, data_dir=data_dir, split=split.value, topk=k, checkpoint=checkpoint.value,
+                mc_dropout=mc_dropout, batch_size=batch_size, workers=workers, device=device, write=not no_write,
+                say=console.say, advance=bar.advance,
+            )  # fmt: skip
     _show(evaluation, console.resolve(format, json))
     _hold(gates, evaluation)
 
@@ -117,7 +141,8 @@ def _show(evaluation: Evaluation, format: console.Format) -> None:
     if format in (console.Format.json, console.Format.jsonl):
         console.write_document(evaluation.document(), format)
     elif format == console.Format.table:
-        console.write_rows(evaluation.document()["classes"], CLASS_COLUMNS, format)
+        if evaluation.classes:
+            console.write_rows(evaluation.document()["classes"], CLASS_COLUMNS, format)
         console.write_rows(_metric_rows(evaluation), METRIC_COLUMNS, format)
     else:
         columns = ("metric", "class", "value", "low", "high")

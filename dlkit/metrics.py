@@ -7,6 +7,7 @@ batched. Shapes: N samples, K classes. A tie between classes goes to the one tha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,37 @@ def wilson(correct: int, total: int) -> Interval:
     return Interval(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
 
 
+def matched_difference(better: int, worse: int, total: int) -> Interval:
+    """A difference of two proportions on the same samples, (better - worse) / total, with its 95 % interval.
+
+    better counts the samples that only the first got right, worse those that only the second did. McNemar's question
+    with the interval of Agresti and Min 2005: half a sample is added to each of the four cells.
+    """
+    value, n = (better - worse) / total, total + 2
+    centre = (better - worse) / n
+    half = Z95 * math.sqrt((better + worse + 1) / n - centre**2) / math.sqrt(n)
+    return Interval(value, min(value, max(-1.0, centre - half)), max(value, min(1.0, centre + half)))
+
+
+def mean_difference(differences: Sequence[float]) -> Interval:
+    """The mean of two or more differences, one a pair, with Student's 95 % interval (1908)."""
+    count = len(differences)
+    assert count > 1, "one difference has no spread"
+    mean = math.fsum(differences) / count
+    variance = math.fsum((difference - mean) ** 2 for difference in differences) / (count - 1)
+    half = student_t95(count - 1) * math.sqrt(variance / count)
+    return Interval(mean, mean - half, mean + half)
+
+
+def student_t95(degrees: int) -> float:
+    """The 97.5 % point of Student's t: within ± it lie 95 %. Abramowitz and Stegun 1964, 26.7.3 and 26.7.4."""
+    low, high = 0.0, math.pi / 2  # t = √degrees · tan θ
+    for _ in range(60):
+        theta = (low + high) / 2
+        low, high = (theta, high) if _student_within(theta, degrees) < 0.95 else (low, theta)
+    return math.sqrt(degrees) * math.tan(low)
+
+
 def confusion_matrix(targets: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """How often each true class (row) was taken for each class (column): (N,), (N,) → (K, K) int64."""
     return torch.bincount(targets * classes + predicted, minlength=classes**2).view(classes, classes)
@@ -105,6 +137,43 @@ def cross_entropies(log_probabilities: Tensor, targets: Tensor) -> Tensor:
     return -log_probabilities.gather(1, targets[:, None])[:, 0]
 
 
+def mean_of_passes(log_probabilities: Tensor) -> Tensor:
+    """ln p̄, p̄ being the mean of T passes' probabilities: (T, N, K) → (N, K)."""
+    return log_probabilities.logsumexp(dim=0) - math.log(len(log_probabilities))
+
+
+def entropies(log_probabilities: Tensor) -> Tensor:
+    """H[p] = -Σ_k p_k ln p_k in nats: (…, K) → (…)."""
+    found: Tensor = torch.special.entr(log_probabilities.exp()).sum(dim=-1)
+    return found
+
+
+def predictive_entropies(log_probabilities: Tensor) -> Tensor:
+    """H[p̄], all that the passes leave uncertain, in nats: (T, N, K) → (N,)."""
+    return entropies(mean_of_passes(log_probabilities))
+
+
+def mutual_informations(log_probabilities: Tensor) -> Tensor:
+    """H[p̄] - 1/T Σ_t H[p_t], what the passes disagree about, in nats: (T, N, K) → (N,).
+
+    From 0, all say the same, to ln K. Houlsby et al. 2011 (BALD); Gal 2016, equation 3.9.
+    """
+    return (predictive_entropies(log_probabilities) - entropies(log_probabilities).mean(dim=0)).clamp(min=0)
+
+
+def auroc(scores: Tensor, positive: Tensor) -> float:
+    """How probable it is that a positive scores above a negative, ties counting half: (N,), (N,) bool → [0, 1].
+
+    The area under the receiver operating characteristic (Hanley and McNeil 1982); NaN where one of the two is missing.
+    """
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return math.nan
+    _, places, counts = torch.unique(scores, return_inverse=True, return_counts=True)
+    ranks = counts.cumsum(0) - (counts - 1) / 2  # of each distinct score, the mean of those that tie
+    return float((ranks.double()[places][positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
 def brier_scores(probabilities: Tensor, targets: Tensor) -> Tensor:
     """Σ_k (p_k - [k is the target])², from 0 to 2 (Brier 1950): (N, K), (N,) → (N,)."""
     hits = torch.nn.functional.one_hot(targets, probabilities.shape[1])
@@ -126,6 +195,16 @@ def expected_calibration_error(bins: Tensor) -> float:
     """Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)| from calibration_bins' sums (Guo et al. 2017, equation 3)."""
     samples, confidence, hits = bins
     return float((hits - confidence).abs().sum() / samples.sum())
+
+
+def _student_within(theta: float, degrees: int) -> float:
+    """How probable |t| < √degrees · tan θ is."""
+    odd = degrees % 2
+    term, total = math.sin(theta) * math.cos(theta) ** odd, 0.0
+    for power in range(odd, degrees - 1, 2):
+        total += term
+        term *= math.cos(theta) ** 2 * (power + 1) / (power + 2)
+    return 2 / math.pi * (theta + total) if odd else total
 
 
 def _divide(above: npt.NDArray[np.float64], below: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -19,6 +19,7 @@ from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, GateError, StorageError, UsageError
 from dlkit.specs import ImageSpec
 from dlkit.verbs import evaluate as verb
+from dlkit.verbs import matched
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -134,15 +135,15 @@ def test_a_class_the_model_does_not_know_is_refused(tiny_run: RunFolder, tmp_pat
 
 def test_a_class_that_no_sample_has_does_no_harm() -> None:
     samples = MemoryImages(np.zeros((2, 1, 2, 2), np.uint8), np.array([1, 1]))
-    assert verb.by_name(samples, ("x", "b"), ("a", "b"), "set").targets.tolist() == [1, 1]
+    assert matched.by_name(samples, ("x", "b"), ("a", "b"), "set").targets.tolist() == [1, 1]
     with pytest.raises(DataError, match="'x'"):
-        verb.by_name(replace(samples, targets=np.array([0, 1])), ("x", "b"), ("a", "b"), "set")
+        matched.by_name(replace(samples, targets=np.array([0, 1])), ("x", "b"), ("a", "b"), "set")
 
 
 def test_images_of_another_size_are_brought_to_the_models() -> None:
     spec = ImageSpec(3, 4, 4, ("a",), (0.5,) * 3, (0.5,) * 3)
     gray = MemoryImages(np.full((2, 1, 8, 8), 7, np.uint8), np.array([0, 0]))
-    fitted = verb._fitted(gray, spec)
+    fitted = matched.fitted(gray, spec)
     assert isinstance(fitted, MemoryImages) and fitted.images.shape == (2, 3, 4, 4) and (fitted.images == 7).all()
 
 

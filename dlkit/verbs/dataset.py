@@ -35,6 +35,7 @@ from dlkit.data.download import (
 from dlkit.data.samples import About, MemoryImages, Samples, Source, Splits
 from dlkit.errors import DataError, DlkitError, StorageError, UsageError, VerificationError
 from dlkit.recipe import Data
+from dlkit.specs import ImageSpec
 
 SCHEMA = "dlkit.dataset/1"
 MANIFEST = "manifest.json"
@@ -107,13 +108,15 @@ def splits(data: Data, *, allow_download: bool = True, say: Say = nothing_said) 
     module = catalog.load("datasets", data.name)
     options = _options(data)
     found: Splits = module.load(_folder(data, module, allow_download, say), **options)
-    found = _with_channels(found, data)
-    if data.size is not None and data.size != found.spec.height:
+    spec = found.spec
+    if not isinstance(spec, ImageSpec):  # data.size and data.channels were refused with the recipe
+        return found
+    if data.size is not None and data.size != spec.height:
         raise UsageError(
-            f"data set {data.name!r} has images of {found.spec.height} × {found.spec.width} pixels; "
+            f"data set {data.name!r} has images of {spec.height} × {spec.width} pixels; "
             f"data.size {data.size} does not fit it. Leave data.size out."
         )
-    return found
+    return _with_channels(found, spec, data)
 
 
 def download(
@@ -132,10 +135,12 @@ def download(
         StorageError: no source could be reached, or the disk refuses. What was fetched so far is taken up next time.
     """
     module = _downloadable(name)
-    about: About = module.ABOUT
+    about = about_of(name)
+    assert about is not None, "what can be fetched describes itself"
     files = about.files if source is None else _trusting_contents(place(source, about.files), module)
     base = cache.writable(cache.datasets_dir())
-    with locked(base / name, say, network.waiting_says_s):
+    place_in_cache = _home(name).name
+    with locked(base / place_in_cache, say, network.waiting_says_s):
         if found := _intact(name, say):
             return found
         if source is None and offline():
@@ -143,9 +148,9 @@ def download(
                 f"data set {name!r} is not in the cache, and DLKIT_OFFLINE forbids the network. Unset it, or give a "
                 f"copy: dlkit dataset download {name} --from PLACE."
             )
-        _remove_leftovers(base, name)
+        _remove_leftovers(base, place_in_cache)
         try:
-            _install(name, module, _supplier(base / f".{name}.parts", files, say, progress, network))
+            _install(name, module, _supplier(base / f".{place_in_cache}.parts", files, say, progress, network))
         except StorageError as error:
             if found := _intact(name, nothing_said):  # where locks do not work, another process was quicker
                 return found
@@ -163,7 +168,7 @@ def verify(name: str) -> Cached:
         VerificationError: a file is missing or altered; the message names it and the command that repairs it.
     """
     module = _downloadable(name)
-    folder = cache.datasets_dir() / name
+    folder = _home(name)
     if not cache.present(folder):
         raise DataError(f"data set {name!r} is not in the cache. Fetch it: dlkit dataset download {name}.")
     return Cached(name, folder, _check(name, module, folder, hashed=True))
@@ -172,9 +177,9 @@ def verify(name: str) -> Cached:
 def info(name: str) -> Info:
     """What a data set is, where it comes from and whether it is here."""
     entry, module = catalog.entry("datasets", name), catalog.load("datasets", name)
-    about: About | None = getattr(module, "ABOUT", None)
+    about = about_of(name)
     sources = about.files if about else {}
-    folder = cache.datasets_dir() / name
+    folder = _home(name)
     here = hasattr(module, "fetch") and cache.present(folder)
     return Info(
         name=name,
@@ -184,7 +189,7 @@ def info(name: str) -> Info:
         sizes=about.sizes if about else {},
         licence=about.licence if about else "",
         citation=about.citation if about else "",
-        options=entry.options,
+        options={**entry.options, **entry.fixed},
         sources={file: tuple(source.url for source in origins) for file, origins in sources.items()} if about else {},
         state=_state(name, module),
         folder=folder if here else None,
@@ -197,10 +202,24 @@ def listing() -> list[Listed]:
     found = []
     for name, entry in catalog.entries("datasets").items():
         module = catalog.load("datasets", name)
-        about: About | None = getattr(module, "ABOUT", None)
+        about = about_of(name)
         title, classes, sizes = (about.title, about.classes, about.sizes) if about else (entry.summary, None, {})
         found.append(Listed(name, title, classes, sizes, _state(name, module)))
     return found
+
+
+def about_of(name: str) -> About | None:
+    """What a set says of itself; a family whose members are other files has one About each."""
+    about: About | Mapping[str, About] | None = getattr(catalog.load("datasets", name), "ABOUT", None)
+    return about[name] if isinstance(about, Mapping) else about
+
+
+def _home(name: str) -> Path:
+    """A set's folder in the cache; members of a family that are read from the same files share one."""
+    abouts: About | Mapping[str, About] | None = getattr(catalog.load("datasets", name), "ABOUT", None)
+    if isinstance(abouts, Mapping):
+        return cache.datasets_dir() / next(other for other in abouts if abouts[other].files == abouts[name].files)
+    return cache.datasets_dir() / catalog.entry("datasets", name).family
 
 
 def _options(data: Data) -> dict[str, Any]:
@@ -225,13 +244,13 @@ def _folder(data: Data, module: ModuleType, allow_download: bool, say: Say) -> P
     """Where the samples are: the user's own folder, the cache, or nowhere where code makes them."""
     if not hasattr(module, "ABOUT"):
         if data.dir is None:
-            raise UsageError(f"data set {data.name!r} needs to know where your images are. Add --data-dir DIR.")
+            raise UsageError(f"data set {data.name!r} needs to know where your data is. Add --data-dir DIR.")
         return Path(data.dir)
     if data.dir is not None:
-        raise UsageError(f"data set {data.name!r} takes no --data-dir. Your own images are --dataset folder.")
+        raise UsageError(f"data set {data.name!r} takes no --data-dir. Your own data is {_own(data)}.")
     if not hasattr(module, "fetch"):
         return None
-    folder = cache.datasets_dir() / data.name
+    folder = _home(data.name)
     if cache.present(folder):
         _check(data.name, module, folder)
     elif allow_download:
@@ -242,8 +261,13 @@ def _folder(data: Data, module: ModuleType, allow_download: bool, say: Say) -> P
     return folder
 
 
-def _with_channels(found: Splits, data: Data) -> Splits:
-    spec = found.spec
+def _own(data: Data) -> str:
+    """The sets that are read from a place of the user's, for data of this kind."""
+    names = {"images": "folder", "sequences": "text_folder or text_csv", "trees": "trees"}
+    return f"--dataset {names[catalog.kind_given(data.name, data.options)]}"
+
+
+def _with_channels(found: Splits, spec: ImageSpec, data: Data) -> Splits:
     if data.channels is None or data.channels == spec.channels:
         return found
     if data.channels < spec.channels:
@@ -298,13 +322,14 @@ def _supplier(
 
 def _install(name: str, module: ModuleType, supply: Callable[[str], Path]) -> None:
     """Prepare the set in a folder beside its place, then rename it there."""
-    folder = cache.datasets_dir() / name
-    parts = folder.with_name(f".{name}.parts")
+    folder = _home(name)
+    parts = folder.with_name(f".{folder.name}.parts")
     temporary = _beside(folder)
     try:
         with durable.storage_errors(temporary):
             temporary.mkdir()
-        module.fetch(temporary, supply)
+        fixed, taken = catalog.entry("datasets", name).fixed, module.fetch.__kwdefaults__ or {}
+        module.fetch(temporary, supply, **{option: value for option, value in fixed.items() if option in taken})
         _write_manifest(name, module, temporary)
         _put_in_place(temporary, folder)
     except VerificationError:
@@ -414,4 +439,4 @@ def _state(name: str, module: ModuleType) -> str:
         return "your own"
     if not hasattr(module, "fetch"):
         return "built in"
-    return "cached" if cache.present(cache.datasets_dir() / name) else "not downloaded"
+    return "cached" if cache.present(_home(name)) else "not downloaded"

@@ -12,42 +12,37 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dlkit import durable
 from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import DataError, ModelFileError, StorageError, UsageError
-from dlkit.recipe import Data
-from dlkit.specs import ImageSpec
+from dlkit.errors import ModelFileError, StorageError, UsageError
+from dlkit.recipe import Data, data_for
+from dlkit.specs import ImageSpec, Spec
+from dlkit.verbs.matched import Part, matched
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from torch import Tensor
 
+    from dlkit import metrics
     from dlkit.data.samples import Samples
     from dlkit.engine.restore import Restored
+    from dlkit.verbs.tally import Doubts, Metric, Tally
 
 SCHEMA = "dlkit.eval/1"
 SPLITS = ("train", "validation", "test")
 DEFAULT_TOPK = 5
+MOST_PASSES = 1000  # of Monte Carlo dropout
 FILES = ("predictions.jsonl", "confusion_matrix.csv", "plots/confusion_matrix.png", "evaluation.json")
 MEANS = tuple(f"{kind}_{score}" for kind in ("macro", "weighted") for score in ("precision", "recall", "f1"))
 
 Say = Callable[[str], None]
 Checkpoint = Literal["best", "last"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One figure; a proportion comes with its 95 % Wilson interval."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class ClassResult:
 class Evaluation:
     """What an evaluation found. Accuracies are fractions, loss is in nats."""
 
-    run: RunFolder
+    run: RunFolder | Path  # or the exported file
     model: str
     dataset: str
     split: str
@@ -78,9 +73,11 @@ class Evaluation:
     confusion: npt.NDArray[np.int64]  # (K, K): rows are the true classes, columns the predicted ones
     fingerprint: str  # SHA-256 of the split
     warnings: tuple[str, ...] = ()
+    mc_dropout: int | None = None  # passes
 
     def document(self) -> dict[str, Any]:
-        """The JSON form, `dlkit.eval/1`."""
+        """The JSON form, `dlkit.eval/1`; `mc_dropout` stands in it where passes were asked for."""
+        passes = {} if self.mc_dropout is None else {"mc_dropout": self.mc_dropout}
         return {
             "schema": SCHEMA,
             "run": self.run.name,
@@ -92,6 +89,7 @@ class Evaluation:
             "samples": self.samples,
             "fingerprint": self.fingerprint,
             "topk": self.topk,
+            **passes,
             "metrics": {name: _without_none(asdict(metric)) for name, metric in self.metrics.items()},
             "classes": [{"class": result.name, **_scores(result)} for result in self.classes],
             "warnings": list(self.warnings),
@@ -106,6 +104,7 @@ def evaluate(
     split: str = "test",
     topk: int | None = None,
     checkpoint: Checkpoint = "best",
+    mc_dropout: int | None = None,
     batch_size: int = 256,
     workers: int | None = None,
     device: str = "auto",
@@ -118,10 +117,12 @@ def evaluate(
 
     topk is 5 unless given, or the greatest k that still says something where the model has five classes or fewer.
     Another data set's classes are matched to the model's by name. "train" and "validation" are what training used.
+    mc_dropout is a number of passes with the dropout left on (see engine/mc_dropout.py): the figures are then those of
+    their mean probabilities, and the uncertainty is measured too.
     `advance` hears of every batch how many samples it held.
 
     Raises:
-        UsageError: no such run, split or k.
+        UsageError: no such run, split or k; mc_dropout of a model without dropout.
         DataError: the data set has no such split, or a class that the model does not know.
         ModelFileError: the checkpoint is damaged, or its answers are not finite.
         StorageError: the run folder cannot be written.
@@ -131,20 +132,33 @@ def evaluate(
         raise UsageError(f"there is no split {split!r}. There are: {', '.join(SPLITS)}.")
     if batch_size < 1:
         raise UsageError(f"a batch of {batch_size} holds nothing. Give --batch-size 1 or more.")
+    check_passes(mc_dropout)
     spec = found.spec()
+    if mc_dropout is not None and not isinstance(spec, ImageSpec):
+        raise UsageError(f"--mc-dropout is for models of images; {found.name} reads {spec.kind}.")
     ranks = resolved_topk(topk, len(spec.classes), say)
     if write and not os.access(found.path, os.W_OK | os.X_OK):
         raise StorageError(f"cannot write into {found.path}: no permission. --no-write only prints the figures.")
     data = _data(found, dataset, data_dir)
-    part = _part(found, data, split, spec, say)
+    part = matched(found, data, split, spec, say)
 
+    from dlkit.engine.mc_dropout import check_model
     from dlkit.engine.restore import restore
+    from dlkit.verbs.tally import Doubts, Tally
 
     restored = restore(found, checkpoint, device, say)
-    tally = Tally.empty(len(spec.classes), ranks)
+    if mc_dropout is not None:
+        check_model(restored.model, f"{restored.recipe.model.name} in run {found.name}")
+    tally, doubts = Tally.empty(len(spec.classes), ranks), Doubts()
     loader_workers = data.workers if workers is None else workers
-    lines = list(_answers(restored, part.samples, batch_size, loader_workers, tally, keep=write, advance=advance))
-    evaluation = _evaluation(restored, part, data.name, split, checkpoint, tally)
+    if not spec.classes:
+        from dlkit.verbs.evaluate_numbers import evaluate_numbers
+
+        return evaluate_numbers(restored, part, data.name, split, checkpoint, batch_size, write, say, advance)
+    answers = _answers(restored, part.samples, batch_size, loader_workers, mc_dropout)
+    lines = list(_counted(answers, part.samples, spec, tally, doubts, keep=write, advance=advance))
+    figures = {} if mc_dropout is None else doubts.metrics()
+    evaluation = _evaluation(restored, part, data.name, split, checkpoint, tally, figures, mc_dropout)
     if write:
         _write(evaluation, lines)
         say(f"written into {found.path}: {', '.join(FILES)}")
@@ -167,6 +181,10 @@ def resolved_topk(topk: int | None, classes: int, say: Say) -> int:
     Raises:
         UsageError: k is not below the number of classes, where every answer would be right.
     """
+    if classes == 0:
+        if topk:
+            raise UsageError(f"--topk {topk} says nothing: the model answers with a number, not with classes.")
+        return 0
     if topk is None:
         k = max(1, min(DEFAULT_TOPK, classes - 1))
         if k < DEFAULT_TOPK:
@@ -182,48 +200,19 @@ def resolved_topk(topk: int | None, classes: int, say: Say) -> int:
     return topk
 
 
+def check_passes(mc_dropout: int | None) -> None:
+    """Raises: UsageError where that many passes make no sense."""
+    if mc_dropout is not None and not 1 <= mc_dropout <= MOST_PASSES:
+        raise UsageError(
+            f"--mc-dropout {mc_dropout}: it is a number of passes, 1 to {MOST_PASSES}; 20 to 100 are usual."
+        )
+
+
 def gate_names(topk: int) -> tuple[str, ...]:
-    """The metrics that are better when higher, which a gate can be set on."""
+    """The metrics that are better when higher, which a gate can be set on; topk is 0 where there are no classes."""
+    if topk == 0:
+        return ()
     return tuple(dict.fromkeys(("top1", f"top{topk}", *MEANS)))
-
-
-@dataclass
-class Tally:
-    """What is summed over batches; nothing in it grows with the number of samples."""
-
-    topk: int
-    confusion: Tensor  # (K, K) int64
-    bins: Tensor  # (3, bins) float64, metrics.calibration_bins
-    samples: int = 0
-    correct: int = 0
-    correct_topk: int = 0
-    loss: float = 0.0
-    brier: float = 0.0
-
-    @classmethod
-    def empty(cls, classes: int, topk: int) -> Tally:
-        import torch
-
-        from dlkit.metrics import CALIBRATION_BINS
-
-        bins = torch.zeros(3, CALIBRATION_BINS, dtype=torch.float64)
-        return cls(topk, torch.zeros(classes, classes, dtype=torch.int64), bins)
-
-    def add(self, log_probabilities: Tensor, targets: Tensor) -> None:
-        """Add a batch: (N, K) float64 and (N,), both on the CPU."""
-        from dlkit import metrics
-
-        probabilities = log_probabilities.exp()
-        predicted = metrics.ranked(log_probabilities, 1)[:, 0]  # (N,)
-        confidence = probabilities.gather(1, predicted[:, None])[:, 0]
-        right = predicted == targets
-        self.samples += len(targets)
-        self.correct += int(right.sum())
-        self.correct_topk += int(metrics.topk_correct(log_probabilities, targets, self.topk).sum())
-        self.loss += float(metrics.cross_entropies(log_probabilities, targets).sum())
-        self.brier += float(metrics.brier_scores(probabilities, targets).sum())
-        self.confusion += metrics.confusion_matrix(targets, predicted, len(self.confusion))
-        self.bins += metrics.calibration_bins(confidence, right)
 
 
 def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> Data:
@@ -232,159 +221,101 @@ def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> D
     place = None if data_dir is None else os.fspath(data_dir)
     if dataset is None or dataset == own.name:
         return own if place is None else own.model_copy(update={"dir": place})
-    return Data(name=dataset, dir=place, workers=own.workers)
+    return data_for(run.recipe().model.name, dataset, place).model_copy(update={"workers": own.workers})
 
 
 @dataclass(frozen=True)
-class Part:
-    """A split as the model can take it, and what a person should know of it."""
+class Answers:
+    """What a model says of a batch: log_probabilities (N, K), and those of each pass (T, N, K) where it made several.
 
-    samples: Samples
-    fingerprint: str
-    warnings: tuple[str, ...]
-
-
-def _part(run: RunFolder, data: Data, split: str, spec: ImageSpec, say: Say) -> Part:
-    """The split: its targets count the model's classes, its images have the model's size."""
-    from dlkit.data.fingerprint import fingerprint
-    from dlkit.verbs.dataset import splits
-
-    found = splits(data, say=say)
-
-    from dlkit.data import loader  # imports torch: after all that may be refused without it
-
-    parts = loader.split(found, data.validation, run.recipe().train.seed)
-    if split not in parts:
-        raise DataError(
-            f"data set {data.name!r} has no {split} split. It has: {', '.join(parts)}; give one by --split."
-        )
-    now = fingerprint(parts[split], found.spec.classes)
-    mapped = by_name(parts[split], found.spec.classes, spec.classes, data.name)
-    warnings = [*found.warnings, *_changes(run, data.name, split, now), *_missing(mapped, split, spec)]
-    for warning in warnings:
-        say(f"warning: {warning}")
-    return Part(_fitted(mapped, spec), now, tuple(warnings))
-
-
-def by_name(samples: Samples, theirs: tuple[str, ...], ours: tuple[str, ...], dataset: str) -> Samples:
-    """The same samples, their targets counting our classes: classes are one where their names are.
-
-    Raises:
-        DataError: a sample's class is not one of ours.
+    All float64, and like targets and indices, (N,), on the CPU.
     """
-    import numpy as np
 
-    if theirs == ours:
-        return samples
-    places = {name: place for place, name in enumerate(ours)}
-    unknown = [theirs[target] for target in np.unique(samples.targets).tolist() if theirs[target] not in places]
-    if unknown:
-        raise DataError(
-            f"data set {dataset!r} has {_listed(unknown)}, which the model does not know: it has {_listed(ours)}."
-        )
-    lookup = np.array([places.get(name, -1) for name in theirs], dtype=np.int64)
-    return replace(samples, targets=lookup[samples.targets])
-
-
-def _changes(run: RunFolder, dataset: str, split: str, now: str) -> list[str]:
-    """A warning where the data are not what they were: in training, or (test) when they were last evaluated."""
-    if dataset == run.recipe().data.name:
-        trained = run.info().get("data", {}).get(split, {}).get("sha256", now)
-        if trained != now:
-            return [f"the {split} split is not what it was when the run was trained: {trained[:12]}…, now {now[:12]}…."]
-    before = _last_document(run)
-    same = before.get("dataset") == dataset and before.get("split") == split
-    if same and before.get("fingerprint", now) != now:
-        return [f"the {split} split is not what it was at the last evaluation."]
-    return []
-
-
-def _last_document(run: RunFolder) -> dict[str, Any]:
-    try:
-        found = json.loads((run.path / "evaluation.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _missing(samples: Samples, split: str, spec: ImageSpec) -> list[str]:
-    present = set(samples.targets.tolist())
-    missing = [name for place, name in enumerate(spec.classes) if place not in present]
-    return [f"the {split} split has no sample of {_listed(missing)}."] if missing else []
-
-
-def _fitted(samples: Samples, spec: ImageSpec) -> Samples:
-    """Images in memory brought to the model's channels and size; files are when they are read."""
-    import numpy as np
-    from PIL import Image
-
-    from dlkit.data.images import prepare
-    from dlkit.data.samples import MemoryImages
-
-    if not isinstance(samples, MemoryImages) or samples.images.shape[1:] == (spec.channels, spec.height, spec.width):
-        return samples
-    mode = "L" if spec.channels == 1 else "RGB"
-    pictures = (
-        Image.fromarray(image.squeeze(0) if len(image) == 1 else image.transpose(1, 2, 0)) for image in samples.images
-    )
-    return replace(samples, images=np.stack([prepare(picture.convert(mode), spec) for picture in pictures]))
+    log_probabilities: Tensor
+    passes: Tensor | None
+    targets: Tensor
+    indices: Tensor
 
 
 def _answers(
-    restored: Restored,
+    restored: Restored, samples: Samples, batch_size: int, workers: int, mc_dropout: int | None
+) -> Iterator[Answers]:
+    """Run the model over all samples."""
+    import torch
+
+    from dlkit.data.loader import batches_in_order
+    from dlkit.engine.mc_dropout import passes_of
+    from dlkit.metrics import mean_of_passes
+
+    seed, passes = restored.recipe.train.seed, None
+    with torch.inference_mode():
+        for batch in batches_in_order(samples, restored.spec, batch_size, restored.device, workers):
+            if mc_dropout is None:
+                log_probabilities = restored.model(batch.inputs).cpu().double().log_softmax(dim=1)
+            else:
+                passes = passes_of(restored.model, batch.inputs, mc_dropout, seed)
+                log_probabilities = mean_of_passes(passes)
+            if not bool(log_probabilities.isfinite().all()):
+                raise ModelFileError(f"run {restored.run.name}: the model's answers are not finite. Train it again.")
+            yield Answers(log_probabilities, passes, batch.targets.cpu(), batch.indices.cpu())
+
+
+def _counted(
+    batches: Iterator[Answers],
     samples: Samples,
-    batch_size: int,
-    workers: int,
+    spec: Spec,
     tally: Tally,
+    doubts: Doubts,
     *,
     keep: bool,
     advance: Callable[[int], object],
 ) -> Iterator[str]:
-    """Run the model over all samples into the tally; yields lines of predictions.jsonl where they are to be kept."""
-    import torch
-
-    from dlkit.data.loader import batches_in_order
-
-    with torch.inference_mode():
-        for batch in batches_in_order(samples, restored.spec, batch_size, restored.device, workers):
-            log_probabilities = restored.model(batch.inputs).cpu().double().log_softmax(dim=1)
-            if not bool(log_probabilities.isfinite().all()):
-                raise ModelFileError(f"run {restored.run.name}: the model's answers are not finite. Train it again.")
-            targets = batch.targets.cpu()
-            tally.add(log_probabilities, targets)
-            advance(len(targets))
-            if keep:
-                yield from _lines(log_probabilities, targets, batch.indices.cpu(), samples, restored.spec, tally.topk)
+    """Sum the answers up; yields lines of predictions.jsonl where they are to be kept."""
+    for answers in batches:
+        tally.add(answers.log_probabilities, answers.targets)
+        columns: dict[str, list[float]] = {}
+        if answers.passes is not None:
+            entropies, informations = doubts.add(answers.passes, answers.targets)
+            columns = {"predictive_entropy": entropies.tolist(), "mutual_information": informations.tolist()}
+        advance(len(answers.targets))
+        if keep:
+            yield from _lines(answers, columns, samples, spec, tally.topk)
 
 
 def _lines(
-    log_probabilities: Tensor, targets: Tensor, indices: Tensor, samples: Samples, spec: ImageSpec, topk: int
+    answers: Answers, columns: Mapping[str, list[float]], samples: Samples, spec: Spec, topk: int
 ) -> Iterator[str]:
+    """A line for each sample; `columns` hold what else each says, by name."""
     from dlkit.data.samples import ImageFiles
     from dlkit.metrics import ranked
 
-    best = ranked(log_probabilities, topk)  # (N, topk)
-    highest = log_probabilities.gather(1, best[:, :1])[:, 0].exp().tolist()
-    for index, target, ranks, probability in zip(
-        indices.tolist(), targets.tolist(), best.tolist(), highest, strict=True
-    ):
+    best = ranked(answers.log_probabilities, topk)  # (N, topk)
+    highest = answers.log_probabilities.gather(1, best[:, :1])[:, 0].exp().tolist()
+    rows = zip(answers.indices.tolist(), answers.targets.tolist(), best.tolist(), highest, strict=True)
+    for place, (index, target, ranks, probability) in enumerate(rows):
         line = {
             "id": str(samples.paths[index]) if isinstance(samples, ImageFiles) else index,
             "target": spec.classes[target],
             "predicted": spec.classes[ranks[0]],
             "probability": probability,
             "topk": [spec.classes[rank] for rank in ranks],
+            **{name: values[place] for name, values in columns.items()},
         }
         yield json.dumps(line)
 
 
-def _evaluation(restored: Restored, part: Part, dataset: str, split: str, checkpoint: str, tally: Tally) -> Evaluation:
-    from dlkit import metrics
-
+def _evaluation(
+    restored: Restored,
+    part: Part,
+    dataset: str,
+    split: str,
+    checkpoint: str,
+    tally: Tally,
+    figures: Mapping[str, Metric],
+    mc_dropout: int | None,
+) -> Evaluation:
     confusion = tally.confusion.numpy()
-    scores = metrics.class_scores(confusion)
-    columns = (scores.precision.tolist(), scores.recall.tolist(), scores.f1.tolist(), scores.support.tolist())
-    rows = zip(restored.spec.classes, *columns, strict=True)
+    scores, classes = class_results(confusion, restored.spec.classes)
     return Evaluation(
         run=restored.run,
         model=restored.recipe.model.name,
@@ -394,37 +325,36 @@ def _evaluation(restored: Restored, part: Part, dataset: str, split: str, checkp
         step=restored.step,
         samples=tally.samples,
         topk=tally.topk,
-        metrics=_metrics(tally, scores),
-        classes=tuple(ClassResult(*row) for row in rows),
+        metrics={**tally.metrics(scores), **figures},
+        classes=classes,
         confusion=confusion,
         fingerprint=part.fingerprint,
         warnings=part.warnings,
+        mc_dropout=mc_dropout,
     )
 
 
-def _metrics(tally: Tally, scores: Any) -> dict[str, Metric]:
+def class_results(
+    confusion: npt.NDArray[np.int64], names: tuple[str, ...]
+) -> tuple[metrics.Scores, tuple[ClassResult, ...]]:
+    """How each class was told from the others, by a confusion matrix (K, K): as arrays, and by name."""
     from dlkit import metrics
 
-    found: dict[str, Metric] = {}
-    for k, correct in {1: tally.correct, tally.topk: tally.correct_topk}.items():
-        found[f"top{k}"] = Metric(**asdict(metrics.wilson(correct, tally.samples)))
-        found[f"top{k}_error"] = Metric(**asdict(metrics.wilson(tally.samples - correct, tally.samples)))
-    found["loss"] = Metric(tally.loss / tally.samples)
-    found["ece"] = Metric(metrics.expected_calibration_error(tally.bins))
-    found["brier"] = Metric(tally.brier / tally.samples)
-    for kind, means in (("macro", metrics.macro_means(scores)), ("weighted", metrics.weighted_means(scores))):
-        found |= {f"{kind}_{name}": Metric(value) for name, value in asdict(means).items()}
-    return found
+    scores = metrics.class_scores(confusion)
+    columns = (scores.precision.tolist(), scores.recall.tolist(), scores.f1.tolist(), scores.support.tolist())
+    return scores, tuple(ClassResult(*row) for row in zip(names, *columns, strict=True))
 
 
 def _write(evaluation: Evaluation, lines: list[str]) -> None:
     """Put the evaluation's files into the run folder, evaluation.json last."""
     from dlkit.verbs import plot
 
+    assert isinstance(evaluation.run, RunFolder)
     folder = evaluation.run.path
     names = [result.name for result in evaluation.classes]
+    kind = evaluation.run.spec().kind
     title = (
-        f"{evaluation.model} on {evaluation.dataset}, {evaluation.split}: {evaluation.samples:,} images, "
+        f"{evaluation.model} on {evaluation.dataset}, {evaluation.split}: {evaluation.samples:,} {kind}, "
         f"top-1 {100 * evaluation.metrics['top1'].value:.2f} %"
     )
     durable.write_text(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
@@ -448,10 +378,3 @@ def _scores(result: ClassResult) -> dict[str, Any]:
 
 def _without_none(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    """class 'a' · classes 'a', 'b', 'c' and 4 more."""
-    shown = ", ".join(repr(name) for name in names[:5])
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{'class' if len(names) == 1 else 'classes'} {shown}{more}"

@@ -1,4 +1,4 @@
-"""The pictures a run leaves in plots/: a confusion matrix and a learning curve, drawn with Pillow alone.
+"""The pictures a run leaves in plots/, a confusion matrix and a learning curve, and an ablation's bars: Pillow alone.
 
 Light background, one font, sizes in pixels at 1×. Text is drawn at its own size, curves at four times theirs and then
 shrunk, so that both are sharp.
@@ -39,6 +39,7 @@ LEGEND_HEIGHT = 240
 LONGEST_NAME = 20  # characters of a class name
 SMOOTH = 4  # curves are drawn this much larger, then shrunk
 PANEL_WIDTH, PANEL_HEIGHT = 480, 320
+BAR_LENGTH, BAR_ROW = 520, 34
 
 SERIES: dict[str, tuple[tuple[str, str, Colour], ...]] = {
     "loss": (("train/loss", "train", BLUE), ("val/loss", "validation", ORANGE)),
@@ -96,6 +97,40 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
         left = MARGIN + place * (PANEL_WIDTH + 70 + MARGIN) + 70
         top = MARGIN + TITLE + 40
         _panel(image, title, curves, (left, top, left + PANEL_WIDTH, top + PANEL_HEIGHT))
+    _save(image, path)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One effect and its interval; value None where none was measured, low and high None where none is known."""
+
+    label: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+def effects(bars: Sequence[Bar], title: str, below: str, path: Path) -> None:
+    """Draw effects as bars from zero, blue above it and orange below, with their intervals as whiskers."""
+    names = [_clipped(bar.label) for bar in bars]
+    left = MARGIN + max(_text_width(name) for name in names) + 12
+    top, right = MARGIN + TITLE + 24, left + BAR_LENGTH
+    bottom = top + BAR_ROW * len(bars)
+    width = max(right + 90, MARGIN + _text_width(title, TITLE)) + MARGIN
+    image = Image.new("RGB", (math.ceil(width), bottom + 2 * TEXT + 24 + MARGIN), PAPER)
+    draw = ImageDraw.Draw(image)
+    _text(draw, (MARGIN, MARGIN), title, "lt", INK, TITLE)
+    numbers = [number for bar in bars for number in (bar.value, bar.low, bar.high) if number is not None]
+    axis = linear_axis(min(0.0, *numbers), max(0.0, *numbers)) if numbers else linear_axis(0, 1)
+    for tick in axis.ticks:
+        x = left + axis.place(tick) * BAR_LENGTH
+        draw.line((x, top, x, bottom), fill=SOFT if tick == 0 else GRID)
+        _text(draw, (x, bottom + 8), f"{tick:g}", "mt")
+    _text(draw, ((left + right) / 2, bottom + TEXT + 18), below, "mt", SOFT)
+    for place, (name, bar) in enumerate(zip(names, bars, strict=True)):
+        middle = top + BAR_ROW * (place + 0.5)
+        _text(draw, (left - 8, middle), name, "rm")
+        _bar(draw, bar, axis, (left, middle))
     _save(image, path)
 
 
@@ -170,6 +205,21 @@ def _panel(image: Image.Image, title: str, curves: Sequence[Curve], box: Box) ->
             for x, y in curve.points
         ]
         _stroke(image, places, curve.colour)
+
+
+def _bar(draw: ImageDraw.ImageDraw, bar: Bar, axis: Axis, at: Point) -> None:
+    left, y = at
+    if bar.value is None:
+        _text(draw, (left + BAR_LENGTH + 12, y), "none", "lm", SOFT)
+        return
+    zero, end = (left + axis.place(value) * BAR_LENGTH for value in (0.0, bar.value))
+    draw.rectangle((min(zero, end), y - 9, max(zero, end), y + 9), fill=BLUE if bar.value > 0 else ORANGE)
+    if bar.low is not None and bar.high is not None:
+        low, high = (left + axis.place(value) * BAR_LENGTH for value in (bar.low, bar.high))
+        draw.line((low, y, high, y), fill=INK, width=2)
+        for x in (low, high):
+            draw.line((x, y - 5, x, y + 5), fill=INK, width=2)
+    _text(draw, (left + BAR_LENGTH + 12, y), f"{bar.value:+.2f}", "lm")
 
 
 def _epoch_axis(curves: Sequence[Curve]) -> Axis:

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import catalog
-from dlkit.data.samples import About
 from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError
 from dlkit.recipe import Recipe
+from dlkit.verbs.dataset import about_of
 
 LOWER_IS_BETTER = ("val/loss", "train/loss")
 
@@ -81,7 +80,7 @@ def details(run: RunFolder) -> dict[str, Any]:
 
 def planned_steps(recipe: Recipe) -> int | None:
     """Steps in an epoch of this recipe, where the data set states how large it is."""
-    about: About | None = getattr(catalog.load("datasets", recipe.data.name), "ABOUT", None)
+    about = about_of(recipe.data.name)
     if about is None or "train" not in about.sizes:
         return None
     images = about.sizes["train"]

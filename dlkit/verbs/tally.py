@@ -1,0 +1,96 @@
+"""What an evaluation sums over its batches, and the figures that come out of the sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from dlkit import metrics
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure; a proportion comes with its 95 % Wilson interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass
+class Tally:
+    """Sums over batches; nothing in them grows with the number of samples."""
+
+    topk: int
+    confusion: Tensor  # (K, K) int64
+    bins: Tensor  # (3, bins) float64, metrics.calibration_bins
+    samples: int = 0
+    correct: int = 0
+    correct_topk: int = 0
+    loss: float = 0.0
+    brier: float = 0.0
+
+    @classmethod
+    def empty(cls, classes: int, topk: int) -> Tally:
+        bins = torch.zeros(3, metrics.CALIBRATION_BINS, dtype=torch.float64)
+        return cls(topk, torch.zeros(classes, classes, dtype=torch.int64), bins)
+
+    def add(self, log_probabilities: Tensor, targets: Tensor) -> None:
+        """Add a batch: (N, K) float64 and (N,), both on the CPU."""
+        probabilities = log_probabilities.exp()
+        predicted = metrics.ranked(log_probabilities, 1)[:, 0]  # (N,)
+        confidence = probabilities.gather(1, predicted[:, None])[:, 0]
+        right = predicted == targets
+        self.samples += len(targets)
+        self.correct += int(right.sum())
+        self.correct_topk += int(metrics.topk_correct(log_probabilities, targets, self.topk).sum())
+        self.loss += float(metrics.cross_entropies(log_probabilities, targets).sum())
+        self.brier += float(metrics.brier_scores(probabilities, targets).sum())
+        self.confusion += metrics.confusion_matrix(targets, predicted, len(self.confusion))
+        self.bins += metrics.calibration_bins(confidence, right)
+
+    def metrics(self, scores: metrics.Scores) -> dict[str, Metric]:
+        """The figures for all classes together; `scores` are those of each, from the confusion matrix."""
+        found: dict[str, Metric] = {}
+        for k, correct in {1: self.correct, self.topk: self.correct_topk}.items():
+            found[f"top{k}"] = Metric(**asdict(metrics.wilson(correct, self.samples)))
+            found[f"top{k}_error"] = Metric(**asdict(metrics.wilson(self.samples - correct, self.samples)))
+        found["loss"] = Metric(self.loss / self.samples)
+        found["ece"] = Metric(metrics.expected_calibration_error(self.bins))
+        found["brier"] = Metric(self.brier / self.samples)
+        for kind, means in (("macro", metrics.macro_means(scores)), ("weighted", metrics.weighted_means(scores))):
+            found |= {f"{kind}_{name}": Metric(value) for name, value in asdict(means).items()}
+        return found
+
+
+@dataclass
+class Doubts:
+    """How uncertain the passes of Monte Carlo dropout left each sample, and whether its answer was wrong."""
+
+    entropies: list[Tensor] = field(default_factory=list)  # (N,) each, nats
+    informations: list[Tensor] = field(default_factory=list)
+    wrong: list[Tensor] = field(default_factory=list)  # (N,) bool
+
+    def add(self, log_probabilities: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a batch: (T, N, K) float64 of T passes, and (N,); returns its entropies and mutual informations, (N,)."""
+        self.entropies.append(metrics.predictive_entropies(log_probabilities))
+        self.informations.append(metrics.mutual_informations(log_probabilities))
+        self.wrong.append(metrics.ranked(metrics.mean_of_passes(log_probabilities), 1)[:, 0] != targets)
+        return self.entropies[-1], self.informations[-1]
+
+    def metrics(self) -> dict[str, Metric]:
+        """Means over the samples, in nats, and how well each tells wrong answers from right ones."""
+        return dict(self._figures())
+
+    def _figures(self) -> Iterator[tuple[str, Metric]]:
+        wrong = torch.cat(self.wrong)
+        for name, batches in (("predictive_entropy", self.entropies), ("mutual_information", self.informations)):
+            values = torch.cat(batches)
+            yield name, Metric(float(values.mean()))
+            auroc = metrics.auroc(values, wrong)
+            if math.isfinite(auroc):  # else all are right, or all wrong, and there is nothing to tell apart
+                yield f"{name}_error_auroc", Metric(auroc)
