@@ -1,0 +1,68 @@
+"""`dlkit export`: a trained model as a file that others can run, verified before it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlkit import catalog
+from dlkit.errors import UsageError
+
+from . import console
+from .eval import Checkpoint
+
+
+def export_command(
+    run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest where none is given.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="FORMAT", help="onnx, torch_export or safetensors.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file, or a folder for it (default: the run's folder).")
+    ] = None,
+    verify: Annotated[
+        Path | None, typer.Option("--verify", metavar="FILE", help="Verify an exported file again; nothing is written.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The bare network: normalised floats N×C×H×W in, logits out.")
+    ] = False,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="onnx: resize and crop inside the graph; images of any size go in.")
+    ] = False,
+    opset: Annotated[int | None, typer.Option("--opset", help="onnx: the operator set (default: 20).")] = None,
+    quantize: Annotated[
+        str | None, typer.Option("--quantize", metavar="KIND", help="onnx: int8, calibrated on training images.")
+    ] = None,
+    checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which weights of the run.")] = Checkpoint.best,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The folder that the data set is in now.")] = None,
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="The folder that holds the runs.")] = Path("runs"),
+    format: Annotated[
+        console.Format | None, typer.Option("--format", help="Print the whole document and not the path alone.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Export a trained model, preprocessing and softmax included: uint8 images N×H×W×C in, probabilities N×K out.
+
+    The file is compared with the run on 256 validation images in the runtime it is for, and kept only if it agrees;
+    export.json beside it holds what was measured. Prints the file's path.
+
+    Example: dlkit export --to onnx -o digits.onnx && dlkit predict seven.png --model digits.onnx
+    """
+    if verify is not None:
+        if raw or resize or any(value is not None for value in (to, output, opset, quantize)):
+            raise UsageError("--verify takes a file as it is, and perhaps its run: no format and no -o.")
+    elif to is not None:
+        catalog.entry("exporters", to)
+    from dlkit.verbs import export as verb
+
+    if verify is not None:
+        found = verb.verify(verify, run=run, data_dir=data_dir, runs_dir=runs_dir, say=console.say)
+    else:
+        found = verb.export(
+            run, to=to or "onnx", output=output, raw=raw, resize=resize, opset=opset, quantize=quantize,
+            checkpoint=checkpoint.value, data_dir=data_dir, runs_dir=runs_dir, say=console.say,
+        )  # fmt: skip
+    if json or format is not None:
+        console.write_document(found.document(), console.resolve(format or console.Format.json, json))
+    else:
+        console.write_text(str(found.path))

@@ -1,0 +1,94 @@
+"""An exported file as a model to be used: .onnx by onnxruntime, without torch; .safetensors by torch.
+
+A file is told by its ending, checked whole, and only then handed to the library that reads its format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlkit import exported
+from dlkit.data.classifier import Classifier, LogProbabilities, Pixels
+from dlkit.engine import onnx_file
+from dlkit.errors import ModelFileError, UsageError, VerificationError
+from dlkit.exported import About
+from dlkit.exporters import onnx, safetensors
+
+SUFFIXES = (".onnx", ".safetensors", ".pt2")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file that was checked; `load` makes from a device's name what answers its images."""
+
+    path: Path
+    about: About
+    load: Callable[[str], Classifier]
+
+
+def is_model_file(name: str) -> bool:
+    """Whether this names a file, and not a model of the shelf."""
+    return Path(name).suffix.lower() in SUFFIXES or "/" in name
+
+
+def open_model_file(path: Path) -> ModelFile:
+    """Read and check an exported file; its weights are not yet loaded.
+
+    Raises:
+        UsageError: a package that it needs is missing, or its format is for other programs.
+        ModelFileError: no such file, or it is malformed, hostile, or no export of dlkit.
+        VerificationError: it was changed since it was exported.
+    """
+    kind = path.suffix.lower()
+    if kind == ".pt2":
+        raise UsageError(f"{path}: a .pt2 file is for your own programs. Give dlkit an .onnx or .safetensors file.")
+    if kind not in SUFFIXES:
+        raise UsageError(f"{path}: a model file ends in .onnx or .safetensors.")
+    if kind == ".onnx":
+        exported.need(("onnx", "onnxruntime"), f"running {path}")
+    return from_bytes(onnx_file.read_file(path), path)
+
+
+def from_bytes(data: bytes, path: Path) -> ModelFile:
+    """The same for bytes that were or will be at `path`."""
+    with _told_of(path):
+        if path.suffix.lower() == ".onnx":
+            whole, about = onnx_file.checked(data, path)
+            return ModelFile(path, about, lambda device: _named(path, onnx.classifier, whole, about, device))
+        exported.check_seal(data, safetensors.MARKER)
+        found = safetensors.read_about(data)
+        if found is None:
+            raise ModelFileError(
+                "it does not say what it is: no export of dlkit. For bare weights give --model NAME --weights FILE."
+            )
+        return ModelFile(path, found, lambda device: _on_device(path, data, found, device))
+
+
+def _on_device(path: Path, data: bytes, about: About, device: str) -> Classifier:
+    from dlkit.engine.precision import choose_device
+
+    return _named(path, safetensors.classifier, data, about, str(choose_device(device)))
+
+
+def _named(
+    path: Path, load: Callable[[bytes, About, str], Classifier], data: bytes, about: About, device: str
+) -> Classifier:
+    with _told_of(path):
+        classify = load(data, about, device)
+
+    def answered(pixels: Pixels) -> LogProbabilities:
+        with _told_of(path):
+            return classify(pixels)
+
+    return answered
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ModelFileError, VerificationError) as error:
+        raise type(error)(f"model file {path}: {error}") from error

@@ -1,0 +1,223 @@
+"""ONNX: one file for onnxruntime and its like, with the preprocessing and the softmax inside the graph.
+
+Bai, Lu, Zhang et al., "ONNX: Open Neural Network Exchange", 2019, https://github.com/onnx/onnx. Made by torch's dynamo
+exporter; any number of images at a time. `images` (uint8, N×H×W×C) goes in, `probabilities` (float32, N×K) comes out.
+
+raw=True is the bare network: normalised float32 N×C×H×W in, `logits` out. resize=True takes images of any size and
+resizes and centre crops them as dlkit.data.images.prepare does, to within a grey level or two. All weights are in the
+one file, so that a network of more than 2 GiB cannot be exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlkit import exported
+from dlkit.data.classifier import Classifier, LogProbabilities, Pixels, log_probabilities, normalized
+from dlkit.errors import ModelFileError, UsageError
+from dlkit.exported import About
+from dlkit.specs import ImageSpec
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto
+    from torch import nn
+
+SUFFIX = ".onnx"
+NEEDS = ("onnx", "onnxscript", "onnxruntime")
+MARKER = exported.SEAL_KEY.encode() + b"\x12\x40"  # the key's last bytes, then: field 2, 64 bytes long
+OPSETS = (18, 19, 20, 21, 22, 23)  # what torch's exporter writes and Resize's antialiasing needs
+MOST_BYTES = (2 << 30) - 1  # of a protobuf message
+
+
+def export(
+    model: nn.Module, spec: ImageSpec, about: About, *, raw: bool = False, resize: bool = False, opset: int = 20
+) -> bytes:
+    if raw and resize:
+        raise UsageError("--raw takes normalised images and --resize prepares them: choose one.")
+    if opset not in OPSETS:
+        raise UsageError(f"--opset {opset}: it is one of {', '.join(map(str, OPSETS))}.")
+    proto = _traced(model, spec, about.model, raw, opset)
+    for message in messages(proto):
+        for name in ("metadata_props", "doc_string"):  # the exporter's stack traces, with paths of this machine
+            if name in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(name)
+    if resize:
+        _prepend_resize(proto.graph, spec)
+    changes: dict[str, Any] = {"feed": "prepared", "opset": opset}
+    if raw or resize:
+        changes |= {"feed": "normalised", "output": "logits"} if raw else {"feed": "any_size"}
+    return packed(proto, about.with_(**changes))
+
+
+def packed(proto: ModelProto, about: About) -> bytes:
+    """The file's bytes, with what it says of itself, sealed."""
+    import onnx
+
+    onnx.helper.set_model_props(proto, {exported.KEY: about.to_json(), exported.SEAL_KEY: exported.UNSEALED})
+    if proto.ByteSize() > MOST_BYTES:
+        raise UsageError(f"{about.model!r} cannot be one ONNX file: it has more than 2 GiB. --to safetensors can.")
+    return exported.seal(proto.SerializeToString(), MARKER)
+
+
+def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
+    """What answers (N, C, H, W) uint8 images by onnxruntime. The bytes must have been checked: engine/onnx_file.py.
+
+    Raises:
+        ModelFileError: onnxruntime refuses the file, or its answers are not what the file says.
+    """
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4  # what goes wrong is raised
+    try:
+        session = onnxruntime.InferenceSession(data, settings, providers=_providers(device))
+    except Exception as error:  # onnxruntime's own exceptions have no common class
+        raise ModelFileError(f"onnxruntime refuses it: {_reason(error)}") from error
+
+    def classify(pixels: Pixels) -> LogProbabilities:
+        raw = about.feed == "normalised"
+        images = normalized(pixels, about.spec) if raw else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+        try:
+            (answers,) = session.run([about.output], {"images": images})
+        except Exception as error:  # as above
+            raise ModelFileError(f"onnxruntime cannot run it: {_reason(error)}") from error
+        return log_probabilities(answers, (len(pixels), len(about.spec.classes)), about.output)
+
+    return classify
+
+
+def runtime() -> str:
+    return f"onnxruntime {version('onnxruntime')}"
+
+
+def messages(message: Any) -> Iterator[Any]:
+    """A protobuf message and all inside it; not what is inside a tensor, which may be large."""
+    yield message
+    if message.DESCRIPTOR.name == "TensorProto":
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if hasattr(value, "__len__") else [value]:
+                yield from messages(inner)
+
+
+def _traced(model: nn.Module, spec: ImageSpec, name: str, raw: bool, opset: int) -> ModelProto:
+    import torch
+
+    from dlkit.exporters._served import FIXED, Served, example, reason, tracing
+
+    network = model if raw else Served(model, spec).eval()
+    try:
+        with tracing():
+            program = torch.onnx.export(
+                network, (example(spec, raw),), dynamo=True, opset_version=opset, input_names=["images"],
+                output_names=["logits" if raw else "probabilities"], dynamic_shapes=({0: torch.export.Dim("N")},),
+                external_data=False, verbose=False,
+            )  # fmt: skip
+    except Exception as error:  # the tracer runs the model's own code and may raise anything
+        raise UsageError(
+            f"model {name!r} to onnx is not possible, because {reason(error)} --to safetensors always is."
+        ) from error
+    assert program is not None
+    proto = program.model_proto
+    if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:  # torch's last resort
+        raise UsageError(f"model {name!r} to onnx is not possible, because {FIXED} --to safetensors always is.")
+    return proto
+
+
+# The arithmetic of dlkit.data.images.prepare, far ends of long images left out first, as there. What has the network's
+# size passes unchanged. exclude_outside gives the border Pillow's weights.
+RESIZE = """
+resize (uint8[N, any_height, any_width, {C}] images) => (uint8[N, {H}, {W}, {C}] prepared) {{
+    wanted = Constant<value = int64[2] {{{H}, {W}}}>()
+    target_int = Constant<value = int64[2] {{{target}}}>()
+    target = Cast<to = 11>(target_int)
+    two = Constant<value = double {{2.0}}>()
+    two_int = Constant<value = int64 {{2}}>()
+    four = Constant<value = double {{4.0}}>()
+    axes = Constant<value_ints = [2, 3]>()
+    pixels = Transpose<perm = [0, 3, 1, 2]>(images)
+    shape = Shape<start = 2, end = 4>(pixels)
+
+    sides = Cast<to = 11>(shape)
+    scales = Div(target, sides)
+    scale = ReduceMax<keepdims = 1>(scales)
+    seen = Div(target, scale)
+    far = Mul(seen, four)
+    far_up = Ceil(far)
+    far_int = Cast<to = 7>(far_up)
+    kept = Min(shape, far_int)
+    left_out = Sub(shape, kept)
+    near = Div(left_out, two_int)
+    near_end = Add(near, kept)
+    middle = Slice(pixels, near, near_end, axes)
+
+    kept_sides = Cast<to = 11>(kept)
+    kept_scales = Div(target, kept_sides)
+    kept_scale = ReduceMax<keepdims = 1>(kept_scales)
+    scaled = Mul(kept_sides, kept_scale)
+    rounded = Round(scaled)
+    rounded_int = Cast<to = 7>(rounded)
+    cover = Max(rounded_int, target_int)
+    differs = Sub(shape, wanted)
+    distances = Abs(differs)
+    distance = ReduceMax<keepdims = 1>(distances)
+    zero = Sub(distance, distance)
+    same = Equal(distance, zero)
+    size = Where(same, wanted, cover)
+    counts = Shape<start = 0, end = 2>(pixels)
+    sizes = Concat<axis = 0>(counts, size)
+    resized = Resize<mode = "linear", antialias = 1, exclude_outside = 1>(middle, , , sizes)
+
+    spare = Sub(size, wanted)
+    spare_double = Cast<to = 11>(spare)
+    half = Div(spare_double, two)
+    corner = Round(half)
+    start = Cast<to = 7>(corner)
+    end = Add(start, wanted)
+    cropped = Slice(resized, start, end, axes)
+    prepared = Transpose<perm = [0, 2, 3, 1]>(cropped)
+}}
+"""
+
+
+def _prepend_resize(graph: GraphProto, spec: ImageSpec) -> None:
+    """Put resizing and cropping before the graph's first node."""
+    from onnx import parser
+
+    target = ", ".join(str(round(side / spec.crop)) for side in (spec.height, spec.width))
+    front = parser.parse_graph(RESIZE.format(C=spec.channels, H=spec.height, W=spec.width, target=target))
+    for node in graph.node:
+        node.input[:] = ["prepared" if name == "images" else name for name in node.input]
+    prefixed = _prefixed(front)
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*prefixed.node, *rest])
+    graph.input[0].CopyFrom(prefixed.input[0])
+
+
+def _prefixed(front: GraphProto) -> GraphProto:
+    """Its inner names begin with "resize.", so that none is one of the network's."""
+    for node in front.node:
+        for names in (node.input, node.output):
+            names[:] = [name if name in ("", "images", "prepared") else f"resize.{name}" for name in names]
+    return front
+
+
+def _providers(device: str) -> list[str]:
+    import onnxruntime
+
+    kind, _, number = device.partition(":")
+    if kind in ("auto", "cpu") and not number:
+        return ["CPUExecutionProvider"]
+    if kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    raise UsageError(f"--device {device}: this onnxruntime computes on the CPU. Leave --device out.")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
