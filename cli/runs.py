@@ -1,4 +1,4 @@
-"""runs: list and show what has been trained."""
+"""runs: what has been trained: list it, show it, compare it, tidy it up."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from dlkit.errors import GateError, UsageError
+
 from . import console
 from .console import Format
 
-runs_app = typer.Typer(help="Runs: list, show.")
+runs_app = typer.Typer(help="Runs: list, show, compare, prune, rm.")
 
 COLUMNS = ("name", "model", "dataset", "status", "epochs", "metric", "best", "when")
 
@@ -44,3 +46,77 @@ def show_command(
     if run is None:
         console.note(f"run: {found.path}")
     console.write_document(details(found), console.resolve(format, json))
+
+
+@runs_app.command("compare")
+def compare_command(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run: the one to compare with.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
+    fail_on_regression: Annotated[
+        bool, typer.Option("--fail-on-regression", help="Exit 12 where B is worse than A, beyond chance.")
+    ] = False,
+    runs_dir: RunsDir = Path("runs"),
+    format: AsFormat = Format.auto,
+    json: AsJson = False,
+) -> None:
+    """Compare two runs: settings, data, environment, metrics, and their answers sample by sample."""
+    from dlkit.engine import run_folder
+    from dlkit.verbs.compare import compare
+
+    found = compare(run_folder.find(first, runs_dir), run_folder.find(second, runs_dir))
+    chosen = console.resolve(format, json)
+    if chosen in (Format.json, Format.jsonl):
+        console.write_document(found.document(), chosen)
+    else:
+        rows = [asdict(row) for row in (*found.differences, *found.figures)]
+        console.write_rows(rows, ("where", "key", "first", "second"), chosen)
+    paired = found.paired
+    if paired is None:
+        console.note(f"not compared sample by sample: {found.unpaired}")
+        if fail_on_regression:
+            raise UsageError(f"--fail-on-regression needs both runs' answers to the same samples: {found.unpaired}")
+        return
+    low, high = 100 * paired.difference.low, 100 * paired.difference.high
+    console.note(
+        f"{paired.split}: {found.second} minus {found.first} {100 * paired.difference.value:+.2f} points of top-1 "
+        f"(95 % {low:+.2f} to {high:+.2f}); right alone {paired.only_first} and {paired.only_second} of "
+        f"{paired.samples:,}; McNemar p = {paired.p_value:.3g}: {paired.verdict}"
+    )
+    if fail_on_regression and paired.verdict == "first is better":
+        raise GateError(f"{found.second} is worse than {found.first}: p = {paired.p_value:.3g} over {paired.split}.")
+
+
+@runs_app.command("rm")
+def rm_command(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    runs_dir: RunsDir = Path("runs"),
+    format: AsFormat = Format.auto,
+    json: AsJson = False,
+) -> None:
+    """Delete runs, with all that is in their folders."""
+    from dlkit.engine import run_folder
+    from dlkit.verbs.tidy import remove
+
+    found = [run_folder.find(run, runs_dir) for run in runs]  # all must be there before the first goes
+    _write_removed([asdict(remove(run, dry_run=dry_run)) for run in found], dry_run, format, json)
+
+
+@runs_app.command("prune")
+def prune_command(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    runs_dir: RunsDir = Path("runs"),
+    format: AsFormat = Format.auto,
+    json: AsJson = False,
+) -> None:
+    """Delete finished runs' checkpoints other than the best and the last, and what killed processes left behind."""
+    from dlkit.verbs.tidy import prune
+
+    _write_removed([asdict(removed) for removed in prune(runs_dir, dry_run=dry_run)], dry_run, format, json)
+
+
+def _write_removed(rows: list[dict[str, object]], dry_run: bool, format: Format, json: bool) -> None:
+    documents = ({"schema": "dlkit.removed/1", **row} for row in rows)
+    console.write_rows(documents, ("path", "bytes"), console.resolve(format, json))
+    freed = sum(int(str(row["bytes"])) for row in rows)
+    console.note(f"{'would free' if dry_run else 'freed'} {freed / 2**20:,.1f} MiB")
