@@ -18,10 +18,10 @@ demo: .venv/installed
 	rm -rf runs/digits && $(BIN)/dlkit dataset unpack mnist runs/digits --limit 5 | $(BIN)/dlkit predict - --topk 1
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "slow or not slow"
 
 check: .venv/installed-dev
 	$(BIN)/ruff check
@@ -31,6 +31,9 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python tests/benchmarks/train_speed.py
 	$(BIN)/python tests/benchmarks/start_up.py
+	$(BIN)/python tests/benchmarks/zoo_speed.py
+	$(BIN)/python tests/benchmarks/recurrent_speed.py
+	$(BIN)/python tests/benchmarks/tree_speed.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,8 +16,12 @@ from dlkit.catalog import did_you_mean
 from dlkit.errors import DlkitError, OutOfMemoryError, StorageError, UsageError
 
 from . import console
+from .ablate import ablate_command
+from .baseline import baseline_command
 from .dataset import dataset_app
 from .eval import eval_command
+from .explain import explain_command
+from .export import export_command
 from .models import models_app
 from .predict import predict_command
 from .recipes import recipes_app
@@ -33,6 +37,10 @@ COMMANDS: dict[str, Part] = {
     "train": train_command,
     "eval": eval_command,
     "predict": predict_command,
+    "export": export_command,
+    "explain": explain_command,
+    "ablate": ablate_command,
+    "baseline": baseline_command,
     "dataset": dataset_app,
     "models": models_app,
     "recipes": recipes_app,

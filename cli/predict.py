@@ -81,9 +81,9 @@ def predict_command(
     from dlkit.verbs.predict import predict
 
     answers = predict(
-        run, given(paths or [], null, stdin_image), model=model, weights=weights, dataset=dataset, data_dir=data_dir, topk=topk, min_prob=min_prob,
-        nodes=nodes, mc_dropout=mc_dropout, checkpoint=checkpoint.value, device=device, batch_size=batch_size,
-        runs_dir=runs_dir, say=console.say,
+        run, given(paths or [], null, stdin_image), model=model, weights=weights, dataset=dataset, data_dir=data_dir,
+        topk=topk, min_prob=min_prob, nodes=nodes, mc_dropout=mc_dropout, checkpoint=checkpoint.value, device=device,
+        batch_size=batch_size, runs_dir=runs_dir, say=console.say,
     )  # fmt: skip
     answers = begun(answers)
     count = Count()

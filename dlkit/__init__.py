@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlkit.verbs.evaluate import evaluate as evaluate
+    from dlkit.verbs.explain import explain as explain
     from dlkit.verbs.predict import predict as predict
     from dlkit.verbs.train import train as train
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "predict", "train"]
+__all__ = ["evaluate", "explain", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import dlkit
-from dlkit import errors, recipe_file
+from dlkit import catalog, errors, recipe_file
 from dlkit.engine import run_folder
 from dlkit.recipe import resolve
 from dlkit_cli import console, main, recipes, train
@@ -54,9 +54,10 @@ def one_run(tmp_path: Path) -> run_folder.RunFolder:
 
 COMMANDS = [
     "train", "eval", "predict", "dataset", "dataset list", "dataset download", "dataset info", "dataset verify",
-    "dataset unpack",
+    "dataset unpack", "ablate", "baseline", "explain", "export",
     "models", "models list", "models show", "recipes", "recipes list", "recipes show",
-    "runs", "runs list", "runs show",
+    "recipes regularizers",
+    "runs", "runs list", "runs show", "runs compare", "runs prune", "runs rm",
 ]  # fmt: skip
 
 
@@ -209,6 +210,8 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
     "--momentum": ("0.5", "optimizer.momentum", 0.5),
     "--weight-decay": ("1e-5", "optimizer.weight_decay", 1e-5),
     "--label-smoothing": ("0.1", "loss.label_smoothing", 0.1),
+    "--mixup": ("0.2", "regularizers.mixup.alpha", 0.2),
+    "--cutmix": ("1", "regularizers.cutmix.alpha", 1),
     "--clip-grad": ("2", "train.clip_grad", 2.0),
     "--warmup-epochs": ("1", "schedule.warmup_epochs", 1.0),
     "--model-ema": ("0.99", "train.ema", 0.99),
@@ -223,6 +226,9 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
     "--dataset": ("shapes", "data.name", "shapes"),
     "--data-dir": ("010", "data.dir", "010"),
     "--weights": ("null", "model.weights", "null"),
+    "--init-layers": ("fc.*", "model.init_layers", "fc.*"),
+    "--freeze": ("3", "train.freeze", 3),
+    "--layer-decay": ("0.75", "optimizer.layer_decay", 0.75),
     "--opt": ("rmsprop", "optimizer.name", "rmsprop"),
     "--sched": ("step", "schedule.name", "step"),
     "--amp": ("bf16", "train.amp", "bf16"),
@@ -233,7 +239,8 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
 
 
 def test_every_flag_reaches_its_key(capsys: Captured) -> None:
-    assert len(FLAGS) + 1 == len(train.FLAGS | train.TEXT_FLAGS)  # and MODEL
+    elsewhere = {"model", "text_column", "label_column"}  # an argument, and flags that no image set takes
+    assert len(FLAGS) == len((train.FLAGS | train.TEXT_FLAGS).keys() - elsewhere)
     line = " ".join(f"{flag} {text}" for flag, (text, _, _) in FLAGS.items())
     code, out, _ = dlkit_says(capsys, f"train mlp {line} --dry-run")
     assert code == 0
@@ -322,6 +329,14 @@ def test_recipes_are_listed_and_shown_as_written(capsys: Captured) -> None:
     path = recipe_file.shipped_path("lenet5-mnist")
     assert path is not None
     assert dlkit_says(capsys, "recipes show lenet5-mnist") == (0, path.read_text(), "")
+
+
+def test_regularizers_are_listed_with_their_options(capsys: Captured) -> None:
+    code, out, _ = dlkit_says(capsys, "recipes regularizers --json")
+    found = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and list(found) == sorted(catalog.entries("regularizers"))
+    l2 = {"schema": "dlkit.regularizers/1", "options": {"strength": 0.0005}, "off": {"strength": 0.0}}
+    assert l2.items() <= found["l2"].items() and found["l2"]["summary"].startswith("L2: ")
 
 
 def test_runs_are_listed_with_their_best(capsys: Captured, one_run: run_folder.RunFolder) -> None:

@@ -142,7 +142,7 @@ def test_the_ban_list_sees_what_it_bans(source: str) -> None:
 
 GOOD = [
     "", "--help", "--version", "train --help", "eval --help", "predict --help", "dataset --help", "models --help",
-    "recipes list", "recipes show lenet5-mnist", "models list", "dataset list", "runs list",
+    "recipes list", "recipes regularizers", "recipes show lenet5-mnist", "models list", "dataset list", "runs list",
     "train lenet5 --dataset mnist --dry-run", "train mlp --dataset shapes --dry-run",
 ]  # fmt: skip
 WRONG = [

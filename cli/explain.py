@@ -1,0 +1,165 @@
+"""`dlkit explain`: where in an image a trained model's answer comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dlkit.errors import DataError, PartialError, UsageError
+
+from . import console
+from .eval import Checkpoint
+from .predict import begun, given
+
+COLUMNS = (
+    "path", "method", "layer", "target", "probability", "deletion_auc", "insertion_auc", "completeness_error",
+    "correlation", "flagged", "png", "error",
+)  # fmt: skip
+TABLE_COLUMNS = ("path", "method", "target", "probability", "deletion_auc", "insertion_auc", "flagged", "png", "error")
+LAYER_COLUMNS = ("layer", "kind", "channels", "height", "width", "default")
+FEATURE_COLUMNS = ("path", "layer", "channels", "height", "width", "shown", "png", "error")
+
+
+def explain_command(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Images, folders, globs or URLs; - reads paths from stdin.")
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("-0", "--null", help="The paths on stdin end in NUL, as find -print0 writes.")
+    ] = False,
+    stdin_image: Annotated[bool, typer.Option("--stdin-image", help="Read one image's bytes from stdin.")] = False,
+    run: Annotated[
+        str | None, typer.Option("--run", help="A run's name or folder; the newest where none is given.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="NAME", help="How: grad_cam, occlusion, … or all (default: what fits)."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="CLASS", help="Explain this class and not the most probable one.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", metavar="NAME", help="Whose maps grad_cam looks at (default: the last).")
+    ] = None,
+    list_layers: Annotated[
+        bool, typer.Option("--list-layers", help="List the layers that have maps, and end.")
+    ] = False,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", metavar="LAYER", help="Draw the first filters and this layer's maps instead."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .png file, or a folder (default: explanations/ in the run's folder)."),
+    ] = None,
+    montage: Annotated[bool, typer.Option("--montage", help="All images and methods in one picture.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of what is drawn at random (default: the run's).")] = None,
+    checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which weights of the run.")] = Checkpoint.best,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="The folder that holds the runs.")] = Path("runs"),
+    format: Annotated[
+        console.Format, typer.Option("--format", help="How the answers are written.")
+    ] = console.Format.auto,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Show where in images a model's answer comes from: a picture for each image and method, and what it is worth.
+
+    Orange pixels speak for the class, blue ones against it. deletion_auc is low and insertion_auc high where the map
+    is right about the network; flagged maps look much the same with shuffled weights, or the weights are random.
+
+    Example: dlkit explain seven.png --method all --montage -o seven-explained.png
+    """
+    resolved = console.resolve(format, json)
+    if list_layers:
+        if paths or features is not None:
+            raise UsageError("--list-layers is of the model alone: leave the images and --features out.")
+        _list_layers(run, checkpoint, runs_dir, resolved)
+        return
+    images = given(paths or [], null, stdin_image)
+    if features is not None:
+        if montage or any(value is not None for value in (method, target, layer)):
+            raise UsageError("--features draws what the layers give: leave --method, --target, --layer, --montage out.")
+        from dlkit.verbs.explain import features as draw_features
+
+        drawn = draw_features(
+            run, images, layer=features, output=output, checkpoint=checkpoint.value, device=device, runs_dir=runs_dir,
+            say=console.say,
+        )  # fmt: skip
+        _write(drawn, resolved, FEATURE_COLUMNS, FEATURE_COLUMNS)
+        return
+    from dlkit.verbs.explain import explain
+
+    answers = explain(
+        run, images, method=method, target=target, layer=layer, output=output, montage=montage, seed=seed,
+        checkpoint=checkpoint.value, device=device, runs_dir=runs_dir, say=console.say,
+    )  # fmt: skip
+    _write(answers, resolved, COLUMNS, TABLE_COLUMNS)
+
+
+def _list_layers(run: str | None, checkpoint: Checkpoint, runs_dir: Path, format: console.Format) -> None:
+    from dlkit.verbs.explain import layers
+
+    found = layers(run, checkpoint=checkpoint.value, runs_dir=runs_dir, say=console.say)
+    rows: list[dict[str, Any]] = [
+        {"layer": layer.path, "kind": layer.kind, "channels": layer.channels, "height": layer.height}
+        | {"width": layer.width, "default": layer.default}
+        for layer in found
+    ]
+    if not rows:
+        raise UsageError("the model has no layers that give maps in space: it is no convolutional network.")
+    console.write_rows(rows, LAYER_COLUMNS, format)
+
+
+@dataclass
+class Count:
+    """How many images could not be read, why the first could not, and whether any could."""
+
+    failed: int = 0
+    first: str = ""
+    any_read: bool = False
+
+    def of(self, answers: Iterator[Any]) -> Iterator[dict[str, Any]]:
+        """The answers' documents, counted."""
+        for answer in answers:
+            document: dict[str, Any] = answer.document()
+            if "error" in document:
+                self.failed += 1
+                self.first = self.first or document["error"]["message"]
+            else:
+                self.any_read = True
+            yield document
+
+    def report(self) -> None:
+        """Raise what the exit code should say.
+
+        Raises:
+            DataError: no image could be read. PartialError: some could not.
+        """
+        if self.failed:
+            what = "1 image could not be read" if self.failed == 1 else f"{self.failed} images could not be read, first"
+            raise (PartialError if self.any_read else DataError)(f"{what}: {self.first}")
+
+
+def _write(
+    answers: Iterator[Any], format: console.Format, columns: tuple[str, ...], table_columns: tuple[str, ...]
+) -> None:
+    """Write each answer as it comes; what could not be read decides the exit code."""
+    count = Count()
+    documents = count.of(begun(answers))
+    if format in (console.Format.json, console.Format.jsonl):
+        console.write_rows(documents, (), format)
+    else:
+        shown = table_columns if format == console.Format.table else columns
+        console.write_rows(map(_row, documents), shown, format, stream=True)
+    count.report()
+
+
+def _row(document: dict[str, Any]) -> dict[str, Any]:
+    """A document flat; the error in words."""
+    if "error" in document:
+        return {"path": document["path"], "error": document["error"]["message"]}
+    return {**document, **document.get("sanity", {})}

@@ -1,0 +1,17 @@
+"""Saliency: how strongly each pixel would move the class's logit.
+
+Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks: visualising image classification models and
+saliency maps", 2013 (1312.6034), section 3:
+
+    map = max over channels |∂ logit / ∂ image|
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dlkit.explainers._gradients import input_gradients
+
+
+def explain(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    return input_gradients(model, images, targets).abs().amax(1)
