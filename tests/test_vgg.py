@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import dlkit
 from dlkit import catalog
 from dlkit.errors import DataError, UsageError
 from dlkit.models.vgg import VARIANTS, VGG
@@ -116,3 +118,10 @@ def test_the_least_size_is_named_and_true() -> None:
 def test_an_impossible_option_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build("vgg16", **options)
+
+
+def test_a_single_image_with_nothing_to_average_is_told(tmp_path: Path) -> None:
+    settings = {"data.options.train": 9, "data.options.test": 8, "data.options.size": 16}
+    settings |= {"data.validation": 0.0, "train.monitor": "train/loss"}
+    with pytest.raises(DataError, match="--batch-size"):
+        dlkit.train("vgg11_bn", dataset="shapes", epochs=1, batch_size=8, settings=settings, runs_dir=tmp_path)

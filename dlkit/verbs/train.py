@@ -185,6 +185,13 @@ def ready(recipe: Recipe, world: World, threads: int | None) -> Iterator[torch.d
             yield device
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(recipe, error) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise DataError(
+            "a batch, or part of one, holds a single image whose maps are one pixel large: batch norm has nothing to "
+            "average. Choose another --batch-size, --accumulate or --validation, or model.options.norm=group."
+        ) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
             raise
