@@ -58,12 +58,12 @@ def test_a_set_after_mnists_pattern_holds_what_was_published(
     module: object, place: Path, cached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = {
-        name: pixels(10, 28, 28) if "images" in name else np.arange(10, dtype=np.uint8) for name in module.UNPACKED
+        name: pixels(10, 28, 28) if "images" in name else np.arange(10, dtype=np.uint8) for name in idx.LIKE_MNIST
     }  # type: ignore[attr-defined]
     for name, values in arrays.items():
         (place / f"{name}.gz").write_bytes(gzip.compress(idx.written(values)))
     sizes = {name: len(idx.written(values)) for name, values in arrays.items()}
-    monkeypatch.setattr(module, "UNPACKED", sizes)
+    monkeypatch.setattr(idx, "LIKE_MNIST", sizes)
     module.fetch(cached, lambda name: place / name)  # type: ignore[attr-defined]
     splits = module.load(cached)  # type: ignore[attr-defined]
     assert (splits.train.images[:, 0] == arrays["train-images-idx3-ubyte"]).all()

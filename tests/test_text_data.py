@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dlkit import cache, catalog
-from dlkit.data import text
+from dlkit.data import parses, text
 from dlkit.data.download import digest
 from dlkit.data.fingerprint import fingerprint
 from dlkit.data.loader import split
@@ -77,7 +77,7 @@ def bracketed(draw: random.Random, depth: int) -> str:
     return f"({label}{' '.join(bracketed(draw, depth - 1) for _ in range(draw.randint(1, 3)))})"
 
 
-def written_again(tree: text.Parsed) -> str:
+def written_again(tree: parses.Parsed) -> str:
     children: list[list[int]] = [[] for _ in tree.parents]
     for node, parent in enumerate(tree.parents[1:], start=1):
         children[parent].append(node)
@@ -93,11 +93,11 @@ def test_a_tree_written_again_is_what_was_read() -> None:
     draw = random.Random(0)
     for _ in range(200):
         found = bracketed(draw, 5)
-        assert written_again(text.parse_tree(found)) == found
+        assert written_again(parses.parse_tree(found)) == found
 
 
 def test_a_tree_of_depth_5000_is_read() -> None:
-    tree = text.parse_tree("(2 (2 a) " * 5000 + "(2 b)" + ")" * 5000)
+    tree = parses.parse_tree("(2 (2 a) " * 5000 + "(2 b)" + ")" * 5000)
     samples = text.tree_samples([tree], [[-1] * len(tree.parents)], text.Lexicon(), "words")
     assert samples.heights[0] == 5000 and len(tree.words) == 10_001
 
@@ -120,11 +120,11 @@ def test_a_tree_of_depth_5000_is_read() -> None:
 )
 def test_what_is_no_tree_is_told(written: str, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        text.parse_tree(written)
+        parses.parse_tree(written)
 
 
 def test_a_tree_of_heads_has_every_word_at_a_node_and_keeps_their_order() -> None:
-    tree = text.tree_of_heads(["the", "cat", "sat", "down"], [2, 3, 0, 3])
+    tree = parses.tree_of_heads(["the", "cat", "sat", "down"], [2, 3, 0, 3])
     assert [tree.words[node] for node in tree.reading] == ["the", "cat", "sat", "down"]
     heads = {tree.words[node]: parent if parent < 0 else tree.words[parent] for node, parent in enumerate(tree.parents)}
     assert heads == {"the": "cat", "cat": "sat", "sat": -1, "down": "sat"}
@@ -136,7 +136,7 @@ def test_a_tree_of_heads_has_every_word_at_a_node_and_keeps_their_order() -> Non
 )
 def test_heads_that_make_no_tree_are_told(heads: list[int], told: str) -> None:
     with pytest.raises(DataError, match=told):
-        text.tree_of_heads(["a", "b", "c"], heads)
+        parses.tree_of_heads(["a", "b", "c"], heads)
 
 
 # -- the treebank

@@ -13,9 +13,10 @@ import torch
 import dlkit
 from dlkit.data.inputs import Stream
 from dlkit.data.loader import TrainingData, batches_in_order
+from dlkit.data.parses import Parsed, parse_tree, words_below
 from dlkit.data.ragged import taken, token_lookup
 from dlkit.data.samples import TreeSamples
-from dlkit.data.text import Lexicon, Parsed, parse_tree, tree_samples, words_below
+from dlkit.data.text import Lexicon, tree_samples
 from dlkit.data.trees import Trees, gathered
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import UsageError

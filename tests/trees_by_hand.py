@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlkit.data.parses import Parsed
 from dlkit.data.ragged import token_lookup
-from dlkit.data.text import Lexicon, Parsed, tree_samples
+from dlkit.data.text import Lexicon, tree_samples
 from dlkit.data.trees import Trees, gathered
 from dlkit.specs import TreeSpec
 

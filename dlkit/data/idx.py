@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,12 @@ from dlkit.data.samples import MemoryImages
 from dlkit.errors import VerificationError
 
 Bytes = npt.NDArray[np.uint8]
+LIKE_MNIST = {  # bytes: 60,000 images to train on, 10,000 to test
+    "train-images-idx3-ubyte": 47_040_016,
+    "train-labels-idx1-ubyte": 60_008,
+    "t10k-images-idx3-ubyte": 7_840_016,
+    "t10k-labels-idx1-ubyte": 10_008,
+}
 LIMIT = 1 << 30  # bytes that a compressed file may unpack to
 
 
@@ -53,6 +60,12 @@ def images(folder: Path, part: str, classes: int = 10) -> MemoryImages:
     if pixels.shape[2:] != (28, 28) or len(pixels) != len(targets) or targets.max(initial=0) >= classes:
         raise VerificationError(f"{folder}: the {part} images and labels do not belong together.")
     return MemoryImages(pixels, targets.astype(np.int64))
+
+
+def fetch(folder: Path, download: Callable[[str], Path]) -> None:
+    """The four files of a set after MNIST's pattern, from their .gz files."""
+    for name, size in LIKE_MNIST.items():
+        gunzip(download(f"{name}.gz"), folder / name, size)
 
 
 def gunzip(packed: Path, target: Path, size: int) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from dlkit.data.text import Parsed
+    from dlkit.data.parses import Parsed
 
 DECODERS = 2  # threads; decoding leaves the interpreter's lock
 URL_LIMIT = 100 << 20  # bytes of an image from the network
@@ -105,7 +105,7 @@ def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
     if isinstance(spec, ImageSpec):
         yield from inputs((os.fsdecode(path) for path in pieces(stream) if path), spec)
         return
-    from dlkit.data.text import LONGEST
+    from dlkit.data.lines import LONGEST
 
     for number, line in enumerate(pieces(stream, LONGEST), start=1):
         yield Input(f"{STDIN_NAME}:{number}", line)
@@ -160,12 +160,12 @@ def _read(item: Input, spec: Spec) -> Read:
 
 def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -> list[str] | Parsed:
     """One example, cut into words or parsed."""
-    from dlkit.data import text
+    from dlkit.data import lines, parses, text
 
     try:
-        written = text.decoded(source if isinstance(source, bytes) else text.read_example(source))
+        written = lines.decoded(source if isinstance(source, bytes) else lines.read_example(source))
         if isinstance(spec, TreeSpec):
-            return text.labelled_tree(written, spec.labels)
+            return parses.labelled_tree(written, spec.labels)
         words = text.words_of(written, spec.tokens)
     except DataError as error:
         raise DataError(f"{name}: {error}.") from error

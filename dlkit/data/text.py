@@ -1,4 +1,4 @@
-"""Text into words, brackets into trees, and files of text read with the place of what is wrong in them.
+"""Text into words, and words and trees into the samples and the vocabulary of a data set.
 
 Words are those of the Penn Treebank, in lower case: "Don't!" is do, n't and !. Where a data set is written in words
 already ("space"), they stand between spaces and are taken as they are.
@@ -7,22 +7,21 @@ already ("space"), they stand between spaces and are taken as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dlkit.data.lines import decoded, read_example
+from dlkit.data.parses import Parsed, shape
 from dlkit.data.ragged import ranges, starts_of
 from dlkit.data.samples import Samples, SequenceSamples, Splits, TreeSamples
-from dlkit.durable import storage_errors
 from dlkit.errors import DataError, UsageError
 from dlkit.specs import ImageSpec, SequenceSpec, Spec, TreeSpec
-
-LONGEST = 1 << 18  # bytes of one example: a line, a file, a field
 
 WORD = re.compile(
     r"\w+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # contractions, as the treebank parts them
@@ -30,17 +29,6 @@ WORD = re.compile(
 )
 ESCAPES = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}", "``": '"', "''": '"'}
 CURLY = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\0": " "})
-BRACKETED = re.compile(r"[()]|[^() \t\r\n]+")
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """A tree: its nodes, a parent before its children, each with its label and its word where it has them."""
-
-    labels: list[str | None]
-    words: list[str | None]
-    parents: list[int]  # -1 of the root
-    reading: list[int]  # the nodes that have a word, in word order
 
 
 def words_of(text: str, tokens: str) -> list[str]:
@@ -54,108 +42,6 @@ def plain_word(word: str, tokens: str) -> str:
         return word
     word = word.lower()
     return ESCAPES.get(word) or word.replace("\\/", "/").replace("\\*", "*")
-
-
-def parse_tree(text: str) -> Parsed:
-    """A tree in brackets: (3 (2 a) (4 gem)). A node has a word or children; its label may be left out.
-
-    Raises:
-        DataError: what is wrong, without its place.
-    """
-    tree = Parsed([], [], [], [])
-    path: list[int] = []  # the nodes that are open
-    loose: list[list[str]] = []  # of each, the words that stand in it directly
-    for token in BRACKETED.findall(text):
-        if token == ")":
-            if not path:
-                raise DataError("unbalanced brackets: a ) too many")
-            _close(tree, path.pop(), loose.pop())
-        elif not path and (tree.parents or token != "("):
-            where = "behind" if tree.parents else "before"
-            raise DataError(f"{quoted(token)} stands {where} the tree, which is written like (3 (2 a) (4 gem))")
-        elif token == "(":
-            tree.parents.append(path[-1] if path else -1)
-            tree.labels.append(None)
-            tree.words.append(None)
-            path.append(len(tree.parents) - 1)
-            loose.append([])
-        elif path[-1] + 1 < len(tree.parents):
-            raise DataError(f"{quoted(token)} stands beside a bracketed part; give it brackets of its own")
-        else:
-            loose[-1].append(token)
-    if path:
-        raise DataError(f"unbalanced brackets: {len(path)} not closed")
-    if not tree.parents:
-        raise DataError("empty")
-    return tree
-
-
-def _close(tree: Parsed, node: int, loose: Sequence[str]) -> None:
-    inner = node + 1 < len(tree.parents)
-    most = 1 if inner else 2
-    if len(loose) > most:
-        raise DataError(f"a node holds {quoted(' '.join(loose))}; it takes a label and one word")
-    if not inner:
-        if not loose:
-            raise DataError("a node holds no word")
-        tree.words[node] = loose[-1]
-        tree.reading.append(node)
-    if len(loose) == most:
-        tree.labels[node] = loose[0]
-
-
-def read_trees(path: Path, labels: Sequence[str] = (), shown: str = "") -> Iterator[Parsed]:
-    """The trees of a file, one a line. Where labels are given, a node's label is one of them.
-
-    Raises:
-        DataError: the message names the file, as `shown` where that is given, and the line.
-    """
-    for number, line in lines_of(path, shown):
-        try:
-            yield labelled_tree(line, labels)
-        except DataError as error:
-            raise DataError(f"{shown or path}:{number}: {error}.") from error
-
-
-def read_dependencies(path: Path, labels: Sequence[str] = ()) -> Iterator[Parsed]:
-    """The dependency trees of a CoNLL-U file; a tree's label stands before it as `# label = CLASS`.
-
-    Raises:
-        DataError: the message names the file, and the line where the tree begins.
-    """
-    block: list[tuple[int, str]] = []
-    for number, line in chain(lines_of(path), [(0, "")]):  # behind the last tree the empty line may be missing
-        if line.strip():
-            block.append((number, line))
-        elif block:
-            try:
-                yield _dependencies([text for _, text in block], labels)
-            except DataError as error:
-                raise DataError(f"{path}:{block[0][0]}: {error}.") from error
-            block = []
-
-
-def _dependencies(lines: Sequence[str], labels: Sequence[str]) -> Parsed:
-    rows = [line.split("\t") for line in lines if not line.startswith("#")]
-    rows = [row for row in rows if row[0].isdecimal()]  # not 3-4, which is two words written as one, nor 3.1
-    if any(len(row) < 7 or not row[6].isdecimal() for row in rows):
-        raise DataError("a word's line has no head in its seventh column")
-    tree = tree_of_heads([row[1] for row in rows], [int(row[6]) for row in rows])
-    notes = (line[1:].partition("=") for line in lines if line.startswith("#"))
-    tree.labels[0] = next((value.strip() for key, _, value in notes if key.strip() == "label"), None)
-    return _checked(tree, labels)
-
-
-def labelled_tree(line: str, labels: Sequence[str]) -> Parsed:
-    """A tree whose labels are known; raises DataError without the place."""
-    return _checked(parse_tree(line), labels)
-
-
-def _checked(tree: Parsed, labels: Sequence[str]) -> Parsed:
-    for label in tree.labels:
-        if labels and label is not None and label not in labels:
-            raise DataError(f"{quoted(label)} is no label; there are {', '.join(labels)}")
-    return tree
 
 
 class Places(Protocol):
@@ -238,17 +124,6 @@ class TreeCorpus:
         return tree_samples([trees[place] for place in kept], [classes[place] for place in kept], lexicon, self.tokens)
 
 
-def words_below(tree: Parsed, most: int) -> list[str]:
-    """The words below each node of a tree in brackets, `most` of them at most."""
-    words = [str(tree.words[node]) for node in tree.reading]
-    counts = [int(word is not None) for word in tree.words]
-    firsts = [0, *accumulate(counts[:-1])]  # a node is written before all that is below it
-    for node in range(len(counts) - 1, 0, -1):
-        counts[tree.parents[node]] += counts[node]
-    spans = zip(firsts, counts, strict=True)
-    return [" ".join(words[first : first + min(count, most)] + ["…"] * (count > most)) for first, count in spans]
-
-
 def _splits(spec: Spec, samples: Mapping[str, Samples], warnings: Sequence[str] = ()) -> Splits:
     return Splits(spec, samples["train"], samples.get("validation"), samples.get("test"), tuple(warnings))
 
@@ -310,7 +185,7 @@ def _row(tree: Parsed, lexicon: Places, tokens: str) -> tuple[list[int], ...]:
     known = iter(lexicon.places(plain_word(word, tokens) for word in tree.words if word is not None))
     words = [-1 if word is None else next(known) for word in tree.words]
     reading = tree.reading + [-1] * (len(words) - len(tree.reading))
-    return (words, tree.parents, *_shape(tree.parents), reading)
+    return (words, tree.parents, *shape(tree.parents), reading)
 
 
 def _sequences(examples: Sequence[Sequence[str]], targets: Sequence[int], lexicon: Lexicon) -> SequenceSamples:
@@ -340,58 +215,6 @@ def _spans(samples: TreeSamples) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     return firsts, counts
 
 
-def tree_of_heads(words: Sequence[str], heads: Sequence[int]) -> Parsed:
-    """A dependency tree: every node has a word. heads (T,) are counted from 1, 0 is the root's, as CoNLL writes them.
-
-    Raises:
-        DataError: not one root, a head that is no word, or words that hang on each other in a circle.
-    """
-    if len(heads) != len(words) or not all(0 <= head <= len(words) for head in heads):
-        raise DataError(f"{len(words)} words take a head each, from 0 (the root) to {len(words)}; not {list(heads)}")
-    if list(heads).count(0) != 1:
-        raise DataError(f"{list(heads).count(0)} words have the head 0; a tree has one root")
-    below: list[list[int]] = [[] for _ in range(len(words) + 1)]
-    for word, head in enumerate(heads, start=1):
-        below[head].append(word)
-    order = [below[0][0]]  # the words, numbered from 1, a head before its dependents
-    for word in order:
-        order += below[word]
-    if len(order) < len(words):
-        raise DataError(f"{len(words) - len(order)} words hang on each other in a circle")
-    places = {word: place for place, word in enumerate(order)} | {0: -1}
-    return Parsed(
-        labels=[None] * len(order),
-        words=[words[word - 1] for word in order],
-        parents=[places[heads[word - 1]] for word in order],
-        reading=[places[word] for word in range(1, len(words) + 1)],
-    )
-
-
-def _shape(parents: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Each node's place among its siblings, and its height; parents stand before their children."""
-    siblings, counts, heights = [0] * len(parents), [0] * len(parents), [0] * len(parents)
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            siblings[node] = counts[parent]
-            counts[parent] += 1
-    for node in range(len(parents) - 1, 0, -1):
-        heights[parents[node]] = max(heights[parents[node]], heights[node] + 1)
-    return siblings, heights
-
-
-def lines_of(path: Path, shown: str = "") -> Iterator[tuple[int, str]]:
-    """The lines of a file of UTF-8 text with their numbers, from 1, without their ends; errors call the file `shown`.
-
-    Raises:
-        DataError: no such file, a line that is not UTF-8 or too long; the message names file and line.
-    """
-    for number, line in enumerate(_raw_lines(path), start=1):
-        try:
-            yield number, decoded(line)
-        except DataError as error:
-            raise DataError(f"{shown or path}:{number}: {error}.") from error
-
-
 def words_in_file(path: Path, tokens: str) -> list[str]:
     """The words of a file that is one example.
 
@@ -405,40 +228,3 @@ def words_in_file(path: Path, tokens: str) -> list[str]:
     if not words:
         raise DataError(f"{path}: holds no word.")
     return words
-
-
-def read_example(path: Path) -> bytes:
-    """A file's bytes, no more than tell that it is too long; raises DataError without the place where it is none."""
-    if not path.is_file():
-        raise DataError("not a regular file" if path.exists() else "there is no such file")
-    with storage_errors(path), open(path, "rb") as file:
-        return file.read(LONGEST + 1)
-
-
-def decoded(raw: bytes) -> str:
-    """One example as text.
-
-    Raises:
-        DataError: too long, or not UTF-8; without its place.
-    """
-    if len(raw) > LONGEST:
-        raise DataError(f"more than the {LONGEST:,} bytes that an example may have")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
-        where = f"line {line}: " if line > 1 else ""
-        raise DataError(f"{where}byte 0x{byte:02x} is not UTF-8") from None
-
-
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    if not path.is_file():
-        raise DataError(f"{path}: {'not a regular file' if path.exists() else 'there is no such file'}.")
-    with storage_errors(path), open(path, "rb") as file:
-        while line := file.readline(LONGEST + 3):  # no more of a line than tells that it is too long
-            yield line.rstrip(b"\r\n")
-
-
-def quoted(text: str) -> str:
-    """A word as an error message names it, cut where it is long."""
-    return ascii(text if len(text) <= 40 else text[:37] + "…")

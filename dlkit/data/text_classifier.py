@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from dlkit.data import sequences, trees
+from dlkit.data.parses import Parsed
 from dlkit.data.ragged import shortened, starts_of
 from dlkit.data.samples import SequenceSamples
-from dlkit.data.text import Parsed, tree_samples
+from dlkit.data.text import tree_samples
 from dlkit.specs import UNKNOWN, SequenceSpec, TreeSpec
 
 LogProbabilities = npt.NDArray[np.float64]

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from dlkit.data import text
+from dlkit.data.parses import Parsed
 from dlkit.data.samples import About, Splits
 from dlkit.errors import UsageError
 
@@ -114,15 +115,15 @@ def _expression(rng: random.Random, depth: int, most: int) -> Expression:
     ]
 
 
-def _tree(expression: Expression, binary: bool, label_all: bool) -> text.Parsed:
-    tree = text.Parsed([], [], [], [])
+def _tree(expression: Expression, binary: bool, label_all: bool) -> Parsed:
+    tree = Parsed([], [], [], [])
     (_add_binary if binary else _add)(tree, expression, -1)
     if not label_all:
         tree.labels[1:] = [None] * (len(tree.labels) - 1)
     return tree
 
 
-def _node(tree: text.Parsed, parent: int, label: str | None, word: str | None = None) -> int:
+def _node(tree: Parsed, parent: int, label: str | None, word: str | None = None) -> int:
     """Add a node; returns its place."""
     node = len(tree.parents)
     tree.parents.append(parent)
@@ -133,7 +134,7 @@ def _node(tree: text.Parsed, parent: int, label: str | None, word: str | None = 
     return node
 
 
-def _add(tree: text.Parsed, expression: Expression, parent: int) -> None:
+def _add(tree: Parsed, expression: Expression, parent: int) -> None:
     if isinstance(expression, int):
         _node(tree, parent, str(expression), str(expression))
         return
@@ -143,7 +144,7 @@ def _add(tree: text.Parsed, expression: Expression, parent: int) -> None:
         _add(tree, argument, node)
 
 
-def _add_binary(tree: text.Parsed, expression: Expression, parent: int) -> None:
+def _add_binary(tree: Parsed, expression: Expression, parent: int) -> None:
     """Left first: the innermost node joins the operation and its first argument, the outermost closes the bracket."""
     if isinstance(expression, int):
         _node(tree, parent, str(expression), str(expression))

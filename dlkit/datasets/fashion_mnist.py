@@ -6,7 +6,6 @@ Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from dlkit.data import idx
@@ -22,12 +21,6 @@ PUBLISHED = {  # of the compressed files: bytes, SHA-256
     "train-labels-idx1-ubyte.gz": (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
     "t10k-images-idx3-ubyte.gz": (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
     "t10k-labels-idx1-ubyte.gz": (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
-}
-UNPACKED = {
-    "train-images-idx3-ubyte": 47_040_016,  # bytes
-    "train-labels-idx1-ubyte": 60_008,
-    "t10k-images-idx3-ubyte": 7_840_016,
-    "t10k-labels-idx1-ubyte": 10_008,
 }
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -45,11 +38,7 @@ ABOUT = About(
     },
 )
 
-
-def fetch(folder: Path, download: Callable[[str], Path]) -> None:
-    """The four IDX files."""
-    for name, size in UNPACKED.items():
-        idx.gunzip(download(f"{name}.gz"), folder / name, size)
+fetch = idx.fetch
 
 
 def load(folder: Path) -> Splits:

@@ -6,7 +6,6 @@ Clanuwat, Bober-Irizar, Kitamoto, Lamb, Yamamoto and Ha, "Deep learning for clas
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from dlkit.data import idx
@@ -23,12 +22,6 @@ PUBLISHED = {  # of the compressed files: bytes, SHA-256
     "t10k-images-idx3-ubyte.gz": (3_041_136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
     "t10k-labels-idx1-ubyte.gz": (5_120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
 }
-UNPACKED = {
-    "train-images-idx3-ubyte": 47_040_016,  # bytes
-    "train-labels-idx1-ubyte": 60_008,
-    "t10k-images-idx3-ubyte": 7_840_016,
-    "t10k-labels-idx1-ubyte": 10_008,
-}
 CLASSES = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 ABOUT = About(
@@ -43,11 +36,7 @@ ABOUT = About(
     },
 )
 
-
-def fetch(folder: Path, download: Callable[[str], Path]) -> None:
-    """The four IDX files."""
-    for name, size in UNPACKED.items():
-        idx.gunzip(download(f"{name}.gz"), folder / name, size)
+fetch = idx.fetch
 
 
 def load(folder: Path) -> Splits:

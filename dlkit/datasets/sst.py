@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlkit import durable
-from dlkit.data import text
+from dlkit.data import parses, text
 from dlkit.data.archive import extract
 from dlkit.data.download import UnreachableError
 from dlkit.data.samples import About, Source, Splits
@@ -67,7 +67,7 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
     else:
         _unpack(packed, folder)
     for name in CONTENTS:  # before their digests are compared: a line is more to go by
-        list(text.read_trees(folder / name, LABELS, shown=name))
+        list(parses.read_trees(folder / name, LABELS, shown=name))
 
 
 def load(
@@ -83,7 +83,7 @@ def load(
     text.check_options("sst", form, least, vocabulary)
     if phrases and form == "trees":
         raise UsageError("data set 'sst' takes phrases with form sequences; its trees have them as they are.")
-    files = {split: list(text.read_trees(folder / name, LABELS, shown=name)) for split, name in FILES.items()}
+    files = {split: list(parses.read_trees(folder / name, LABELS, shown=name)) for split, name in FILES.items()}
     meaning = dict(zip(LABELS, AS_COARSE if binary else range(5), strict=True))
     corpus = text.TreeCorpus(files, meaning, tokens="words")
     return corpus.splits(COARSE if binary else FINE, form, least, vocabulary, phrases=phrases, labels=LABELS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit.catalog import did_you_mean
-from dlkit.data import text
+from dlkit.data import lines, text
 from dlkit.data.samples import Splits
 from dlkit.datasets.folder import natural
 from dlkit.errors import DataError, UsageError
@@ -50,7 +50,7 @@ def load(
         for line, _, label in rows[split]:
             if label not in places:
                 hint = did_you_mean(label, classes)
-                raise DataError(f"{path}:{line}: the label {text.quoted(label)} is not in train. {hint}")
+                raise DataError(f"{path}:{line}: the label {lines.quoted(label)} is not in train. {hint}")
     corpus = text.SequenceCorpus(
         {split: [words for _, words, _ in part] for split, part in rows.items()},
         {split: [places[label] for _, _, label in part] for split, part in rows.items()},
@@ -95,10 +95,10 @@ def _rows(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
 
 
 def _reader(path: Path) -> Any:  # csv's own type has no name
-    lines = (line + "\n" for _, line in text.lines_of(path))
+    found = (line + "\n" for _, line in lines.lines_of(path))
     if path.suffix.lower() in (".tsv", ".tab"):
-        return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return csv.reader(lines, strict=True)
+        return csv.reader(found, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return csv.reader(found, strict=True)
 
 
 def _place(path: Path, header: Sequence[str], column: str) -> int:

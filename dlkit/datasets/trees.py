@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlkit.data import text
+from dlkit.data import parses, text
 from dlkit.data.samples import Splits
 from dlkit.datasets.folder import natural
 from dlkit.errors import DataError
 
 GIVES = ("sequences", "trees")
 NAMES = {"train": ("train",), "validation": ("dev", "val", "validation", "valid"), "test": ("test",)}
-READERS = {".txt": text.read_trees, ".conllu": text.read_dependencies}
+READERS = {".txt": parses.read_trees, ".conllu": parses.read_dependencies}
 
 
 def load(
@@ -43,7 +43,7 @@ def load(
     return corpus.splits(tuple(labels), form, least, vocabulary, phrases=phrases, labels=tuple(labels))
 
 
-def _known(path: Path, labels: list[str]) -> Iterator[text.Parsed]:
+def _known(path: Path, labels: list[str]) -> Iterator[parses.Parsed]:
     return READERS[path.suffix](path, labels)
 
 

@@ -6,7 +6,6 @@ other place is named. The figures are those of engine/faithfulness.py.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import catalog, durable
 from dlkit.catalog import did_you_mean
-from dlkit.data.inputs import STDIN_NAME, Ahead, Given, Read, Stream, inputs
+from dlkit.data.inputs import Ahead, Given, Read, Stream, inputs
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import DlkitError, ModelFileError, StorageError, UsageError
+from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.specs import ImageSpec
 from dlkit.verbs.evaluate import Checkpoint, chosen_run
+from dlkit.verbs.pictures import Pictures
+from dlkit.verbs.predict import Failure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,6 @@ SHELF = "explainers"
 FOLDER = "explanations"  # of a run
 READ_AHEAD = 8  # images
 LISTED = 24  # names in an error
-LONGEST_STEM = 40  # characters of an image's name in its picture's
 
 Say = Callable[[str], None]
 
@@ -127,21 +127,6 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An image that could not be read; `code` is the exit code of its kind of error."""
-
-    path: str
-    model: str
-    code: int
-    message: str
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form, `dlkit.explain/1`."""
-        error = {"code": self.code, "message": self.message}
-        return {"schema": SCHEMA, "path": self.path, "model": self.model, "error": error}
-
-
-@dataclass(frozen=True)
 class Layer:
     """A module that gives maps in space, and their form."""
 
@@ -186,7 +171,7 @@ def explain(
     found = _image_run(run, Path(runs_dir), say)
     _check_target(target, found)
     listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
-    pictures = Pictures.at(output, found, montage, listed) if write else None
+    pictures = Pictures.at(output, found.path / FOLDER, listed) if write else None
 
     from dlkit.engine.restore import restore
 
@@ -234,7 +219,7 @@ def features(
     """
     found = _image_run(run, Path(runs_dir), say)
     listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
-    pictures = Pictures.at(output, found, False, listed)
+    pictures = Pictures.at(output, found.path / FOLDER, listed)
 
     from dlkit.engine.restore import restore
 
@@ -327,66 +312,6 @@ class Subject:
         return self._random
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Where pictures go: one file, or a folder in which each has a name of its own."""
-
-    folder: Path
-    file: Path | None
-    taken: set[str]
-    sources: frozenset[str]  # real paths of the images, never to be written over
-
-    @classmethod
-    def at(cls, output: Path | str | None, run: RunFolder, montage: bool, paths: Iterable[Given]) -> Pictures:
-        """Raises: UsageError or StorageError where nothing could be written, before any work."""
-        path = run.path / FOLDER if output is None else Path(output)
-        sources = frozenset(
-            os.path.realpath(given) for given in (paths if isinstance(paths, Sequence) else ())
-            if isinstance(given, str | Path)
-        )  # fmt: skip
-        if output is not None and path.suffix.lower() == ".png" and not path.is_dir():
-            if os.path.realpath(path) in sources:
-                raise UsageError(f"-o {path} is the image itself. Give another name.")
-            _check_folder(path.parent, path)
-            return cls(path.parent, path, set(), sources)
-        if path.suffix and not path.is_dir() and output is not None:
-            raise UsageError(f"-o {path}: pictures are PNG; give a name that ends in .png, or a folder.")
-        _check_folder(path.parent if not path.exists() else path, path)
-        return cls(path, None, set(), sources)
-
-    def check_room(self, methods: int, paths: Iterable[Given]) -> None:
-        """Raises: UsageError where one file is to hold more pictures."""
-        if self.file is not None and (methods > 1 or (isinstance(paths, Sequence) and len(paths) > 1) or self.taken):
-            raise UsageError(f"-o {self.file} is one file, and there are more pictures. Give a folder or --montage.")
-
-    def place(self, name: str, what: str) -> Path:
-        """The file of one picture: of the image's name, and what it shows.
-
-        Raises:
-            UsageError: there are more pictures than the one file that was named.
-        """
-        if self.file is not None:
-            self.check_room(1, ())
-            self.taken.add(self.file.name)
-            return self.file
-        stem = "stdin" if name == STDIN_NAME else Path(name).stem[:LONGEST_STEM] or "image"
-        stem = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in stem)
-        base, number = f"{stem}-{what}" if what else stem, 1
-        candidate = f"{base}.png"
-        while candidate in self.taken or os.path.realpath(self.folder / candidate) in self.sources:
-            number += 1
-            candidate = f"{base}-{number}.png"
-        self.taken.add(candidate)
-        return self.folder / candidate
-
-
-def _check_folder(folder: Path, path: Path) -> None:
-    if not folder.is_dir():
-        raise StorageError(f"cannot write {path}: there is no folder {folder}. Make it, or give another -o.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write {path}: no permission in {folder}. Give another -o.")
-
-
 def _image_run(run: RunFolder | Path | str | None, runs_dir: Path, say: Say) -> RunFolder:
     found = chosen_run(run, runs_dir, say)
     kind = found.spec().kind
@@ -448,7 +373,7 @@ def _explanations(
 ) -> Iterator[Explanation | Failure]:
     for read in _reads(paths, subject.spec, say):
         if isinstance(read.content, DlkitError):
-            yield Failure(read.name, subject.name, read.content.exit_code, str(read.content))
+            yield Failure(read.name, subject.name, read.content.exit_code, str(read.content), SCHEMA)
             continue
         for method in methods:
             explanation = _explanation(subject, read, method, target, layer)
@@ -548,7 +473,7 @@ def _features(
 
     for read in _reads(paths, subject.spec, say):
         if isinstance(read.content, DlkitError):
-            yield Failure(read.name, subject.name, read.content.exit_code, str(read.content))
+            yield Failure(read.name, subject.name, read.content.exit_code, str(read.content), SCHEMA)
             continue
         pixels: Any = read.content
         with torch.no_grad(), kept_maps(subject.model, layer) as kept:

@@ -6,7 +6,6 @@ single pixel does not pale the rest. Small images are enlarged pixel by pixel, l
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from dlkit import durable
-from dlkit.verbs.plot import BLUE, GRID, INK, MARGIN, ORANGE, PAPER, SOFT, TEXT, TITLE, Colour, Point
+from dlkit.verbs.drawing import (
+    BLUE,
+    GRID,
+    INK,
+    MARGIN,
+    ORANGE,
+    PAPER,
+    SOFT,
+    TEXT,
+    TITLE,
+    Colour,
+    clipped,
+    save,
+    text_width,
+    write,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from dlkit.verbs.explain import Explanation
@@ -45,20 +58,20 @@ def draw(explanation: Explanation, path: Path) -> None:
     lines = _lines(explanation)
     top = MARGIN + TITLE + 10 + len(lines) * (TEXT + 6) + 12
     bar_left = MARGIN + 3 * width + 2 * GAP + GAP
-    least = max(_text_width(_title(explanation), TITLE), *(_text_width(text) for text, _ in lines))
+    least = max(text_width(_title(explanation), TITLE), *(text_width(text) for text, _ in lines))
     canvas_width = max(bar_left + BAR_WIDTH + 76, math.ceil(least) + MARGIN) + MARGIN
     image = Image.new("RGB", (canvas_width, top + height + TEXT + 16 + MARGIN), PAPER)
     pen = ImageDraw.Draw(image)
-    _text(pen, (MARGIN, MARGIN), _title(explanation), "la", INK, TITLE)
+    write(pen, (MARGIN, MARGIN), _title(explanation), "la", INK, TITLE)
     for number, (text, colour) in enumerate(lines):
-        _text(pen, (MARGIN, MARGIN + TITLE + 10 + number * (TEXT + 6)), text, "la", colour)
+        write(pen, (MARGIN, MARGIN + TITLE + 10 + number * (TEXT + 6)), text, "la", colour)
     for number, (label, panel) in enumerate(_panels(explanation, (width, height)).items()):
         left = MARGIN + number * (width + GAP)
         image.paste(panel, (left, top))
         pen.rectangle((left - 1, top - 1, left + width, top + height), outline=GRID)
-        _text(pen, (left + width / 2, top + height + 10), label, "ma", SOFT)
+        write(pen, (left + width / 2, top + height + 10), label, "ma", SOFT)
     _colour_bar(image, (bar_left, top), height, explanation.map)
-    _save(image, path)
+    save(image, path)
 
 
 def montage(explanations: Sequence[Explanation], path: Path) -> None:
@@ -70,27 +83,27 @@ def montage(explanations: Sequence[Explanation], path: Path) -> None:
             rows.append([])
         rows[-1].append(found)
     size = _shown_size(explanations[0].image.shape[1:], MONTAGE_SIDE)
-    column = max(size[0], *(math.ceil(_text_width(name)) for name in methods)) + GAP
+    column = max(size[0], *(math.ceil(text_width(name)) for name in methods)) + GAP
     row = size[1] + 2 * (TEXT + 5) + GAP
-    labels = max(math.ceil(_text_width(text)) for line in rows for text in _row_label(line[0]))
+    labels = max(math.ceil(text_width(text)) for line in rows for text in _row_label(line[0]))
     left, top = MARGIN + max(size[0], labels) + GAP, MARGIN + TEXT + 14
-    width = max(left + column * len(methods) - GAP, MARGIN + math.ceil(_text_width(MONTAGE_NOTE))) + MARGIN
+    width = max(left + column * len(methods) - GAP, MARGIN + math.ceil(text_width(MONTAGE_NOTE))) + MARGIN
     image = Image.new("RGB", (width, top + row * len(rows) + TEXT + MARGIN), PAPER)
     pen = ImageDraw.Draw(image)
     for number, name in enumerate(methods):
-        _text(pen, (left + number * column, MARGIN), name, "la", INK)
+        write(pen, (left + number * column, MARGIN), name, "la", INK)
     for number, line in enumerate(rows):
         y = top + number * row
         image.paste(_picture(line[0].image, size), (MARGIN, y))
         for place, text in enumerate(_row_label(line[0])):
-            _text(pen, (MARGIN, y + size[1] + 5 + place * (TEXT + 4)), text, "la", INK if place == 0 else SOFT)
+            write(pen, (MARGIN, y + size[1] + 5 + place * (TEXT + 4)), text, "la", INK if place == 0 else SOFT)
         for found in line:
             x = left + methods.index(found.method) * column
             image.paste(_panels(found, size)["overlay"], (x, y))
             note = "flagged" if found.sanity.flagged else f"{found.deletion_auc:.2f} / {found.insertion_auc:.2f}"
-            _text(pen, (x, y + size[1] + 5), note, "la", ORANGE if found.sanity.flagged else SOFT)
-    _text(pen, (MARGIN, top + row * len(rows)), MONTAGE_NOTE, "la", SOFT)
-    _save(image, path)
+            write(pen, (x, y + size[1] + 5), note, "la", ORANGE if found.sanity.flagged else SOFT)
+    write(pen, (MARGIN, top + row * len(rows)), MONTAGE_NOTE, "la", SOFT)
+    save(image, path)
 
 
 def features(
@@ -104,17 +117,17 @@ def features(
         blocks.append((_counted("first filters", len(tiles), len(filters)), _tiled(tiles)))
     blocks.append((_counted("feature maps", len(shown), len(maps)), _tiled([_map_tile(map) for map in shown])))
     top = MARGIN + TITLE + 16
-    widths = [max(block.width, math.ceil(_text_width(label))) for label, block in blocks]
-    width = max(sum(widths) + GAP * 2 * (len(blocks) - 1), math.ceil(_text_width(title, TITLE))) + 2 * MARGIN
+    widths = [max(block.width, math.ceil(text_width(label))) for label, block in blocks]
+    width = max(sum(widths) + GAP * 2 * (len(blocks) - 1), math.ceil(text_width(title, TITLE))) + 2 * MARGIN
     height = top + TEXT + 10 + max(block.height for _, block in blocks) + MARGIN
     image = Image.new("RGB", (width, height), PAPER)
     pen, left = ImageDraw.Draw(image), MARGIN
-    _text(pen, (MARGIN, MARGIN), title, "la", INK, TITLE)
+    write(pen, (MARGIN, MARGIN), title, "la", INK, TITLE)
     for (label, block), block_width in zip(blocks, widths, strict=True):
-        _text(pen, (left, top), label, "la", SOFT)
+        write(pen, (left, top), label, "la", SOFT)
         image.paste(block, (left, top + TEXT + 10))
         left += block_width + 2 * GAP
-    _save(image, path)
+    save(image, path)
     return len(shown)
 
 
@@ -146,10 +159,10 @@ def _panels(explanation: Explanation, size: tuple[int, int]) -> dict[str, Image.
 
 
 def _title(explanation: Explanation) -> str:
-    target = f"{_clean(explanation.target, 60)}: {100 * explanation.probability:.1f} %"
+    target = f"{clipped(explanation.target, 60)}: {100 * explanation.probability:.1f} %"
     if explanation.predicted == explanation.target:
         return target
-    return f"{target} (the model says {_clean(explanation.predicted, 60)})"
+    return f"{target} (the model says {clipped(explanation.predicted, 60)})"
 
 
 def _lines(explanation: Explanation) -> list[tuple[str, Colour]]:
@@ -160,7 +173,7 @@ def _lines(explanation: Explanation) -> list[tuple[str, Colour]]:
         figures.append(f"completeness error {100 * explanation.completeness_error:.2g} %")
     if explanation.sanity.correlation is not None:
         figures.append(f"correlation with shuffled weights {explanation.sanity.correlation:.2f}")
-    name = _clean(Path(explanation.path).name or "-", 60)
+    name = clipped(Path(explanation.path).name or "-", 60)
     lines = [(f"{explanation.method}{where} · {explanation.model} · {name}", SOFT), (" · ".join(figures), SOFT)]
     if explanation.sanity.survives:
         lines.append(("flagged: much the same map comes from shuffled weights", ORANGE))
@@ -171,8 +184,8 @@ def _lines(explanation: Explanation) -> list[tuple[str, Colour]]:
 
 def _row_label(explanation: Explanation) -> tuple[str, str]:
     """What stands below a row's image: the answer, and the file."""
-    answer = f"{_clean(explanation.target, 20)}: {100 * explanation.probability:.1f} %"
-    return answer, _clean(Path(explanation.path).name or "-", 24)
+    answer = f"{clipped(explanation.target, 20)}: {100 * explanation.probability:.1f} %"
+    return answer, clipped(Path(explanation.path).name or "-", 24)
 
 
 def _colour_bar(image: Image.Image, at: tuple[int, int], height: int, map: Map) -> None:
@@ -187,10 +200,10 @@ def _colour_bar(image: Image.Image, at: tuple[int, int], height: int, map: Map) 
     for value in (1.0, 0.0, -1.0) if low < 0 else (1.0, 0.5, 0.0):
         y = top + (1 - value) / (1 - low) * (height - 1)
         anchor = "lt" if value == 1 else "lb" if value == low else "lm"
-        _text(pen, (left + BAR_WIDTH + 8, y), f"{value * full:.2g}", anchor, SOFT)
-    _text(pen, (left, top + height + 10), "for", "la", ORANGE)
+        write(pen, (left + BAR_WIDTH + 8, y), f"{value * full:.2g}", anchor, SOFT)
+    write(pen, (left, top + height + 10), "for", "la", ORANGE)
     if low < 0:
-        _text(pen, (left + _text_width("for") + 8, top + height + 10), "against", "la", BLUE)
+        write(pen, (left + text_width("for") + 8, top + height + 10), "against", "la", BLUE)
 
 
 def _shown_size(shape: Sequence[int], side: int) -> tuple[int, int]:
@@ -247,29 +260,3 @@ def _tiled(tiles: Sequence[Image.Image]) -> Image.Image:
 
 def _counted(what: str, shown: int, of: int) -> str:
     return f"{of} {what}" if shown == of else f"{shown} of {of} {what}"
-
-
-def _clean(name: str, longest: int) -> str:
-    """A name fit to be drawn: no control characters, not too long."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _text(pen: ImageDraw.ImageDraw, at: Point, text: str, anchor: str, colour: Colour = INK, size: int = TEXT) -> None:
-    pen.text(at, text, fill=colour, font=_font(size), anchor=anchor)
-
-
-def _text_width(text: str, size: int = TEXT) -> float:
-    return _font(size).getlength(text)
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    with durable.storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    durable.write_bytes(path, buffer.getvalue())

@@ -6,7 +6,6 @@ shrunk, so that both are sharp.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,24 +14,30 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from dlkit import durable
+from dlkit.verbs.drawing import (
+    BLUE,
+    GREEN,
+    GRID,
+    INK,
+    MARGIN,
+    ORANGE,
+    PAPER,
+    SOFT,
+    TEXT,
+    TITLE,
+    Colour,
+    Point,
+    clipped,
+    font,
+    save,
+    text_width,
+    write,
+)  # fmt: skip
 
-Colour = tuple[int, int, int]
-Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-PAPER: Colour = (255, 255, 255)
-INK: Colour = (33, 37, 41)
-SOFT: Colour = (108, 117, 125)
-GRID: Colour = (226, 229, 233)
-BLUE: Colour = (23, 92, 163)
-ORANGE: Colour = (208, 84, 10)
-GREEN: Colour = (34, 127, 80)
-
-TEXT, TITLE = 14, 18  # font sizes
-MARGIN = 24
 NUMBERS_UP_TO = 20  # classes; beyond, cells are too small for counts
 MATRIX_SIDE = 900  # about, where cells hold no numbers
 LEGEND_HEIGHT = 240
@@ -56,31 +61,31 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], classes: Sequence[str], t
 
     A cell's shade is its share of the row, on a square-root scale, so that rare errors are seen.
     """
-    names = [_clipped(name) for name in classes]
+    names = [clipped(name, LONGEST_NAME) for name in classes]
     cell, stride = _cell_side(confusion, len(names))
-    label_width = max(_text_width(name) for name in names)
+    label_width = max(text_width(name) for name in names)
     upright = stride > 1 or label_width > cell - 6  # names under the columns must stand up
     side = cell * len(names)
     left, top = MARGIN + 30 + label_width + 8, MARGIN + TITLE + 24
     below = top + side + 8 + (label_width if upright else TEXT + 4)
-    width = max(left + side + 150, 2 * MARGIN + _text_width(title, TITLE))
+    width = max(left + side + 150, 2 * MARGIN + text_width(title, TITLE))
     height = max(below + 30, top + LEGEND_HEIGHT) + MARGIN
     image = Image.new("RGB", (round(width), round(height)), PAPER)
     draw = ImageDraw.Draw(image)
-    _text(draw, (MARGIN, MARGIN), title, "lt", INK, TITLE)
+    write(draw, (MARGIN, MARGIN), title, "lt", INK, TITLE)
     _cells(draw, confusion, (left, top), cell)
     draw.rectangle((left - 1, top - 1, left + side, top + side), outline=SOFT)
     for index in range(0, len(names), stride):
         middle = cell * (index + 0.5)
-        _text(draw, (left - 8, top + middle), names[index], "rm")
+        write(draw, (left - 8, top + middle), names[index], "rm")
         if upright:
             _upright_text(image, (left + middle, top + side + 8), names[index])
         else:
-            _text(draw, (left + middle, top + side + 8), names[index], "mt")
-    _text(draw, (left + side / 2, below + 14), "predicted class", "mt", SOFT)
-    _upright_text(image, (MARGIN + TEXT / 2, top + (side - _text_width("true class")) / 2), "true class", SOFT)
+            write(draw, (left + middle, top + side + 8), names[index], "mt")
+    write(draw, (left + side / 2, below + 14), "predicted class", "mt", SOFT)
+    _upright_text(image, (MARGIN + TEXT / 2, top + (side - text_width("true class")) / 2), "true class", SOFT)
     _shade_legend(draw, (left + side + 28, top))
-    _save(image, path)
+    save(image, path)
 
 
 def learning_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -97,7 +102,7 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
         left = MARGIN + place * (PANEL_WIDTH + 70 + MARGIN) + 70
         top = MARGIN + TITLE + 40
         _panel(image, title, curves, (left, top, left + PANEL_WIDTH, top + PANEL_HEIGHT))
-    _save(image, path)
+    save(image, path)
 
 
 @dataclass(frozen=True)
@@ -112,26 +117,26 @@ class Bar:
 
 def effects(bars: Sequence[Bar], title: str, below: str, path: Path) -> None:
     """Draw effects as bars from zero, blue above it and orange below, with their intervals as whiskers."""
-    names = [_clipped(bar.label) for bar in bars]
-    left = MARGIN + max(_text_width(name) for name in names) + 12
+    names = [clipped(bar.label, LONGEST_NAME) for bar in bars]
+    left = MARGIN + max(text_width(name) for name in names) + 12
     top, right = MARGIN + TITLE + 24, left + BAR_LENGTH
     bottom = top + BAR_ROW * len(bars)
-    width = max(right + 90, MARGIN + _text_width(title, TITLE)) + MARGIN
+    width = max(right + 90, MARGIN + text_width(title, TITLE)) + MARGIN
     image = Image.new("RGB", (math.ceil(width), bottom + 2 * TEXT + 24 + MARGIN), PAPER)
     draw = ImageDraw.Draw(image)
-    _text(draw, (MARGIN, MARGIN), title, "lt", INK, TITLE)
+    write(draw, (MARGIN, MARGIN), title, "lt", INK, TITLE)
     numbers = [number for bar in bars for number in (bar.value, bar.low, bar.high) if number is not None]
     axis = linear_axis(min(0.0, *numbers), max(0.0, *numbers)) if numbers else linear_axis(0, 1)
     for tick in axis.ticks:
         x = left + axis.place(tick) * BAR_LENGTH
         draw.line((x, top, x, bottom), fill=SOFT if tick == 0 else GRID)
-        _text(draw, (x, bottom + 8), f"{tick:g}", "mt")
-    _text(draw, ((left + right) / 2, bottom + TEXT + 18), below, "mt", SOFT)
+        write(draw, (x, bottom + 8), f"{tick:g}", "mt")
+    write(draw, ((left + right) / 2, bottom + TEXT + 18), below, "mt", SOFT)
     for place, (name, bar) in enumerate(zip(names, bars, strict=True)):
         middle = top + BAR_ROW * (place + 0.5)
-        _text(draw, (left - 8, middle), name, "rm")
+        write(draw, (left - 8, middle), name, "rm")
         _bar(draw, bar, axis, (left, middle))
-    _save(image, path)
+    save(image, path)
 
 
 @dataclass(frozen=True)
@@ -182,22 +187,22 @@ def log_axis(low: float, high: float) -> Axis:
 def _panel(image: Image.Image, title: str, curves: Sequence[Curve], box: Box) -> None:
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = box
-    _text(draw, (left, top - 40 - TITLE / 2), title.capitalize(), "lt", INK, TITLE)
+    write(draw, (left, top - 40 - TITLE / 2), title.capitalize(), "lt", INK, TITLE)
     if not curves:
-        _text(draw, ((left + right) / 2, (top + bottom) / 2), "not recorded", "mm", SOFT)
+        write(draw, ((left + right) / 2, (top + bottom) / 2), "not recorded", "mm", SOFT)
         draw.rectangle(box, outline=GRID)
         return
     x_axis, y_axis = _epoch_axis(curves), _value_axis(title, curves)
     for tick in x_axis.ticks:
         x = left + x_axis.place(tick) * (right - left)
         draw.line((x, top, x, bottom), fill=GRID)
-        _text(draw, (x, bottom + 8), f"{tick:g}", "mt")
+        write(draw, (x, bottom + 8), f"{tick:g}", "mt")
     for tick in y_axis.ticks:
         y = bottom - y_axis.place(tick) * (bottom - top)
         draw.line((left, y, right, y), fill=GRID)
-        _text(draw, (left - 8, y), f"{tick:.4g} %" if title == "accuracy" else f"{tick:g}", "rm")
+        write(draw, (left - 8, y), f"{tick:.4g} %" if title == "accuracy" else f"{tick:g}", "rm")
     draw.line((left, bottom, right, bottom), fill=SOFT)
-    _text(draw, ((left + right) / 2, bottom + 32), "epoch", "mt", SOFT)
+    write(draw, ((left + right) / 2, bottom + 32), "epoch", "mt", SOFT)
     _legend(draw, curves, (left, top - 14))
     for curve in curves:
         places = [
@@ -210,7 +215,7 @@ def _panel(image: Image.Image, title: str, curves: Sequence[Curve], box: Box) ->
 def _bar(draw: ImageDraw.ImageDraw, bar: Bar, axis: Axis, at: Point) -> None:
     left, y = at
     if bar.value is None:
-        _text(draw, (left + BAR_LENGTH + 12, y), "none", "lm", SOFT)
+        write(draw, (left + BAR_LENGTH + 12, y), "none", "lm", SOFT)
         return
     zero, end = (left + axis.place(value) * BAR_LENGTH for value in (0.0, bar.value))
     draw.rectangle((min(zero, end), y - 9, max(zero, end), y + 9), fill=BLUE if bar.value > 0 else ORANGE)
@@ -219,7 +224,7 @@ def _bar(draw: ImageDraw.ImageDraw, bar: Bar, axis: Axis, at: Point) -> None:
         draw.line((low, y, high, y), fill=INK, width=2)
         for x in (low, high):
             draw.line((x, y - 5, x, y + 5), fill=INK, width=2)
-    _text(draw, (left + BAR_LENGTH + 12, y), f"{bar.value:+.2f}", "lm")
+    write(draw, (left + BAR_LENGTH + 12, y), f"{bar.value:+.2f}", "lm")
 
 
 def _epoch_axis(curves: Sequence[Curve]) -> Axis:
@@ -257,14 +262,14 @@ def _legend(draw: ImageDraw.ImageDraw, curves: Sequence[Curve], at: Point) -> No
     x, y = at
     for curve in curves:
         draw.line((x, y, x + 20, y), fill=curve.colour, width=3)
-        _text(draw, (x + 27, y), curve.label, "lm")
-        x += 27 + _text_width(curve.label) + 22
+        write(draw, (x + 27, y), curve.label, "lm")
+        x += 27 + text_width(curve.label) + 22
 
 
 def _cell_side(confusion: npt.NDArray[np.int64], classes: int) -> tuple[int, int]:
     """Pixels of a cell's side, and how many rows apart the names stand."""
     if classes <= NUMBERS_UP_TO:
-        return max(40, round(_text_width(str(confusion.max())) + 14)), 1
+        return max(40, round(text_width(str(confusion.max())) + 14)), 1
     cell = max(1, MATRIX_SIDE // classes)
     return cell, math.ceil((TEXT + 3) / cell)
 
@@ -279,7 +284,7 @@ def _cells(draw: ImageDraw.ImageDraw, confusion: npt.NDArray[np.int64], at: Poin
         draw.rectangle((x, y, x + cell - 1 - gap, y + cell - 1 - gap), fill=shade)
         if len(confusion) <= NUMBERS_UP_TO:
             ink = PAPER if sum(shade) < 420 else INK
-            _text(draw, (x + cell / 2, y + cell / 2), str(confusion[row, column]), "mm", ink)
+            write(draw, (x + cell / 2, y + cell / 2), str(confusion[row, column]), "mm", ink)
 
 
 def _shade(share: float, *, right: bool) -> Colour:
@@ -292,7 +297,7 @@ def _shade(share: float, *, right: bool) -> Colour:
 
 def _shade_legend(draw: ImageDraw.ImageDraw, at: Point) -> None:
     x, top = at
-    _text(draw, (x, top), "share of row", "lt", SOFT)
+    write(draw, (x, top), "share of row", "lt", SOFT)
     top, length = top + TEXT + 10, LEGEND_HEIGHT - 2 * TEXT - 24
     for offset in range(length):
         share = (1 - offset / (length - 1)) ** 2
@@ -301,41 +306,15 @@ def _shade_legend(draw: ImageDraw.ImageDraw, at: Point) -> None:
             draw.line((left, top + offset, left + 16, top + offset), fill=_shade(share, right=right))
     for percent in (100, 50, 25, 10, 1):
         y = top + (1 - math.sqrt(percent / 100)) * (length - 1)
-        _text(draw, (x + 44, y), f"{percent} %", "lm")
-    _text(draw, (x, top + length + TEXT + 8), "right", "ls", BLUE)
-    _text(draw, (x + _text_width("right") + 10, top + length + TEXT + 8), "wrong", "ls", ORANGE)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _text(draw: ImageDraw.ImageDraw, at: Point, text: str, anchor: str, colour: Colour = INK, size: int = TEXT) -> None:
-    draw.text(at, text, fill=colour, font=_font(size), anchor=anchor)
+        write(draw, (x + 44, y), f"{percent} %", "lm")
+    write(draw, (x, top + length + TEXT + 8), "right", "ls", BLUE)
+    write(draw, (x + text_width("right") + 10, top + length + TEXT + 8), "wrong", "ls", ORANGE)
 
 
 def _upright_text(image: Image.Image, top_centre: Point, text: str, colour: Colour = INK) -> None:
     """Text turned a quarter to the left, to be read from below, hanging from `top_centre`."""
-    width, height = math.ceil(_text_width(text)), TEXT + 6
+    width, height = math.ceil(text_width(text)), TEXT + 6
     mask = Image.new("L", (max(1, width), height))
-    ImageDraw.Draw(mask).text((width, height / 2), text, fill=255, font=_font(TEXT), anchor="rm")
+    ImageDraw.Draw(mask).text((width, height / 2), text, fill=255, font=font(TEXT), anchor="rm")
     turned = mask.transpose(Image.Transpose.ROTATE_90)
     image.paste(colour, (round(top_centre[0] - height / 2), round(top_centre[1])), turned)
-
-
-def _text_width(text: str, size: int = TEXT) -> float:
-    return _font(size).getlength(text)
-
-
-def _clipped(name: str) -> str:
-    """A class name fit to stand on an axis: no control characters, not too long."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return shown if len(shown) <= LONGEST_NAME else shown[: LONGEST_NAME - 1] + "…"
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    with durable.storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    durable.write_bytes(path, buffer.getvalue())

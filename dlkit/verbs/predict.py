@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dlkit.data.classifier import LogProbabilities
-    from dlkit.data.text import Parsed
+    from dlkit.data.parses import Parsed
 
 SCHEMA = "dlkit.predict/1"
 DEFAULT_MODEL = "resnet50"  # where there is no run at all
@@ -108,11 +108,12 @@ class Failure:
     model: str
     code: int
     message: str
+    schema: str = SCHEMA
 
     def document(self) -> dict[str, Any]:
-        """The JSON form, `dlkit.predict/1`."""
+        """The JSON form, `dlkit.predict/1` or the verb's own."""
         error = {"code": self.code, "message": self.message}
-        return {"schema": SCHEMA, "path": self.path, "model": self.model, "error": error}
+        return {"schema": self.schema, "path": self.path, "model": self.model, "error": error}
 
 
 def predict(
@@ -362,7 +363,7 @@ def _nodes(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> tup
     """The best class of each node of a tree, (nodes, K)."""
     import numpy as np
 
-    from dlkit.data.text import words_below
+    from dlkit.data.parses import words_below
 
     best = log_probabilities.argmax(axis=1)  # (nodes,)
     values = np.exp(log_probabilities[np.arange(len(best)), best]).tolist()

@@ -1,0 +1,61 @@
+"""Files of UTF-8 text, read a line or an example at a time; what is wrong in them is told with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dlkit.durable import storage_errors
+from dlkit.errors import DataError
+
+LONGEST = 1 << 18  # bytes of one example: a line, a file, a field
+
+
+def lines_of(path: Path, shown: str = "") -> Iterator[tuple[int, str]]:
+    """The lines of a file of UTF-8 text with their numbers, from 1, without their ends; errors call the file `shown`.
+
+    Raises:
+        DataError: no such file, a line that is not UTF-8 or too long; the message names file and line.
+    """
+    for number, line in enumerate(_raw_lines(path), start=1):
+        try:
+            yield number, decoded(line)
+        except DataError as error:
+            raise DataError(f"{shown or path}:{number}: {error}.") from error
+
+
+def read_example(path: Path) -> bytes:
+    """A file's bytes, no more than tell that it is too long; raises DataError without the place where it is none."""
+    if not path.is_file():
+        raise DataError("not a regular file" if path.exists() else "there is no such file")
+    with storage_errors(path), open(path, "rb") as file:
+        return file.read(LONGEST + 1)
+
+
+def decoded(raw: bytes) -> str:
+    """One example as text.
+
+    Raises:
+        DataError: too long, or not UTF-8; without its place.
+    """
+    if len(raw) > LONGEST:
+        raise DataError(f"more than the {LONGEST:,} bytes that an example may have")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
+        where = f"line {line}: " if line > 1 else ""
+        raise DataError(f"{where}byte 0x{byte:02x} is not UTF-8") from None
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    if not path.is_file():
+        raise DataError(f"{path}: {'not a regular file' if path.exists() else 'there is no such file'}.")
+    with storage_errors(path), open(path, "rb") as file:
+        while line := file.readline(LONGEST + 3):  # no more of a line than tells that it is too long
+            yield line.rstrip(b"\r\n")
+
+
+def quoted(text: str) -> str:
+    """A word as an error message names it, cut where it is long."""
+    return ascii(text if len(text) <= 40 else text[:37] + "…")
