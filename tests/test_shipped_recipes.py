@@ -1,0 +1,76 @@
+"""Every recipe that dlkit ships takes two steps, on made-up data of the shape that it is for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dlkit
+from dlkit import recipe as recipes
+from dlkit import recipe_file
+from dlkit.data.samples import ImageFiles, MemoryImages, Splits
+from dlkit.datasets import sst
+from dlkit.recipe import Data
+from dlkit.specs import ImageSpec
+from dlkit.verbs import dataset
+
+SAMPLES = 8
+IN_MEMORY = {"mnist": (1, 28), "fashion_mnist": (1, 28), "cifar10": (3, 32)}  # channels, side; of ten classes
+PHOTOGRAPHS = {"imagenet": 1000, "imagenette": 10, "imagenette_160": 10, "folder": 3}  # classes
+MADE_BY_CODE = {"shapes", "brackets", "adding"}
+SENTENCE = "(4 (3 (2 a) (4 gem)) (2 (2 of) (2 (2 a) (2 movie))))\n"
+BIG = ("imagenet", "imagenette", "-folder", "vgg16")  # in a name: hundreds of megabytes, or 224 pixels
+
+
+def made_up(data: Data, folder: Path) -> Splits:
+    """A few samples that look like those of the data set that the recipe names."""
+    targets = np.arange(SAMPLES, dtype=np.int64) % 3
+    pixels = np.random.default_rng(0)
+    if data.name in IN_MEMORY:
+        channels, side = IN_MEMORY[data.name]
+        spec = ImageSpec(channels, side, side, tuple("0123456789"), (0.5,) * channels, (0.25,) * channels)
+        images = pixels.integers(0, 256, (SAMPLES, channels, side, side), dtype=np.uint8)
+        return Splits(spec, MemoryImages(images, targets))
+    if data.name in PHOTOGRAPHS:
+        paths = [folder / f"{number}.png" for number in range(SAMPLES)]
+        for path in paths:
+            Image.fromarray(pixels.integers(0, 256, (240, 260, 3), dtype=np.uint8)).save(path)
+        classes = tuple(map(str, range(PHOTOGRAPHS[data.name])))
+        return Splits(ImageSpec(3, 224, 224, classes, (0.5,) * 3, (0.25,) * 3), ImageFiles(paths, targets))
+    assert data.name in ("sst", "sst_binary")
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.txt").write_text(SENTENCE * SAMPLES)
+    options = {key: value for key, value in data.options.items() if key != "least"}
+    return sst.load(folder, binary=data.name == "sst_binary", **{"least": 1, **options})  # type: ignore[arg-type]
+
+
+def with_size(name: str) -> object:
+    return pytest.param(name, marks=[pytest.mark.slow] if any(word in name for word in BIG) else [])
+
+
+@pytest.mark.parametrize("name", [with_size(name) for name in recipe_file.shipped_names()])
+def test_a_shipped_recipe_takes_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, object] = {
+        "train.epochs": 1,
+        "train.batch_size": SAMPLES // 2,
+        "train.accumulate": 1,
+        "train.threads": 1,
+        "data.validation": 0.0,
+        "train.monitor": "train/loss",
+        "data.workers": 0,
+        "schedule.warmup_epochs": 0.0,
+        "model.weights": None,
+    }
+    recipe = recipes.resolve(recipe=name, flags={"data.dir": "DIR"} if name.endswith("-folder") else {}).recipe
+    if recipe.data.name in MADE_BY_CODE:
+        settings["data.options.train"] = SAMPLES
+    else:
+        monkeypatch.setattr(dataset, "splits", lambda data, **how: made_up(data, tmp_path))
+    given = settings | ({"data.dir": "DIR"} if name.endswith("-folder") else {})
+    run = dlkit.train(recipe=name, settings=given, name="two_steps", runs_dir=tmp_path)
+    last = run.metrics()[-1]
+    assert last["step"] == 2 and math.isfinite(last["train/loss"])
