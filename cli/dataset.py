@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlkit.errors import DataError, UsageError
+
 from . import console
+from .bundle import bundle_command, unbundle_command
+from .pack import is_pack, pack_command, show_pack
 
 if TYPE_CHECKING:
-    from dlkit.verbs.dataset import Cached, Info
+    from dlkit.verbs.dataset import Info
+    from dlkit.verbs.dataset_cache import Cached
+    from dlkit.verbs.dataset_check import Report
 
 SCHEMA = "dlkit.dataset/1"
-LIST_COLUMNS = ("name", "state", "classes", "train", "test", "title")
+SHOWN_OF_A_KIND = 10  # findings, on a terminal
+LIST_COLUMNS = ("name", "state", "bytes", "classes", "train", "test", "title")
 
 FormatOption = Annotated[console.Format, typer.Option("--format", help="How the answer is written.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
@@ -55,24 +63,89 @@ def download_command(
 
     Example: dlkit dataset download mnist --from ~/copies/mnist
     """
-    from dlkit.verbs import dataset
+    from dlkit.verbs import dataset_cache
 
     with _Bars() as bars:
-        _show(dataset.download(name, source, say=console.note, progress=bars.tell), console.resolve(format, json))
+        _show(dataset_cache.download(name, source, say=console.note, progress=bars.tell), console.resolve(format, json))
+
+
+dataset_app.command("bundle")(bundle_command)
+dataset_app.command("unbundle")(unbundle_command)
 
 
 @dataset_app.command("info")
-def info_command(name: Name, format: FormatOption = console.Format.auto, json: JsonFlag = False) -> None:
-    """Describe a data set: classes, sizes, licence, sources, options, and where it is.
+def info_command(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Draw images of each class, too.")
+    ] = None,
+    augment: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Draw them as this recipe changes them in training.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where it lies, of data that is yours.")] = None,
+    format: FormatOption = console.Format.auto,
+    json: JsonFlag = False,
+) -> None:
+    """Describe a data set: classes, sizes, licence, sources, options, and where it is; or a pack.
 
-    Example: dlkit dataset info cifar10
+    Example: dlkit dataset info cifar10 -o cifar10.png --augment resnet20-cifar10
     """
+    if is_pack(name):
+        from dlkit.verbs import pack
+
+        show_pack(pack.described(Path(name)), console.resolve(format, json))
+        return
     from dlkit.verbs import dataset
 
     resolved = console.resolve(format, json)
     found = dataset.info(name)
     whole = resolved in (console.Format.json, console.Format.jsonl)
+    if output is not None:
+        _draw(name, output, augment, data_dir)
+    elif augment is not None or data_dir is not None:
+        raise UsageError("--augment and --data-dir go with -o FILE.png, which is drawn.")
     console.write_document({"schema": SCHEMA, **asdict(found)} if whole else _brief(found), resolved)
+
+
+@dataset_app.command("check")
+def check_command(
+    target: Annotated[
+        str, typer.Argument(metavar="DIR|NAME", help="A folder of your own images, or a data set.", show_default=False)
+    ],
+    data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the data set NAME lies.")] = None,
+    fix_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the files that are best left out, a path a line.")
+    ] = None,
+    hashes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compare the files with what sha256sum wrote of them.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="KIND", help="A kind of fault to pass over, as rotated. May repeat.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-j", min=1, metavar="N", help="Processes; else one a core.")
+    ] = None,
+    format: FormatOption = console.Format.auto,
+    json: JsonFlag = False,
+) -> None:
+    """Decode every image and name what would spoil training or its results; exit 4 where there are faults.
+
+    Found are damaged and odd files, pictures in two splits (saved again or mirrored, too) or under two names, classes
+    without images or with exchanged labels. --fix-list is what to drop: xargs -d '\\n' rm < FILE.
+
+    Example: dlkit dataset check photos --fix-list drop.txt
+    """
+    from dlkit.verbs.dataset_check import check
+
+    with _Bars("images") as bars:
+        report = check(
+            target, data_dir, fix_list=fix_list, hashes=hashes, ignore=ignore or (), workers=workers, say=console.say,
+            progress=lambda done, total: bars.tell("checking", done, total),
+        )  # fmt: skip
+    _write_report(report, console.resolve(format, json))
+
+
+dataset_app.command("pack")(pack_command)
 
 
 @dataset_app.command("unpack")
@@ -95,27 +168,60 @@ def unpack_command(
 
 @dataset_app.command("verify")
 def verify_command(name: Name, format: FormatOption = console.Format.auto, json: JsonFlag = False) -> None:
-    """Compare every file of a downloaded data set with its digest; exit 6 where one differs.
+    """Compare every file of a downloaded data set, or every image of a pack, with its digest; exit 6 where one differs.
 
     Example: dlkit dataset verify mnist
     """
-    from dlkit.verbs import dataset
+    if is_pack(name):
+        from dlkit.verbs import pack
 
-    _show(dataset.verify(name), console.resolve(format, json))
+        show_pack(pack.verify(Path(name)), console.resolve(format, json), brief=True)
+        return
+    from dlkit.verbs import dataset_cache
+
+    _show(dataset_cache.verify(name), console.resolve(format, json))
+
+
+def _draw(name: str, output: Path, augment: str | None, data_dir: Path | None) -> None:
+    from dlkit.recipe import Data, resolve
+    from dlkit.verbs.contact_sheet import contact_sheet
+
+    place = None if data_dir is None else str(data_dir)
+    flags = {} if place is None else {"data.dir": place}
+    recipe = None if augment is None else resolve(dataset=name, recipe=augment, flags=flags).recipe
+    data = Data(name=name, dir=place) if recipe is None else recipe.data
+    contact_sheet(data, output, recipe=recipe, say=console.say)
+    console.note(f"contact sheet: {output}")
+
+
+def _write_report(report: Report, format: console.Format) -> None:
+    """The findings a line each, on a terminal the first of each kind; the summary to stderr. Raises: DataError."""
+    if format in (console.Format.json, console.Format.jsonl):
+        console.write_document(report.document(), format)
+    else:
+        most = SHOWN_OF_A_KIND if format == console.Format.table else len(report.findings)
+        kinds = groupby(report.findings, key=lambda found: (found.level, found.kind))
+        shown = [asdict(found) for _, group in kinds for found in islice(group, most)]
+        console.write_rows(shown, ("level", "kind", "path", "message"), format)
+        if len(shown) < len(report.findings):
+            console.note(f"{len(report.findings) - len(shown):,} more: --format tsv shows all.")
+    console.note(report.summary)
+    if report.faults:
+        raise DataError(report.verdict)
 
 
 class _Bars:
     """One progress bar at a time, for the file that is being fetched."""
 
-    def __init__(self) -> None:
-        self._name = ""
+    def __init__(self, unit: str = "bytes") -> None:
+        self._name, self._unit = "", unit
         self._bar: console.Progress | None = None
 
     def tell(self, name: str, done: int, total: int) -> None:
         """This many bytes of the file are here; fewer than before where it starts anew."""
         if self._bar is None or name != self._name or done < self._bar.done:
             self.close()
-            self._name, self._bar = name, console.progress(total or None, name, "bytes")
+            self._name, self._bar = name, console.progress(total or None, name, self._unit)
         self._bar.advance(done - self._bar.done)
 
     def close(self) -> None:

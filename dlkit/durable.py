@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dlkit.errors import StorageError
 
@@ -35,14 +35,25 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     Raises:
         StorageError: the disk is full or refuses; the old file, if any, is untouched and nothing is left beside it.
     """
+    with replacing(path, needed=len(data)) as file:
+        view = memoryview(data)
+        for start in range(0, len(view), CHUNK):
+            point("mid_write")
+            file.write(view[start : start + CHUNK])
+
+
+@contextmanager
+def replacing(path: Path, needed: int | None = None) -> Iterator[IO[bytes]]:
+    """A file to write into; it takes `path`'s place when the block ends, and is gone when the block raises.
+
+    Raises:
+        StorageError: as write_bytes does; `needed` is how many bytes it is to hold.
+    """
     point("before_open")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            view = memoryview(data)
-            for start in range(0, len(view), CHUNK):
-                point("mid_write")
-                file.write(view[start : start + CHUNK])
+            yield file
             file.flush()
             point("before_fsync")
             os.fsync(file.fileno())
@@ -51,9 +62,11 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         point("after_rename")
         sync_folder(path.parent)
         point("after_dirsync")
-    except OSError as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise storage_error(error, path, needed=len(data)) from error
+        if isinstance(error, OSError):
+            raise storage_error(error, path, needed) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ def pictures(channels: int = 3, size: int = 8) -> Tensor:
 
 def test_nothing_asked_for_changes_nothing() -> None:
     images = pictures()
-    assert changes.change_pixels(images, Augment(), drawn()) is images
+    assert changes.change_pixels(changes.move_pixels(images, Augment(), drawn()), Augment(), drawn()) is images
 
 
 def test_crop_is_the_shifted_image_with_zeros_from_outside() -> None:
@@ -108,11 +108,16 @@ def test_each_change_leaves_other_samples_alone() -> None:
     """What a sample becomes does not depend on its batch mates."""
     augment = Augment(crop_padding=2, horizontal_flip=0.5, rotation=20.0, brightness=0.3, contrast=0.3, hue=0.1)
     images, numbers = pictures(), {name: torch.rand(2) for name in NAMES}
-    together = changes.change_pixels(images, augment, lambda name: numbers[name])
+
+    def changed(places: slice) -> Tensor:
+        def draw(name: str) -> Tensor:
+            return numbers[name][places]
+
+        return changes.change_pixels(changes.move_pixels(images[places], augment, draw), augment, draw)
+
+    together = changed(slice(0, 2))
     for place in range(2):
-        alone = changes.change_pixels(
-            images[place : place + 1], augment, lambda name, place=place: numbers[name][place : place + 1]
-        )
+        alone = changed(slice(place, place + 1))
         assert torch.allclose(alone[0], together[place], atol=1e-6)
 
 

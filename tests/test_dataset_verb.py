@@ -21,7 +21,7 @@ from dlkit.data.samples import ImageFiles, MemoryImages
 from dlkit.datasets import mnist
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
 from dlkit.recipe import Data
-from dlkit.verbs import dataset
+from dlkit.verbs import dataset, dataset_cache
 
 
 @pytest.fixture(autouse=True)
@@ -58,23 +58,23 @@ def visible(folder: Path) -> list[str]:
 
 
 def test_download_from_a_folder_then_load(copy: Path, home: Path) -> None:
-    found = dataset.download("mnist", str(copy))
+    found = dataset_cache.download("mnist", str(copy))
     assert found.fetched and found.folder == home / "datasets" / "mnist" and len(found.files) == 4
     assert visible(home / "datasets") == ["mnist"]
     splits = dataset.splits(Data(name="mnist"))
     assert isinstance(splits.train, MemoryImages) and splits.train.images.shape == (60, 1, 28, 28)
-    assert dataset.verify("mnist").bytes == found.bytes
+    assert dataset_cache.verify("mnist").bytes == found.bytes
 
 
 def test_download_of_what_is_there_only_verifies(copy: Path) -> None:
-    dataset.download("mnist", str(copy))
-    assert not dataset.download("mnist").fetched  # no source could have been reached
+    dataset_cache.download("mnist", str(copy))
+    assert not dataset_cache.download("mnist").fetched  # no source could have been reached
 
 
 def test_other_compression_of_the_right_file_is_right(copy: Path) -> None:
     for path in copy.iterdir():
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=1))
-    assert dataset.download("mnist", str(copy)).fetched
+    assert dataset_cache.download("mnist", str(copy)).fetched
 
 
 @pytest.mark.parametrize("spoil", ["byte", "longer", "cut", "text", "empty"])
@@ -90,14 +90,14 @@ def test_wrong_copy_is_refused_and_nothing_is_left(spoil: str, copy: Path, home:
     }
     path.write_bytes(spoilt[spoil])
     with pytest.raises(VerificationError, match="t10k-labels"):
-        dataset.download("mnist", str(copy))
+        dataset_cache.download("mnist", str(copy))
     assert visible(home / "datasets") == []
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "manifest.json"])
 @pytest.mark.parametrize("spoil", ["flip", "cut", "remove"])
 def test_altered_cache_is_noticed_on_next_use_and_repaired(name: str, spoil: str, copy: Path, home: Path) -> None:
-    dataset.download("mnist", str(copy))
+    dataset_cache.download("mnist", str(copy))
     path = home / "datasets" / "mnist" / name
     content = path.read_bytes()
     if spoil == "remove":
@@ -114,9 +114,9 @@ def test_altered_cache_is_noticed_on_next_use_and_repaired(name: str, spoil: str
         with pytest.raises(VerificationError, match=r"mnist.*dlkit dataset download mnist"):
             dataset.splits(Data(name="mnist"))
         said: list[str] = []
-        assert dataset.download("mnist", str(copy), say=said.append).fetched
+        assert dataset_cache.download("mnist", str(copy), say=said.append).fetched
         assert any("anew" in line for line in said)
-    dataset.verify("mnist")
+    dataset_cache.verify("mnist")
     assert visible(home / "datasets") == ["mnist"]
 
 
@@ -138,12 +138,15 @@ def test_offline_names_the_way_out(monkeypatch: pytest.MonkeyPatch, copy: Path) 
     with pytest.raises(StorageError, match=r"DLKIT_OFFLINE.*--from") as refused:
         dataset.splits(Data(name="mnist"))
     assert refused.value.exit_code == 7
-    dataset.download("mnist", str(copy))
+    dataset_cache.download("mnist", str(copy))
     dataset.splits(Data(name="mnist"))
 
 
 def test_missing_set_may_be_left_missing() -> None:
-    for ask in (lambda: dataset.splits(Data(name="mnist"), allow_download=False), lambda: dataset.verify("mnist")):
+    for ask in (
+        lambda: dataset.splits(Data(name="mnist"), allow_download=False),
+        lambda: dataset_cache.verify("mnist"),
+    ):
         with pytest.raises(DataError, match="dlkit dataset download mnist"):
             ask()
 
@@ -151,12 +154,12 @@ def test_missing_set_may_be_left_missing() -> None:
 def test_place_without_the_files_is_a_usage_error(tmp_path: Path, home: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="none of"):
-        dataset.download("mnist", str(tmp_path / "empty"))
+        dataset_cache.download("mnist", str(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize("name", ["shapes", "folder"])
 def test_what_needs_no_download_says_so(name: str) -> None:
-    for ask in (dataset.download, dataset.verify):
+    for ask in (dataset_cache.download, dataset_cache.verify):
         with pytest.raises(UsageError, match="nothing to download"):
             ask(name)
 
@@ -167,7 +170,7 @@ def test_misspelt_name_gets_the_nearest() -> None:
 
 
 def test_size_and_channels_of_a_fixed_set(copy: Path) -> None:
-    dataset.download("mnist", str(copy))
+    dataset_cache.download("mnist", str(copy))
     three = dataset.splits(Data(name="mnist", channels=3, size=28))
     assert isinstance(three.train, MemoryImages) and three.train.images.shape == (60, 3, 28, 28)
     assert three.spec.mean == (0.1307,) * 3 and (three.train.images[:, 0] == three.train.images[:, 2]).all()
@@ -202,7 +205,7 @@ def test_listing_and_info_tell_the_state(copy: Path) -> None:
     assert states["mnist"] == states["cifar10"] == states["emnist_letters"] == "not downloaded"
     assert states["folder"] == "your own" and states["shapes"] == "built in"
     assert dataset.info("mnist").folder is None
-    dataset.download("mnist", str(copy))
+    dataset_cache.download("mnist", str(copy))
     info = dataset.info("mnist")
     assert info.state == "cached" and info.folder is not None and len(info.files) == 4
     assert info.sizes == {"train": 60_000, "test": 10_000} and len(info.sources["train-images-idx3-ubyte.gz"]) == 2
@@ -212,11 +215,11 @@ def test_cache_that_cannot_be_written_says_what_to_set(tmp_path: Path, monkeypat
     (tmp_path / "file").touch()
     monkeypatch.setenv("DLKIT_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(StorageError, match="DLKIT_HOME"):
-        dataset.download("mnist")
+        dataset_cache.download("mnist")
     monkeypatch.setenv("DLKIT_HOME", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(StorageError, match="DLKIT_HOME"):
-        dataset.download("mnist")
+        dataset_cache.download("mnist")
 
 
 def test_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -234,7 +237,7 @@ def _download_in_child(copy: Path, broken_lock: bool, results: Any) -> None:
 
         fcntl.flock = lambda *_: None
     try:
-        results.put(str(dataset.download("mnist", str(copy)).fetched))
+        results.put(str(dataset_cache.download("mnist", str(copy)).fetched))
     except Exception as error:
         results.put(repr(error))
 
@@ -251,7 +254,7 @@ def test_many_processes_leave_one_right_set(broken_lock: bool, copy: Path, home:
         child.join()
     assert set(answers) <= {"True", "False"} and (broken_lock or answers.count("True") == 1)
     assert visible(home / "datasets") == ["mnist"]
-    dataset.verify("mnist")
+    dataset_cache.verify("mnist")
 
 
 def test_killed_download_leaves_no_set_and_the_next_one_tidies_up(copy: Path, home: Path) -> None:
@@ -259,18 +262,18 @@ def test_killed_download_leaves_no_set_and_the_next_one_tidies_up(copy: Path, ho
     child.start()
     child.join()
     assert child.exitcode == -9 and "mnist" not in visible(home / "datasets") and visible(home / "datasets")
-    assert dataset.download("mnist", str(copy)).fetched
+    assert dataset_cache.download("mnist", str(copy)).fetched
     assert visible(home / "datasets") == ["mnist"]
 
 
 def _die_before_renaming(copy: Path) -> None:
-    dataset._put_in_place = lambda *_: os.kill(os.getpid(), 9)  # type: ignore[assignment]
-    dataset.download("mnist", str(copy))
+    dataset_cache.put_in_place = lambda *_: os.kill(os.getpid(), 9)
+    dataset_cache.download("mnist", str(copy))
 
 
 @pytest.mark.skipif(not MNIST_HERE.is_dir(), reason="no local copy of MNIST beside the project")
 def test_real_mnist_passes_its_pinned_digests(home: Path) -> None:
-    assert dataset.download("mnist", str(MNIST_HERE)).bytes == sum(size for size, _ in mnist.CONTENTS.values())
+    assert dataset_cache.download("mnist", str(MNIST_HERE)).bytes == sum(size for size, _ in mnist.CONTENTS.values())
     splits = dataset.splits(Data(name="mnist"))
     assert len(splits.train) == 60_000 and splits.test is not None and len(splits.test) == 10_000
     assert np.bincount(splits.test.targets).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -249,11 +249,11 @@ def test_random_crop_depends_on_the_generator_alone() -> None:
 def test_random_box_lies_inside_and_has_the_wanted_area() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
-        left, top, right, bottom = images._random_box(200, 150, (0.2, 0.5), rng)
+        left, top, right, bottom = images.random_box(200, 150, (0.2, 0.5), rng)
         assert 0 <= left < right <= 200 and 0 <= top < bottom <= 150
         assert 0.18 < (right - left) * (bottom - top) / (200 * 150) < 0.52
         assert 0.7 < (right - left) / (bottom - top) < 1.4
-    assert images._random_box(1000, 3, (1.0, 1.0), rng) == (498, 0, 502, 3)
+    assert images.random_box(1000, 3, (1.0, 1.0), rng) == (498, 0, 502, 3)
 
 
 def test_float_in_zero_to_one_is_refused_rather_than_black() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dlkit.data.loader import TrainingData, batches_in_order, held_out_places, split
+from dlkit.data import fetch
+from dlkit.data.held_out import held_out_places
+from dlkit.data.loader import TrainingData, batches_in_order, split
 from dlkit.data.samples import ImageFiles, MemoryImages, Samples, Splits
 from dlkit.errors import DataError
 from dlkit.recipe import Augment
@@ -76,9 +79,45 @@ def test_any_number_of_workers_gives_the_same_batches(
     files: ImageFiles, resized_crop: tuple[float, float] | None
 ) -> None:
     augment = AUGMENT.model_copy(update={"resized_crop": resized_crop})
-    alone = stream(data(files, augment=augment))
-    assert same(alone, stream(data(files, workers=2, augment=augment)))
-    assert same(alone[1:], stream(data(files, workers=1, augment=augment), first=1))
+
+    def anew() -> ImageFiles:
+        return ImageFiles(files.paths, files.targets)  # nothing of it is in memory yet
+
+    alone = stream(data(anew(), augment=augment))
+    assert same(alone, stream(data(anew(), workers=2, augment=augment)))
+    assert same(alone[1:], stream(data(anew(), workers=1, augment=augment), first=1))
+
+
+def copied(files: ImageFiles, folder: Path) -> ImageFiles:
+    return ImageFiles([Path(shutil.copy(str(path), folder)) for path in files.paths], files.targets)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_small_folder_is_decoded_once_and_later_epochs_are_the_same(
+    files: ImageFiles, tmp_path: Path, workers: int
+) -> None:
+    here = copied(files, tmp_path)
+    wanted = [stream(data(in_memory()), epoch) for epoch in range(3)]
+    assert same(stream(data(here, workers=workers), 0, first=2), wanted[0][2:])  # an epoch begun in the middle
+    assert same(stream(data(here, workers=workers), 1), wanted[1])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert same(stream(data(here, workers=workers), 2), wanted[2])
+    assert same(stream(data(here, rank=1, world_size=3), 2), [(i[1::3], x[1::3]) for i, x in wanted[2]])
+
+
+def test_what_is_large_or_cut_at_random_is_decoded_each_time(
+    files: ImageFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = copied(files, tmp_path)
+    cut = data(here, augment=Augment(resized_crop=(0.3, 1.0)))
+    assert len(stream(cut, 0)) == 4 and not same(stream(cut, 0), stream(cut, 1))
+    monkeypatch.setattr(fetch, "KEPT_BYTES", 30 * 3 * 12 * 12 - 1)
+    stream(data(here), 0)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="no such file"):
+        stream(data(here), 1)
 
 
 def test_files_and_memory_give_the_same_batches(files: ImageFiles) -> None:

@@ -23,7 +23,7 @@ from dlkit.datasets import cifar100, emnist, fashion_mnist, imagenet, imagenette
 from dlkit.datasets.cifar100 import SOURCE
 from dlkit.errors import UsageError, VerificationError
 from dlkit.recipe import Data
-from dlkit.verbs import dataset
+from dlkit.verbs import dataset, dataset_cache
 
 RNG = np.random.default_rng(0)
 Download = Callable[[str], Path]
@@ -225,7 +225,7 @@ def test_members_of_a_family_share_what_is_downloaded_once(place: Path, monkeypa
     trusted = {name: [replace(SOURCE, digest="", size=0)] for name in (cifar100.ARCHIVE,)}
     abouts = {name: replace(about, files=trusted) for name, about in cifar100.ABOUT.items()}
     monkeypatch.setattr(cifar100, "ABOUT", abouts)
-    dataset.download("cifar100_coarse", str(place))
+    dataset_cache.download("cifar100_coarse", str(place))
     assert dataset.info("cifar100").state == "cached" and dataset.info("imagenette").state == "not downloaded"
     assert len(dataset.splits(Data(name="cifar100")).spec.classes) == 100
 

@@ -20,8 +20,8 @@ from dlkit.data.vectors import read_vectors
 from dlkit.datasets import adding, brackets, sst, text_csv, text_folder, trees
 from dlkit.errors import DataError, UsageError, VerificationError
 from dlkit.recipe import Data
-from dlkit.verbs import dataset
-from dlkit.verbs.train import prepare
+from dlkit.verbs import dataset, dataset_cache
+from dlkit.verbs.prepare import prepare
 
 SST = {
     "train.txt": "(3 (2 A) (4 gem))\n(1 (2 (2 so) (1 dull)) (2 .))\n(2 (2 A) (2 film))\n(4 (4 gem) (2 .))\n" * 2,
@@ -206,7 +206,7 @@ def test_sst_is_had_from_its_files_or_its_archive(pinned: Path, packed: bool, tm
         with zipfile.ZipFile(place / sst.ARCHIVE, "w") as archive:
             for name in SST:
                 archive.write(pinned / name, f"trees/{name}")
-    assert dataset.download("sst", str(place)).fetched
+    assert dataset_cache.download("sst", str(place)).fetched
     assert cache.present(cache.datasets_dir() / "sst") and dataset.info("sst_binary").state == "cached"
     binary = dataset.splits(Data(name="sst_binary", options={"form": "trees"}))
     assert binary.spec.kind == "trees" and len(binary.spec.classes) == 2
@@ -216,7 +216,7 @@ def test_sst_is_had_from_its_files_or_its_archive(pinned: Path, packed: bool, tm
 def test_another_file_is_not_taken_for_ssts(pinned: Path) -> None:
     (pinned / "test.txt").write_text(SST["test.txt"].replace("gem", "ham"))
     with pytest.raises(VerificationError, match=r"test\.txt"):
-        dataset.download("sst", str(pinned))
+        dataset_cache.download("sst", str(pinned))
 
 
 BAD_LINES = {
@@ -234,7 +234,7 @@ def test_a_bad_line_of_a_treebank_is_named_by_file_and_line(name: str, pinned: P
     before = SST["train.txt"].encode()
     (pinned / "train.txt").write_bytes(before + (line if isinstance(line, bytes) else line.encode()) + b"\n" + before)
     with pytest.raises(DataError, match=f"^train.txt:9: .*{told}") as caught:
-        dataset.download("sst", str(pinned))
+        dataset_cache.download("sst", str(pinned))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
     assert not cache.present(cache.datasets_dir() / "sst")
 

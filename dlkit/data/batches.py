@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlkit.specs import ImageSpec
+
+AT_ONCE = 1 << 20  # numbers that are worked on
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,33 @@ class Batch:
 def normalize(images: Tensor, spec: ImageSpec) -> Tensor:
     """uint8 images (N, C, H, W) → float32, scaled to [0, 1], minus the mean, over the standard deviation."""
     return standardize(images.float().div_(255), spec)
+
+
+def normalized(images: Tensor, spec: ImageSpec, channels_last: bool = False) -> Tensor:
+    """What `normalize` gives, bit for bit, and quicker for a batch."""
+    return in_parts(images, lambda part, _: normalize(part, spec), channels_last)
+
+
+def in_parts(images: Tensor, change: Callable[[Tensor, slice], Tensor], channels_last: bool = False) -> Tensor:
+    """change(part, its places) of uint8 images (N, C, H, W), as one float32 tensor.
+
+    On a CPU a part is few images, so that all that happens to them happens in its cache.
+    """
+    count, channels, height, width = images.shape
+    channels_last = channels_last and channels > 1
+    if images.device.type != "cpu":
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return change(images, slice(0, count)).contiguous(memory_format=layout)
+    # numpy's memory, because it asks for large pages: the small ones of a new tensor cost more than the work on it
+    if channels_last:
+        found = torch.from_numpy(np.empty((count, height, width, channels), np.float32)).permute(0, 3, 1, 2)
+    else:
+        found = torch.from_numpy(np.empty((count, channels, height, width), np.float32))
+    size = max(1, AT_ONCE // (channels * height * width))
+    for start in range(0, count, size):
+        places = slice(start, start + size)
+        found[places].copy_(change(images[places], places))
+    return found
 
 
 def standardize(images: Tensor, spec: ImageSpec) -> Tensor:

@@ -1,15 +1,38 @@
-"""What a split holds, as one SHA-256: equal if and only if its samples and labels are."""
+"""What a split holds, as one SHA-256: equal if and only if its samples and labels are. And of files, each one's own."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields, replace
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from dlkit.data.samples import MemoryImages, Samples, SequenceSamples, TreeSamples
-from dlkit.durable import storage_errors
+from dlkit import durable
+from dlkit.data import images
+from dlkit.data.samples import ImageFiles, MemoryImages, Samples, SequenceSamples, TreeSamples
+from dlkit.errors import ModelFileError
+
+COLUMNS = ("sha256", "bytes", "split", "class", "path")
+ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}  # as console's tsv
+KINDS = ("altered", "removed", "added", "moved")  # of changes
+NAMED = 3  # files of each kind that a sentence names
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """A file of a split: its path below the folder of the data, its class and what it holds."""
+
+    path: str
+    label: str
+    size: int  # bytes
+    sha256: str
+
+
+Files = Mapping[str, Sequence[FileDigest]]  # split → its files
 
 
 def fingerprint(samples: Samples, classes: tuple[str, ...]) -> str:
@@ -28,10 +51,114 @@ def fingerprint(samples: Samples, classes: tuple[str, ...]) -> str:
             digest.update(repr((name, values.shape, values.dtype.str)).encode())
             digest.update(values.data)
         return digest.hexdigest()
-    rows = zip(samples.paths, samples.targets.tolist(), strict=True)
-    for name, target, path in sorted((path.name, target, path) for path, target in rows):
-        digest.update(repr((classes[target], name, *_size_and_hash(path))).encode("utf-8", errors="surrogateescape"))
+    return fingerprint_of_files(file_digests(samples, classes), classes)
+
+
+def fingerprint_of_files(files: Iterable[FileDigest], classes: tuple[str, ...]) -> str:
+    """What `fingerprint` gives for a split of these files."""
+    digest = hashlib.sha256(repr(classes).encode())
+    place = {name: index for index, name in enumerate(classes)}
+    rows = ((os.path.basename(file.path), place[file.label], file.path, file) for file in files)
+    for name, _, _, file in sorted(rows, key=lambda row: row[:3]):
+        row = repr((file.label, name, file.size, file.sha256))
+        digest.update(row.encode("utf-8", errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def file_digests(samples: ImageFiles, classes: tuple[str, ...], root: str = "") -> list[FileDigest]:
+    """Every file of a split, read whole: a size and a time of change do not tell that a file is what it was."""
+    prefix = root.rstrip(os.sep) + os.sep if root else ""
+    found = []
+    for source, target in zip(samples.paths, samples.targets.tolist(), strict=True):
+        content = images.read(source)
+        sha256 = hashlib.sha256(content).hexdigest()
+        found.append(FileDigest(str(source).removeprefix(prefix), classes[target], len(content), sha256))
+    return found
+
+
+def write_files(path: Path, files: Files) -> None:
+    """Put the list of a run's files beside its run.json: a line a file, tabs between."""
+    durable.write_text(path, "".join(_lines(files)))
+
+
+def read_files(path: Path) -> dict[str, list[FileDigest]]:
+    """What write_files wrote.
+
+    Raises:
+        ModelFileError: it is damaged.
+    """
+    found: dict[str, list[FileDigest]] = {}
+    with durable.storage_errors(path):
+        text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+    try:
+        for line in text.split("\n")[1:-1]:
+            sha256, size, split, label, name = (_unescaped(cell) for cell in line.split("\t"))
+            found.setdefault(split, []).append(FileDigest(name, label, int(size), sha256))
+    except ValueError as error:
+        raise ModelFileError(f"{path} is damaged: a line of it is {line[:80]!r}.") from error
+    return found
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """One file that is not what it was; none stands for a file that is not there."""
+
+    path: str
+    kind: str  # added, removed, altered, moved: to another class or split
+    before: FileDigest | None
+    now: FileDigest | None
+
+
+def changes(before: Files, now: Files) -> list[FileChange]:
+    """The files that differ, altered ones first.
+
+    That a file is in another split is told only where no file came or went: one more moves many, for the validation
+    split is cut by lot.
+    """
+    old, new = _by_path(before), _by_path(now)
+    same_paths = old.keys() == new.keys()
+    found = []
+    for path in sorted(old.keys() | new.keys()):
+        (old_split, was), (new_split, is_now) = old.get(path, ("", None)), new.get(path, ("", None))
+        if was is None or is_now is None:
+            found.append(FileChange(path, "added" if was is None else "removed", was, is_now))
+        elif was.sha256 != is_now.sha256:
+            found.append(FileChange(path, "altered", was, is_now))
+        elif was.label != is_now.label or (same_paths and old_split != new_split):
+            found.append(FileChange(path, "moved", was, is_now))
+    return sorted(found, key=lambda change: KINDS.index(change.kind))
+
+
+def told(found: Sequence[FileChange]) -> str:
+    """1 altered: cat/3.png; 2 added: cat/8.png, cat/9.png."""
+    parts = []
+    for kind in KINDS:
+        paths = [change.path for change in found if change.kind == kind]
+        if paths:
+            more = ", …" if len(paths) > NAMED else ""
+            parts.append(f"{len(paths):,} {kind}: {', '.join(paths[:NAMED])}{more}")
+    return "; ".join(parts)
+
+
+def _by_path(files: Files) -> dict[str, tuple[str, FileDigest]]:
+    return {file.path: (split, file) for split, listed in files.items() for file in listed}
+
+
+def _lines(files: Files) -> Iterator[str]:
+    yield "\t".join(COLUMNS) + "\n"
+    for split, listed in files.items():
+        for file in listed:
+            cells = (file.sha256, str(file.size), split, _escaped(file.label), _escaped(file.path))
+            yield "\t".join(cells) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"[\\\t\n\r]", lambda match: ESCAPES[match[0]], text)
+
+
+def _unescaped(text: str) -> str:
+    plain = {escaped: letter for letter, escaped in ESCAPES.items()}
+    return re.sub(r"\\[\\tnr]", lambda match: plain[match[0]], text)
 
 
 def _own_words(samples: SequenceSamples | TreeSamples) -> tuple[list[str], SequenceSamples | TreeSamples]:
@@ -47,8 +174,3 @@ def _own_words(samples: SequenceSamples | TreeSamples) -> tuple[list[str], Seque
     if isinstance(samples, SequenceSamples):
         return words, replace(samples, values=ranks[inverse])
     return words, replace(samples, words=ranks[inverse])
-
-
-def _size_and_hash(path: Path) -> tuple[int, str]:
-    with storage_errors(path), open(path, "rb") as file:
-        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -35,11 +36,13 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from dlkit.data.samples import ImageSource
 from dlkit.errors import DataError, StorageError
 from dlkit.specs import ImageSpec
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000  # pixels
+READ_WHOLE = 1 << 20  # bytes; a file up to this size is read in one go
 FORMATS = "PNG, JPEG, WebP, BMP, GIF, TIFF, PPM"
 # What to look for in a folder; what a file holds decides in the end.
 EXTENSIONS = frozenset(
@@ -84,7 +87,19 @@ _header_lock = threading.Lock()
 Pixels = npt.NDArray[np.uint8]
 
 
-def load(source: Path | bytes, spec: ImageSpec, *, notes: list[str] | None = None) -> Pixels:
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of its image, before anything is done to it; format and mode by Pillow's names."""
+
+    format: str
+    mode: str
+    width: int  # pixels, as stored
+    height: int
+    orientation: int  # EXIF's, 1 to 8; 1 is upright
+    alpha: bool  # some pixels may be transparent
+
+
+def load(source: ImageSource | bytes, spec: ImageSpec, *, notes: list[str] | None = None) -> Pixels:
     """An image as eval and predict see it: decoded, then prepared; (C, H, W) uint8.
 
     A large JPEG is decoded at a fraction of its size, never below twice what the network sees.
@@ -94,7 +109,7 @@ def load(source: Path | bytes, spec: ImageSpec, *, notes: list[str] | None = Non
 
 
 def decode(
-    source: Path | bytes,
+    source: ImageSource | bytes,
     channels: int,
     *,
     draft: tuple[int, int] | None = None,
@@ -109,18 +124,31 @@ def decode(
         DataError: not an image that dlkit reads, or damaged, or too large; the message names the path.
         StorageError: the file may not be read.
     """
+    return examine(source, channels, draft=draft, notes=notes)[0]
+
+
+def examine(
+    source: ImageSource | bytes,
+    channels: int,
+    *,
+    draft: tuple[int, int] | None = None,
+    notes: list[str] | None = None,
+) -> tuple[Image.Image, Header]:
+    """What `decode` gives, and what the file said of it."""
     name = "the image" if isinstance(source, bytes) else str(source)
     found: list[str] = []
     try:
         with _opened(source) as file, _open_image(file, found) as image:
             _check_size(image.size)
             _note_frames(image, found)
-            if draft is not None:
+            format, mode, (width, height) = image.format or "", image.mode, image.size
+            if draft is not None and min(width, height) >= 2 * max(draft):  # else it changes nothing, but takes time
                 image.draft(None, (max(draft), max(draft)))  # square, because EXIF may turn the image later
             image.load()
-            turn = _UPRIGHT.get(_orientation(image, found))
+            orientation = _orientation(image, found)
+            header = Header(format, mode, width, height, orientation, image.has_transparency_data)
+            turn = _UPRIGHT.get(orientation)
             flat = _flatten(image, channels)
-            flat = flat.copy() if flat is image else flat  # `image` dies with its file
     except (DataError, StorageError, MemoryError) as error:
         if isinstance(error, MemoryError):
             raise
@@ -129,7 +157,22 @@ def decode(
         raise DataError(f"{name}: the image is damaged: {_reason(error)}.") from error
     if notes is not None:
         notes.extend(f"{name}: {note}" for note in found)
-    return flat if turn is None else flat.transpose(turn)
+    return flat if turn is None else flat.transpose(turn), header
+
+
+def read(source: ImageSource) -> bytes:
+    """The bytes of an image's file; a named pipe, a device or an empty file is refused as by `decode`, without waiting.
+
+    Raises:
+        DataError, StorageError: the message names the path.
+    """
+    try:
+        with _opened(source) as file:
+            return file.read()
+    except (DataError, StorageError) as error:
+        raise type(error)(f"{source}: {error}") from error
+    except OSError as error:
+        raise StorageError(f"{source}: cannot be read: {error.strerror or error}.") from error
 
 
 def prepare(image: Image.Image, spec: ImageSpec) -> Pixels:
@@ -140,13 +183,18 @@ def prepare(image: Image.Image, spec: ImageSpec) -> Pixels:
     """
     if image.size == (spec.width, spec.height):
         return _pixels(image)
-    target = (round(spec.width / spec.crop), round(spec.height / spec.crop))
-    image = _without_far_ends(image, target)
-    scale = max(target[0] / image.width, target[1] / image.height)
-    width, height = (max(side, round(scale * length)) for side, length in zip(target, image.size, strict=True))
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
+    image = _covering(image, (round(spec.width / spec.crop), round(spec.height / spec.crop)))
+    left, top = round((image.width - spec.width) / 2), round((image.height - spec.height) / 2)
     return _pixels(image.crop((left, top, left + spec.width, top + spec.height)))
+
+
+def whole(source: ImageSource | bytes, channels: int, side: int) -> Pixels:
+    """(C, H, W) of a whole image, its shorter side made `side` long where it is longer; very long ends are cut off.
+
+    Prepared for a network that cuts its images from that side, it is what `load` gives.
+    """
+    image = decode(source, channels, draft=(2 * side, 2 * side))
+    return _pixels(_covering(image, (side, side)) if min(image.size) > side else _without_far_ends(image, (side, side)))
 
 
 def random_resized_crop(
@@ -156,29 +204,54 @@ def random_resized_crop(
 
     Szegedy et al., "Going deeper with convolutions", 2015, section 6.
     """
-    box = _random_box(image.width, image.height, area, rng)
+    box = random_box(image.width, image.height, area, rng)
     return _pixels(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
 
 
+def crop_draft(spec: ImageSpec, area: tuple[float, float]) -> tuple[int, int]:
+    """The draft at which the smallest random part still has four pixels for each that the network sees of it."""
+    return (math.ceil(2 * spec.width / math.sqrt(area[0])), math.ceil(2 * spec.height / math.sqrt(area[0])))
+
+
+def random_box(
+    width: int, height: int, area: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a random part: `area` of the whole, aspect 3:4 to 4:3."""
+    for _ in range(10):
+        wanted = width * height * rng.uniform(*area)
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(wanted * aspect)), round(math.sqrt(wanted / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    # Too long for any such part: the largest one in the centre.
+    w = max(1, min(width, round(height * 4 / 3)))
+    h = max(1, min(height, round(width * 4 / 3)))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
 @contextmanager
-def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
+def _opened(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
     """The source as an open file. Opened without waiting, so that a pipe is seen to be one."""
-    if isinstance(source, bytes):
-        if not source:
+    if not isinstance(source, Path):
+        content = source if isinstance(source, bytes) else source.read()
+        if not content:
             raise DataError("the image is empty.")
-        yield io.BytesIO(source)
+        yield io.BytesIO(content)
         return
     try:
         descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise _cannot_open(source, error) from error
-    with open(descriptor, "rb") as file:
+    with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise DataError("not a file but a " + ("folder." if stat.S_ISDIR(status.st_mode) else "pipe or a device."))
         if status.st_size == 0:
             raise DataError("the file is empty.")
-        yield file
+        small = status.st_size <= READ_WHOLE  # Pillow asks for a header's few bytes at a time
+        yield io.BytesIO(file.read(status.st_size)) if small else io.BufferedReader(file)
 
 
 def _cannot_open(path: Path, error: OSError) -> DataError | StorageError:
@@ -297,6 +370,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values * 255 + most // 2) // most).clip(0, 255).astype(np.uint8))
 
 
+def _covering(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+    """The image resized until it just covers (width, height), less its far ends."""
+    image = _without_far_ends(image, target)
+    scale = max(target[0] / image.width, target[1] / image.height)
+    width, height = (max(side, round(scale * length)) for side, length in zip(target, image.size, strict=True))
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
 def _without_far_ends(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     """A very long image less what a centre crop never sees, so that resizing it cannot take gigabytes."""
     scale = max(target[0] / image.width, target[1] / image.height)
@@ -308,27 +389,12 @@ def _without_far_ends(image: Image.Image, target: tuple[int, int]) -> Image.Imag
     return image.crop((left, top, left + width, top + height))
 
 
-def _random_box(
-    width: int, height: int, area: tuple[float, float], rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    for _ in range(10):
-        wanted = width * height * rng.uniform(*area)
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(wanted * aspect)), round(math.sqrt(wanted / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            return left, top, left + w, top + h
-    # Too long for any such part: the largest one in the centre.
-    w = max(1, min(width, round(height * 4 / 3)))
-    h = max(1, min(height, round(width * 4 / 3)))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
-
-
 def _pixels(image: Image.Image) -> Pixels:
     """(C, H, W), a copy that may be written to."""
-    values = np.array(image, dtype=np.uint8)  # (H, W) or (H, W, C)
-    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+    if image.mode == "L":
+        return np.array(image)[None]
+    lines = np.frombuffer(image.tobytes("raw", "RGB;L"), np.uint8)  # line by line, of each its red, green and blue
+    return lines.reshape(image.height, 3, image.width).transpose(1, 0, 2).copy()
 
 
 def _reason(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dlkit.specs import Spec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemoryImages:
     """A split held in memory: images (N, C, H, W) uint8, targets (N,) int64."""
 
@@ -24,11 +24,25 @@ class MemoryImages:
         return len(self.targets)
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """A split of files, decoded as they are needed: paths, and targets (N,) int64."""
+class Stored(Protocol):
+    """An image that is no file of its own: in an archive, in a table. str() is how it is named to a person."""
 
-    paths: Sequence[Path]
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def read(self) -> bytes:
+        """Its file's bytes; raises DataError or StorageError, without its name."""
+
+
+ImageSource = Path | Stored
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """A split of files, decoded as they are needed: paths, or where they are stored, and targets (N,) int64."""
+
+    paths: Sequence[ImageSource]
     targets: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -104,7 +118,8 @@ class Splits:
     """A data set: what its samples are, its splits, and what a person should know about them.
 
     Targets count classes in the order of `spec.classes`, in every split. validation is None where the data set has
-    none of its own (train is then cut by seed); test is None where there is none.
+    none of its own (train is then cut by seed); test is None where there is none. groups (N,) of train are numbers:
+    samples of one group are never cut apart.
     """
 
     spec: Spec
@@ -112,6 +127,7 @@ class Splits:
     validation: Samples | None = None
     test: Samples | None = None
     warnings: tuple[str, ...] = ()
+    groups: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from dlkit.durable import storage_errors
 from dlkit.errors import VerificationError
 from dlkit.specs import ImageSpec
 
+MIRRORS = (
+    "https://www.cs.toronto.edu/~kriz/",
+    "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
+)
 ARCHIVE = "cifar-10-binary.tar.gz"
 FOLDER = "cifar-10-batches-bin"
 RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the planes red, green, blue
@@ -30,9 +34,7 @@ ABOUT = About(
     licence="none stated by its authors; they ask to be cited",
     citation="Krizhevsky, technical report, University of Toronto, 2009",
     files={
-        ARCHIVE: [
-            Source(f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}", "md5:c32a1d4ab5d03f1284b67883e8d87530", 170_052_171)
-        ]
+        ARCHIVE: [Source(place + ARCHIVE, "md5:c32a1d4ab5d03f1284b67883e8d87530", 170_052_171) for place in MIRRORS]
     },
 )
 

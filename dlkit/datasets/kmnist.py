@@ -15,6 +15,7 @@ from dlkit.specs import ImageSpec
 MIRRORS = (
     "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
     "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+    "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/KMNIST/",
 )
 PUBLISHED = {  # of the compressed files: bytes, SHA-256
     "train-images-idx3-ubyte.gz": (18_165_135, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),

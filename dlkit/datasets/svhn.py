@@ -18,7 +18,7 @@ from dlkit.durable import storage_errors
 from dlkit.errors import VerificationError
 from dlkit.specs import ImageSpec
 
-PLACE = "http://ufldl.stanford.edu/housenumbers/"
+MIRRORS = ("https://ufldl.stanford.edu/housenumbers/", "http://ufldl.stanford.edu/housenumbers/")
 PUBLISHED = {  # bytes, SHA-256
     "train_32x32.mat": (182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
     "test_32x32.mat": (64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
@@ -30,7 +30,10 @@ ABOUT = About(
     sizes={"train": 73_257, "test": 26_032},
     licence="for non-commercial use",
     citation="Netzer, Wang, Coates, Bissacco, Wu and Ng, NIPS workshop, 2011",
-    files={name: [Source(PLACE + name, f"sha256:{sha256}", size)] for name, (size, sha256) in PUBLISHED.items()},
+    files={
+        name: [Source(mirror + name, f"sha256:{sha256}", size) for mirror in MIRRORS]
+        for name, (size, sha256) in PUBLISHED.items()
+    },
 )
 
 

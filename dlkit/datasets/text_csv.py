@@ -7,19 +7,17 @@ Classes are the labels of train, "2" before "10". Vocabulary and length are as i
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from dlkit.catalog import did_you_mean
-from dlkit.data import lines, text
+from dlkit.data import lines, table, text
+from dlkit.data.classes import natural
 from dlkit.data.samples import Splits
-from dlkit.datasets.folder import natural
 from dlkit.errors import DataError, UsageError
 
 GIVES = ("sequences",)
-NAMES = {"train": ("train",), "validation": ("val", "validation", "valid", "dev"), "test": ("test",)}
+HINT = "--text-column and --label-column say which they are."
 MOST_CLASSES = 1000  # above it, the column is hardly one of labels
 
 Row = tuple[int, list[str], str]  # line, words, label
@@ -42,7 +40,7 @@ def load(
     text.check_options("text_csv", "sequences", least, vocabulary)
     if longest < 1:
         raise UsageError(f"data set 'text_csv' takes longest from 1; not {longest}.")
-    files = _files(folder)
+    files = table.files(folder)
     rows = {split: list(_rows(path, text_column, label_column)) for split, path in files.items()}
     classes = _classes(files["train"], [label for _, _, label in rows["train"]], label_column)
     places = {name: place for place, name in enumerate(classes)}
@@ -59,55 +57,12 @@ def load(
     return corpus.splits(classes, least, vocabulary, longest=longest)
 
 
-def _files(place: Path) -> dict[str, Path]:
-    """The file of each split; a file alone is train."""
-    if not place.is_dir():
-        return {"train": place}
-    found = {}
-    for split, names in NAMES.items():
-        here = [place / f"{name}{ending}" for name in names for ending in (".csv", ".tsv")]
-        here = [path for path in here if path.exists()]
-        if len(here) > 1:
-            raise DataError(
-                f"{place}: has {here[0].name} and {here[1].name}; which one is the {split} split? Keep one."
-            )
-        if here:
-            found[split] = here[0]
-    if "train" not in found:
-        raise DataError(f"{place}: holds no train.csv and no train.tsv.")
-    return found
-
-
 def _rows(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
-    reader = _reader(path)
-    try:
-        header: list[str] = next(reader, [])
-        columns = [_place(path, header, column) for column in (text_column, label_column)]
-        for row in reader:
-            if len(row) <= max(columns):
-                raise DataError(f"{path}:{reader.line_num}: {len(row)} fields, where the header has {len(header)}.")
-            written, label = (row[column] for column in columns)
-            if not label.strip():
-                raise DataError(f"{path}:{reader.line_num}: the field {label_column!r} is empty.")
-            yield reader.line_num, _words(path, reader.line_num, written), label.strip()
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}.") from error
-
-
-def _reader(path: Path) -> Any:  # csv's own type has no name
-    found = (line + "\n" for _, line in lines.lines_of(path))
-    if path.suffix.lower() in (".tsv", ".tab"):
-        return csv.reader(found, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return csv.reader(found, strict=True)
-
-
-def _place(path: Path, header: Sequence[str], column: str) -> int:
-    if header.count(column) > 1:
-        raise DataError(f"{path}:1: has {header.count(column)} columns that are called {column!r}.")
-    if column not in header:
-        flags = "--text-column and --label-column say which they are."
-        raise DataError(f"{path}:1: has no column {column!r}. {did_you_mean(column, header)} {flags}")
-    return header.index(column)
+    for line, fields in table.rows(path, (text_column, label_column), hint=HINT):
+        label = fields[label_column].strip()
+        if not label:
+            raise DataError(f"{path}:{line}: the field {label_column!r} is empty.")
+        yield line, _words(path, line, fields[text_column]), label
 
 
 def _words(path: Path, line: int, written: str) -> list[str]:

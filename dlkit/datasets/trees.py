@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dlkit.data import parses, text
+from dlkit.data.classes import natural
 from dlkit.data.samples import Splits
-from dlkit.datasets.folder import natural
 from dlkit.errors import DataError
 
 GIVES = ("sequences", "trees")

@@ -1,0 +1,224 @@
+"""How the uint8 images of a split are had: from memory, from a pack, or decoded in worker processes.
+
+What is decoded is kept where the split is small and its pixels are the same each time, so that only the first epoch
+over a folder of small images decodes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from dlkit.data import images as image_files
+from dlkit.data import packed, randomness
+from dlkit.data.images import Pixels
+from dlkit.data.samples import ImageFiles, MemoryImages, Samples
+from dlkit.errors import DlkitError, WorkerLostError
+from dlkit.specs import ImageSpec
+
+Indices = npt.NDArray[np.int64]
+Fetch = Callable[[Sequence[Indices], int], Iterator[Tensor]]  # index lists, epoch → uint8 images (N, C, H, W), in order
+Area = tuple[float, float]  # least and greatest part of an image that a random crop keeps
+
+KEPT_BYTES = 1 << 29  # of one split's decoded images
+
+
+def fetcher(
+    samples: Samples,
+    spec: ImageSpec,
+    device: torch.device,
+    workers: int,
+    seed: int = 0,
+    resized_crop: Area | None = None,
+) -> Fetch:
+    """How uint8 images of these samples are had."""
+    if isinstance(samples, MemoryImages):
+        return _from_memory(samples, device)
+    assert isinstance(samples, ImageFiles), "only images are fetched"
+    if resized_crop is not None:
+        return _decoded(Decoder(samples, spec, seed, resized_crop), workers)
+    if (pack := packed.rows_of(samples.paths, spec)) is not None:
+        return _from_pack(*pack)
+    decoded = _decoded(Decoder(samples, spec), workers)
+    if len(samples) * spec.channels * spec.height * spec.width > KEPT_BYTES:
+        return decoded
+    if samples not in _kept or _kept[samples].spec != spec:
+        _kept[samples] = _Kept(samples, spec)
+    kept = _kept[samples]
+    return _from_memory(kept.samples, device) if kept.there.all() else _keeping(kept, decoded)
+
+
+def _from_memory(samples: MemoryImages, device: torch.device) -> Fetch:
+    held = _on_device(samples, device)
+
+    def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
+        for indices in shares:
+            yield held[torch.from_numpy(indices).to(device)]
+
+    return fetch
+
+
+_held: WeakKeyDictionary[MemoryImages, Tensor] = WeakKeyDictionary()
+
+
+def _on_device(samples: MemoryImages, device: torch.device) -> Tensor:
+    """The split as one tensor on the device, moved there once a split and not once an epoch."""
+    if device.type == "cpu":
+        return torch.from_numpy(samples.images)
+    if samples not in _held or _held[samples].device != device:
+        _held[samples] = torch.from_numpy(samples.images).to(device)
+    return _held[samples]
+
+
+def _from_pack(pixels: Pixels, rows: Indices) -> Fetch:
+    def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
+        for indices in shares:
+            yield torch.from_numpy(pixels[rows[indices]])
+
+    return fetch
+
+
+class _Kept:
+    """The images of a split that were decoded so far."""
+
+    def __init__(self, samples: ImageFiles, spec: ImageSpec) -> None:
+        pixels = np.empty((len(samples), spec.channels, spec.height, spec.width), np.uint8)
+        self.spec = spec
+        self.samples = MemoryImages(pixels, samples.targets)
+        self.there = np.zeros(len(samples), dtype=bool)
+
+
+_kept: WeakKeyDictionary[ImageFiles, _Kept] = WeakKeyDictionary()
+
+
+def _keeping(kept: _Kept, decoded: Fetch) -> Fetch:
+    """Decode what is not there yet, and keep it."""
+
+    def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
+        lacking = [indices[~kept.there[indices]] for indices in shares]  # no sample comes twice in an epoch
+        new = decoded([indices for indices in lacking if len(indices)], epoch)
+        for indices, lack in zip(shares, lacking, strict=True):
+            if len(lack):
+                kept.samples.images[lack] = next(new).numpy()
+                kept.there[lack] = True
+            yield torch.from_numpy(kept.samples.images[indices])
+
+    return fetch
+
+
+class Decoder(Dataset[Tensor | DlkitError]):
+    """Batches of image files as uint8 tensors (N, C, H, W); one is asked for by (epoch, indices).
+
+    A bad file comes back as the error, not raised: a loader process would add its traceback.
+    """
+
+    def __init__(self, samples: ImageFiles, spec: ImageSpec, seed: int = 0, resized_crop: Area | None = None) -> None:
+        self.sources = samples.paths
+        self.spec = spec
+        self.seed = seed
+        self.resized_crop = resized_crop
+        self.draft = None if resized_crop is None else image_files.crop_draft(spec, resized_crop)
+
+    def __getitem__(self, item: tuple[int, Indices]) -> Tensor | DlkitError:
+        epoch, indices = item
+        pixels = np.empty((len(indices), self.spec.channels, self.spec.height, self.spec.width), np.uint8)
+        try:
+            for place, index in enumerate(indices.tolist()):
+                pixels[place] = self.image(epoch, index)
+        except DlkitError as error:
+            return error
+        return torch.from_numpy(pixels)
+
+    def image(self, epoch: int, index: int) -> Pixels:
+        """(C, H, W) uint8."""
+        source = self.sources[index]
+        if self.resized_crop is None:
+            return image_files.load(source, self.spec)
+        rng = randomness.generator(self.seed, epoch, index)
+        if isinstance(source, packed.PackedImage) and source.part.spec.channels == self.spec.channels:
+            return _random_part(source.part.image(source.row), self.spec, self.resized_crop, rng)
+        image = image_files.decode(source, self.spec.channels, draft=self.draft)
+        return image_files.random_resized_crop(image, self.spec, self.resized_crop, rng)
+
+
+def _random_part(pixels: Pixels, spec: ImageSpec, area: Area, rng: np.random.Generator) -> Pixels:
+    """images.random_resized_crop of what is decoded already (C, h, w), by torch: quicker, and the same to a level."""
+    left, top, right, bottom = image_files.random_box(pixels.shape[2], pixels.shape[1], area, rng)
+    part = torch.from_numpy(pixels[None, :, top:bottom, left:right].copy())
+    size = (spec.height, spec.width)
+    found: Pixels = functional.interpolate(part, size, mode="bilinear", antialias=True)[0].numpy()
+    return found
+
+
+def _decoded(decoder: Decoder, workers: int) -> Fetch:
+    def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
+        yield from in_workers(decoder, [(epoch, indices) for indices in shares], workers)
+
+    return fetch
+
+
+def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """dataset[item] of each item, in order, from worker processes; an item that is an error is raised.
+
+    Raises:
+        WorkerLostError: a process died.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,  # an item is whole
+        sampler=items,
+        num_workers=min(workers, len(items)),
+        collate_fn=_unchanged,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else iter() would draw from the global stream
+    )
+    try:
+        for item in _started(loader):
+            if isinstance(item, DlkitError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise WorkerLostError(
+            f"a loader process died: {reason} Try --workers 0, or give /dev/shm more room; then --resume."
+        ) from error
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, without its SIGCHLD handler.
+
+    That raises wherever the trainer stands when a worker dies, in the midst of a step too. Without it the fetch finds
+    the worker gone, within 5 s, and the last step is whole.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if main else None
+    batches = iter(loader)
+    if main:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return batches
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _start_worker(worker: int) -> None:
+    # Ctrl-C and a SIGTERM to the group are for the trainer, which saves first; it ends its workers itself.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    gc.freeze()  # what came from the trainer is not looked through, and so not copied

@@ -1,0 +1,128 @@
+"""Your own images in a table: a .csv or .tsv file of paths and labels, or a folder with train.csv.
+
+The first row names the columns; data.options.path_column and label_column say which they are, "path" and "label"
+unless told otherwise. Paths are relative to the table's folder; those that lead out of it are refused, unless
+data.options.outside=true. Where a table has the column "split" (split_column), its fields are train, val or test; in a
+folder stand train, and val and test where there are any, each .csv or .tsv. Rows with the same field in group_column
+stay together when validation is cut from train, and test by data.options.test=0.1. Classes are the labels of train, "2"
+before "10".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlkit.catalog import did_you_mean
+from dlkit.data import own_images, table
+from dlkit.data.classes import class_name
+from dlkit.data.samples import ImageFiles, Splits
+from dlkit.errors import DataError
+
+HINT = "data.options.path_column and label_column say which they are."
+
+
+@dataclass(frozen=True)
+class _Row:
+    place: str  # file and line
+    image: Path
+    label: str
+    split: str
+    group: str
+
+
+@dataclass(frozen=True)
+class _Columns:
+    path: str
+    label: str
+    split: str
+    group: str  # "": none
+
+
+def load(
+    folder: Path,
+    *,
+    path_column: str = "path",
+    label_column: str = "label",
+    split_column: str = "split",
+    group_column: str = "",
+    outside: bool = False,
+    test: float = 0.0,
+    size: int = 224,
+    channels: int = 3,
+    crop: float = 1.0,
+) -> Splits:
+    """The splits that the table tells, as paths; nothing is decoded here.
+
+    Raises:
+        DataError: no such table or column, or a row whose image, label or split will not do; with its line.
+    """
+    look = own_images.Look("csv", size, channels, crop)
+    columns = _Columns(path_column, label_column, split_column, group_column)
+    files = table.files(folder)
+    rows = [row for split, path in files.items() for row in _rows(path, columns, split, len(files) == 1, outside)]
+    _refuse_contradictions(rows)
+    rows.sort(key=lambda row: own_images.rank(row.label, row.image))
+    parts = {split: [row for row in rows if row.split == split] for split in ("train", "validation", "test")}
+    classes = _classes(files["train"], parts["train"])
+    samples = {split: _samples(part, classes) for split, part in parts.items() if part}
+    groups = own_images.numbered([row.group for row in parts["train"]]) if group_column else None
+    notes = [line for split, part in samples.items() for line in own_images.missing(split, part, classes)]
+    return own_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
+
+
+def _rows(path: Path, columns: _Columns, split: str, alone: bool, outside: bool) -> Iterator[_Row]:
+    """The rows of a table; one that stands alone may have a column of splits."""
+    wanted = [columns.path, columns.label, *([columns.group] if columns.group else [])]
+    perhaps = [columns.split] if alone else []
+    if alone and columns.split != "split":  # who names it knows that it is there
+        wanted, perhaps = wanted + perhaps, []
+    for line, fields in table.rows(path, wanted, if_there=perhaps, hint=HINT):
+        fields = {column: field.strip() for column, field in fields.items()}
+        if empty := [column for column, field in fields.items() if not field]:
+            raise DataError(f"{path}:{line}: the field {empty[0]!r} is empty.")
+        try:
+            image = _image(path.parent, fields[columns.path], outside)
+            label = class_name(fields[columns.label])
+            split = _split(fields[columns.split]) if columns.split in fields else split
+        except DataError as error:
+            raise DataError(f"{path}:{line}: {error}") from error
+        yield _Row(f"{path}:{line}", image, label, split, fields[columns.group] if columns.group else "")
+
+
+def _image(folder: Path, written: str, outside: bool) -> Path:
+    given = Path(written)
+    if not outside and (given.is_absolute() or ".." in given.parts):
+        raise DataError(f"{written!a} leads out of the table's folder. Allow it: data.options.outside=true.")
+    image = folder / given
+    if not os.path.isfile(image):
+        raise DataError(f"there is no file {os.fspath(image)!a}.")
+    return image
+
+
+def _split(written: str) -> str:
+    if written.lower() not in own_images.SPLITS:
+        raise DataError(f"the split {written!a} is none that dlkit knows. {did_you_mean(written, own_images.SPLITS)}")
+    return own_images.SPLITS[written.lower()]
+
+
+def _refuse_contradictions(rows: Sequence[_Row]) -> None:
+    first: dict[Path, _Row] = {}
+    for row in rows:
+        other = first.setdefault(row.image, row)
+        if other.label != row.label:
+            raise DataError(f"{row.place}: {row.image.name!a} is {row.label!r}, and {other.label!r} at {other.place}.")
+
+
+def _classes(path: Path, train: Sequence[_Row]) -> tuple[str, ...]:
+    classes = own_images.classes_of_train(path, [row.label for row in train])
+    if len(classes) > max(1000, len(train) // 2):
+        raise DataError(f"{path}: {len(classes):,} labels for {len(train):,} images. Is it the column of the classes?")
+    return classes
+
+
+def _samples(rows: Sequence[_Row], classes: tuple[str, ...]) -> ImageFiles:
+    images, labels, places = [row.image for row in rows], [row.label for row in rows], (row.place for row in rows)
+    return own_images.labelled(images, labels, classes, places)
