@@ -2,8 +2,8 @@
 
 Petsiuk, Das and Saenko, "RISE: randomized input sampling for explanation of black-box models", 2018 (1806.07421): the
 class's probability while the map's highest pixels are taken away (deletion: the area below it should be small) or put
-in (insertion: large). Adebayo et al., "Sanity checks for saliency maps", 2018 (1810.03292): the map of the same network
-with other weights should be another.
+in (insertion: large); of text its words. Adebayo et al., "Sanity checks for saliency maps", 2018 (1810.03292): the map
+of the same network with other weights should be another.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from dlkit.explainers._words import Reader
 
 STEPS = 32  # pixels go in so many equal parts
 BATCH_VALUES = 1 << 21  # of the images that go through the network at once
@@ -28,14 +30,28 @@ def deletion_and_insertion(model: nn.Module, image: Tensor, target: int, map: Te
 
     Deleted pixels get the data's mean colour; pixels are inserted into a blurred image.
     """
-    order = map.flatten().argsort(descending=True, stable=True)
-    places = torch.empty_like(order)
-    places[order] = torch.arange(len(order), device=order.device)
-    counts = torch.linspace(0, len(order), STEPS + 1, device=order.device).round()
-    chosen = (places < counts[:, None]).view(-1, 1, *map.shape)  # (S + 1, 1, H, W)
+    chosen = _highest(map.flatten(), STEPS).view(-1, 1, *map.shape)  # (S + 1, 1, H, W)
     canvases = (torch.where(chosen, 0, image), torch.where(chosen, image, blurred(image)))
     deletion, insertion = (_area(probabilities(model, canvas)[:, target]) for canvas in canvases)
     return deletion, insertion
+
+
+def of_words(reader: Reader, target: int, values: Tensor) -> tuple[float, float]:
+    """The same of a text, values (T,): its words are taken out, or put into one that has none."""
+    chosen = _highest(values, min(STEPS, len(values)))  # (S + 1, T)
+    deletion, insertion = (
+        _area(reader.kept(keep).double().softmax(1)[:, target]) for keep in (~chosen, chosen)
+    )  # fmt: skip
+    return deletion, insertion
+
+
+def _highest(values: Tensor, steps: int) -> Tensor:
+    """Which of the values (V,) are among the highest, in equal steps from none to all: (steps + 1, V) bool."""
+    order = values.argsort(descending=True, stable=True)
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order), device=order.device)
+    counts = torch.linspace(0, len(order), steps + 1, device=order.device).round()
+    return places < counts[:, None]
 
 
 @torch.no_grad()

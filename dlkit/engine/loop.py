@@ -25,6 +25,7 @@ from dlkit.engine.distributed import World
 from dlkit.engine.freezing import NOTHING_FROZEN, Freezing
 from dlkit.engine.loss import Loss
 from dlkit.engine.precision import autocast, seeder
+from dlkit.engine.receipts import weights_sha256
 from dlkit.errors import DivergedError, StoppedError, WorkerLostError
 from dlkit.nn.averaging import estimating_norms, move_towards
 from dlkit.recipe import Train
@@ -97,6 +98,7 @@ class Surroundings:
     say: Callable[[str], None]
     advance: Callable[[int], object]  # a progress bar's update
     plain: bool  # no bar: a line every SAY_EVERY seconds
+    epochs: int | None = None  # to end after, where that is before the recipe's end
 
 
 def fit(run: Run, data: TrainingData, validation: Callable[[], Iterator[Batch]] | None, around: Surroundings) -> None:
@@ -107,7 +109,7 @@ def fit(run: Run, data: TrainingData, validation: Callable[[], Iterator[Batch]] 
         DivergedError: a loss or gradient is not finite; no weight has seen it.
     """
     said = time.monotonic()
-    for epoch in range(run.epochs_done, run.settings.epochs):
+    for epoch in range(run.epochs_done, min(run.settings.epochs, around.epochs or run.settings.epochs)):
         if out_of_patience(run):
             return
         run.freezing.apply(run.model.train(), epoch)
@@ -291,12 +293,13 @@ def finish_epoch(
         count = regularizer.norm_batches(run.step)
         if count:
             estimate_norms(run, data.epoch(epoch), count, around)
-    results: dict[str, float] | None = {}
+    results: dict[str, Any] | None = {}
     if validation is not None:
         results = validate(run, validation(), around.stop)
     if results is None:  # this epoch's validation is made up for after the resume
         stop(run, around)
-    line = log(run, epoch, results, around)
+    receipt = {"weights_sha256": weights_sha256(run.model, run.averaged)} if run.world.leads else {}
+    line = log(run, epoch, results | receipt, around)
     run.epochs_done = epoch + 1
     keep_best(run, line)
     around.say(epoch_line(run, line))
@@ -319,7 +322,7 @@ def out_of_patience(run: Run) -> bool:
     return run.settings.patience is not None and run.stale >= run.settings.patience
 
 
-def log(run: Run, epoch: int, results: dict[str, float], around: Surroundings) -> dict[str, Any]:
+def log(run: Run, epoch: int, results: dict[str, Any], around: Surroundings) -> dict[str, Any]:
     """Write one line of metrics.jsonl and begin a new window."""
     window = run.window
     samples = max(window.samples, 1)

@@ -5,13 +5,15 @@ A file is told by its ending, checked whole, and only then handed to the library
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlkit import exported
-from dlkit.data.classifier import Classifier, LogProbabilities, Pixels
+from dlkit.data.classifier import Classifier, LogProbabilities
+from dlkit.data.encoded import Text
 from dlkit.engine import onnx_file
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.exported import About
@@ -22,7 +24,7 @@ SUFFIXES = (".onnx", ".safetensors", ".pt2")
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file that was checked; `load` makes from a device's name what answers its images."""
+    """A file that was checked; `load` makes from a device's name what answers its images or texts."""
 
     path: Path
     about: About
@@ -77,13 +79,26 @@ def _named(
     path: Path, load: Callable[[bytes, About, str], Classifier], data: bytes, about: About, device: str
 ) -> Classifier:
     with _told_of(path):
-        classify = load(data, about, device)
+        return Named(path, load(data, about, device))
 
-    def answered(pixels: Pixels) -> LogProbabilities:
-        with _told_of(path):
-            return classify(pixels)
 
-    return answered
+@dataclass(frozen=True)
+class Named:
+    """A classifier whose errors name its file."""
+
+    path: Path
+    classify: Any  # a Classifier, of trees a TextClassifier
+
+    def __call__(self, inputs: Any) -> LogProbabilities:
+        with _told_of(self.path):
+            found: LogProbabilities = self.classify(inputs)
+            return found
+
+    def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:
+        """Those of each node of trees."""
+        with _told_of(self.path):
+            found: list[LogProbabilities] = self.classify.nodes(texts)
+            return found
 
 
 @contextmanager

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 from dlkit.errors import ModelFileError
 from dlkit.exported import KEY, About, check_seal
 from dlkit.exporters import onnx as exporter
+from dlkit.specs import ImageSpec, SequenceSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
 MOST_BYTES = exporter.MOST_BYTES
 EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
+Ends = dict[str, tuple[int, tuple[int | None, ...]]]  # by name: the type and the shape of each
+
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # onnxruntime's own; another one needs a library of code
 
 
@@ -86,29 +89,40 @@ def _about(proto: ModelProto) -> About:
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     if KEY not in texts:
         raise ModelFileError(
-            "it does not say which images and classes it is for: no export of dlkit. Make one: dlkit export --to onnx."
+            "it does not say which inputs and classes it is for: no export of dlkit. Make one: dlkit export --to onnx."
         )
     return About.from_json(texts[KEY])
 
 
 def _check_ends(proto: ModelProto, about: About) -> None:
     """Raises: ModelFileError where the graph takes or gives other than the file says."""
-    spec = about.spec
-    sides: tuple[int | None, ...] = (spec.height, spec.width)
-    if about.feed == "any_size":
-        sides = (None, None)
-    image = (spec.channels, *sides) if about.feed == "normalised" else (*sides, spec.channels)
+    from onnx import TensorProto
+
     given = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in given]
-    ends = [("input", inputs, "images", 1 if about.feed == "normalised" else 2, (None, *image))]
-    ends += [("output", list(proto.graph.output), about.output, 1, (None, len(spec.classes)))]
-    for what, values, name, kind, shape in ends:
-        if [value.name for value in values] != [name]:
-            raise ModelFileError(f"its {what}s are {[value.name for value in values]}, not {[name]}.")
-        tensor = values[0].type.tensor_type
-        found = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
-        if tensor.elem_type != kind or found != shape:
-            raise ModelFileError(f"its {what} {name!r} has the shape {_shown(found)}, not {_shown(shape)}.")
+    outputs: Ends = {about.output: (TensorProto.FLOAT, (None, len(about.spec.classes)))}
+    for what, values, ends in (("input", inputs, _inputs(about)), ("output", list(proto.graph.output), outputs)):
+        if [value.name for value in values] != list(ends):
+            raise ModelFileError(f"its {what}s are {[value.name for value in values]}, not {list(ends)}.")
+        for value, (kind, shape) in zip(values, ends.values(), strict=True):
+            tensor = value.type.tensor_type
+            found = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+            if tensor.elem_type != kind or found != shape:
+                raise ModelFileError(f"its {what} {value.name!r} has the shape {_shown(found)}, not {_shown(shape)}.")
+
+
+def _inputs(about: About) -> Ends:
+    from onnx import TensorProto
+
+    spec = about.spec
+    if isinstance(spec, SequenceSpec):
+        return {"tokens": (TensorProto.INT64, (None, None)), "lengths": (TensorProto.INT64, (None,))}
+    if not isinstance(spec, ImageSpec):
+        raise ModelFileError(f"no ONNX file of dlkit reads {spec.kind}.")
+    if about.feed == "normalised":
+        return {"images": (TensorProto.FLOAT, (None, spec.channels, spec.height, spec.width))}
+    sides = (None, None) if about.feed == "any_size" else (spec.height, spec.width)
+    return {"images": (TensorProto.UINT8, (None, *sides, spec.channels))}
 
 
 def _shown(shape: tuple[int | None, ...]) -> str:

@@ -68,6 +68,12 @@ def wants_channels_last(model: nn.Module, device: torch.device, dtype: torch.dty
     return convolutions and (device.type == "cpu" or (device.type == "cuda" and dtype is not None))
 
 
+def lay_out(model: nn.Module, device: torch.device) -> None:
+    """Put a network's weights, in place, into the memory format that is quicker for answering on the device."""
+    if wants_channels_last(model, device, None):
+        model.to(memory_format=torch.channels_last)
+
+
 def seeder(device: torch.device) -> Callable[[int], object]:
     """What sets the random stream that dropout draws from on this device."""
     if device.type == "cpu":

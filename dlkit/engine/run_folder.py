@@ -37,6 +37,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    @property
+    def data_files(self) -> Path:
+        """The digests of the training and validation files, a line a file; absent where the data is no files."""
+        return self.path / "data-files.tsv"
+
     def info(self) -> dict[str, Any]:
         """run.json: versions, seed, threads, device, data, preprocessing, status."""
         document: dict[str, Any] = _read_json(self.path / "run.json")
@@ -100,7 +105,11 @@ def check_new(runs_dir: Path, name: str) -> None:
 def new_name(runs_dir: Path, chosen: Recipe) -> str:
     """lenet5-mnist-20260131-142501, with -2, -3 … where that exists."""
     model = chosen.model.name.replace("/", "-")  # timm/NAME
-    base = f"{model}-{chosen.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return free_name(runs_dir, f"{model}-{chosen.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def free_name(runs_dir: Path, base: str) -> str:
+    """The name, with -2, -3 … where that exists."""
     candidates = (base if number == 1 else f"{base}-{number}" for number in range(1, 10_000))
     return next(name for name in candidates if not (runs_dir / name).exists())
 

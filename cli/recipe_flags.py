@@ -1,0 +1,194 @@
+"""The flags that put a recipe together, declared once for the commands that train: train, ablate, sweep."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+
+if TYPE_CHECKING:
+    from dlkit.recipe import Recipe, Setting
+
+# flag → recipe key; the values of the second table are text as they stand, those of the first are read as YAML
+FLAGS = {
+    "epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "optimizer.lr", "momentum": "optimizer.momentum",
+    "weight_decay": "optimizer.weight_decay", "label_smoothing": "loss.label_smoothing", "clip_grad": "train.clip_grad",
+    "warmup_epochs": "schedule.warmup_epochs", "model_ema": "train.ema", "compile": "train.compile",
+    "channels_last": "train.channels_last", "workers": "data.workers", "seed": "train.seed",
+    "patience": "train.patience", "accumulate": "train.accumulate", "validation": "data.validation",
+    "dropout": "model.options.dropout", "mixup": "regularizers.mixup.alpha", "cutmix": "regularizers.cutmix.alpha",
+    "layer_decay": "optimizer.layer_decay",
+}  # fmt: skip
+TEXT_FLAGS = {
+    "model": "model.name", "dataset": "data.name", "data_dir": "data.dir", "weights": "model.weights",
+    "init_layers": "model.init_layers", "freeze": "train.freeze",
+    "opt": "optimizer.name", "sched": "schedule.name", "amp": "train.amp", "device": "train.device",
+    "monitor": "train.monitor", "aa": "data.augment.policy", "on_bad_image": "data.on_bad_image",
+    "text_column": "data.options.text_column", "path_column": "data.options.path_column",
+    "label_column": "data.options.label_column",
+}  # fmt: skip
+
+
+def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags below; they are in its context, from which `given_settings` reads them.
+
+    What a recipe starts from stands before the command's own flags, what changes it after them.
+    """
+    own = inspect.signature(command, eval_str=True).parameters
+    context, *others = own.values()
+    first, second = (inspect.signature(part, eval_str=True).parameters.values() for part in (_starts, _changes))
+
+    @wraps(command)
+    def with_flags(**given: Any) -> None:
+        command(**{name: given[name] for name in own})
+
+    with_flags.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (context, *first, *others, *second)]
+    )
+    return with_flags
+
+
+def resolved(context: typer.Context) -> Recipe:
+    """The recipe that the command line asks for; where it came from is said."""
+    from dlkit.recipe import resolve
+
+    found = resolve(recipe=context.params["recipe"], settings=given_settings(context))
+    console.note(f"recipe: {found.source}")
+    return found.recipe
+
+
+def given_settings(context: typer.Context) -> list[Setting]:
+    """What the command line sets in the recipe, with the words it was set with: --set first, so that flags win."""
+    from dlkit.recipe import Setting, parse_setting
+    from dlkit.recipe_file import parse_value
+
+    settings = [parse_setting(text) for text in context.params.get("set_") or ()]
+    for flag, key in (FLAGS | TEXT_FLAGS).items():
+        value = context.params.get(flag)
+        if value is None:
+            continue
+        origin = "" if flag in ("model", "dataset") else f"{spelled(flag)} {value}"
+        if flag in FLAGS and isinstance(value, str):
+            value = parse_value(value, spelled(flag))
+        if flag == "freeze" and value.isdecimal():
+            value = int(value)
+        settings.append(Setting(key, value, origin))
+    return settings + _trackers(context)
+
+
+def _trackers(context: typer.Context) -> list[Setting]:
+    """What --track and --tensorboard name, together."""
+    from dlkit.recipe import Setting
+
+    text = context.params.get("track") or ""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    shortcut = ["tensorboard"] if context.params.get("tensorboard") else []
+    origin = " ".join([f"--track {text}"] * bool(text) + ["--tensorboard"] * bool(shortcut))
+    return [Setting("train.track", list(dict.fromkeys(names + shortcut)), origin)] if origin else []
+
+
+def spelled(parameter: str) -> str:
+    """--batch-size, for batch_size."""
+    return "--" + parameter.replace("_", "-")
+
+
+def _starts(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="What to train; see `dlkit models list`.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME[:PLACE]", help="Data to train on; see `dlkit dataset list`.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where your own data lies, for --dataset folder and the like.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --dataset text_csv: its texts.")] = None,
+    path_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --dataset csv: its paths.")] = None,
+    label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of a table or hf: its labels.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="FILE|NAME", help="A recipe; see `dlkit recipes list`.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe: optimizer.eps=1e-7. May repeat."),
+    ] = None,
+) -> None: ...
+
+
+def _changes(
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Times through the training data.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("--batch-size", "-b", metavar="N", help="Images a step; train and lr-find take auto.")
+    ] = None,
+    lr: Annotated[str | None, typer.Option(metavar="X", help="Learning rate.")] = None,
+    opt: Annotated[str | None, typer.Option(metavar="NAME", help="sgd, adam, adamw, adagrad or rmsprop.")] = None,
+    sched: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Schedule: constant, step, cosine, onecycle or exponential.")
+    ] = None,
+    weight_decay: Annotated[
+        str | None,
+        typer.Option("--weight-decay", "--wd", metavar="X", help="Decay of the weights, not of biases and norms."),
+    ] = None,
+    momentum: Annotated[str | None, typer.Option(metavar="X", help="For sgd and rmsprop.")] = None,
+    label_smoothing: Annotated[
+        str | None, typer.Option(metavar="X", help="Share of the target spread over all classes.")
+    ] = None,
+    mixup: Annotated[
+        str | None, typer.Option(metavar="ALPHA", help="Blend pairs of images: 0.2; see `dlkit recipes regularizers`.")
+    ] = None,
+    cutmix: Annotated[str | None, typer.Option(metavar="ALPHA", help="Paste boxes between images: 1.0.")] = None,
+    clip_grad: Annotated[str | None, typer.Option(metavar="X", help="Greatest norm of the gradient.")] = None,
+    warmup_epochs: Annotated[
+        str | None, typer.Option(metavar="N", help="Epochs in which the learning rate rises.")
+    ] = None,
+    model_ema: Annotated[str | None, typer.Option(metavar="DECAY", help="Average the weights: 0.999.")] = None,
+    amp: Annotated[str | None, typer.Option(metavar="MODE", help="Mixed precision: off, auto, bf16 or fp16.")] = None,
+    compile: Annotated[bool | None, typer.Option("--compile", help="Compile the model with torch.compile.")] = None,
+    channels_last: Annotated[
+        bool | None,
+        typer.Option("--channels-last/--no-channels-last", help="Memory layout; chosen for you where not given."),
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option("--workers", "-j", metavar="N", help="Processes that decode a folder's images.")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Of all randomness.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    patience: Annotated[
+        str | None, typer.Option(metavar="N", help="Stop after N epochs without a better --monitor.")
+    ] = None,
+    monitor: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="val/loss, val/top1, val/top5 or train/loss.")
+    ] = None,
+    aa: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="Automatic augmentation: none, trivial or rand.")
+    ] = None,
+    accumulate: Annotated[
+        str | None, typer.Option(metavar="N", help="Compute a batch in N parts, to save memory.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="imagenet|RUN|FILE", help="Weights to start from: transfer learning.")
+    ] = None,
+    init_layers: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Of --weights, these parameters alone: 'features.*,conv1'."),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN|N", help="Do not train these parameters, or the first N layers; with --weights."),
+    ] = None,
+    layer_decay: Annotated[
+        str | None, typer.Option(metavar="X", help="Each layer learns at X times the lr of the one after it: 0.75.")
+    ] = None,
+    validation: Annotated[str | None, typer.Option(metavar="X", help="Share of train kept for validation.")] = None,
+    on_bad_image: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="error, or skip: leave out up to 1 % of files that are damaged.")
+    ] = None,
+    dropout: Annotated[str | None, typer.Option(metavar="P", help="The model's dropout, where it has one.")] = None,
+    track: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Show the figures in tensorboard, mlflow or wandb too.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Same as --track tensorboard.")] = False,
+) -> None: ...

@@ -1,0 +1,151 @@
+"""lr-find: the learning rate range test.
+
+Smith, "Cyclical learning rates for training neural networks", WACV 2017 (1506.01186): train for a few steps while the
+learning rate rises, and look where the loss falls and where it begins to rise again.
+Differs from the paper: the rate rises geometrically and not linearly, and the loss of the training batches, smoothed,
+stands for the accuracy. A tenth of the rate at the smallest loss is suggested: there it still falls fast, and the
+distance to where it diverges is a factor of ten and more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from dlkit.data.batches import Batch
+from dlkit.data.loader import TrainingData
+from dlkit.engine.distributed import World
+from dlkit.engine.loop import Run, Window, train_step
+from dlkit.errors import DivergedError, UsageError
+from dlkit.recipe import Recipe
+from dlkit.verbs.assemble import batches, new_run
+from dlkit.verbs.batch_size import with_largest_batch
+from dlkit.verbs.plot import range_test
+from dlkit.verbs.prepare import Say, gather, ready, refuse_fitted, silent
+
+SCHEMA = "dlkit.lr_find/1"
+LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 200
+SMOOTHING = 0.9  # of the loss's running mean
+DIVERGED = 4.0  # times the smallest loss: it goes no further
+FIRST = 5  # steps whose loss is not yet smooth
+ROSE = 1.25  # times the first batch's loss: more than another batch would have
+HARDLY = 0.95  # of the loss at the start: it tells little
+
+
+@dataclass(frozen=True)
+class Point:
+    """A step of the test."""
+
+    step: int
+    lr: float
+    loss: float
+    smoothed: float
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The steps, where the smoothed loss was smallest and fell fastest, and what follows; None where it never fell."""
+
+    model: str
+    dataset: str
+    batch_size: int
+    points: tuple[Point, ...]
+    minimum: Point | None
+    steepest: Point | None
+
+    @property
+    def suggestion(self) -> float | None:
+        """A tenth of the learning rate at the smallest loss."""
+        return None if self.minimum is None else float(f"{self.minimum.lr / 10:.2g}")
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, `dlkit.lr_find/1`."""
+        return {"schema": SCHEMA, "suggestion": self.suggestion, **asdict(self)}
+
+
+def lr_find(
+    recipe: Recipe,
+    *,
+    lowest: float = LOWEST,
+    highest: float = HIGHEST,
+    steps: int = STEPS,
+    runs_dir: Path = Path("runs"),
+    auto_batch: bool = False,
+    say: Say = silent,
+    advance: Callable[[int], object] = lambda count: None,
+) -> RangeTest:
+    """Train a network that is thrown away, from the recipe's start, with a learning rate that rises from step to step.
+
+    Raises:
+        UsageError: the range or the number of steps makes no sense.
+    """
+    if not 0 < lowest < highest < math.inf or steps < 20:
+        asked = f"lr-find from {lowest:g} to {highest:g} in {steps} steps"
+        raise UsageError(f"{asked}: the range must rise, from above 0, and 20 steps are the fewest.")
+    refuse_fitted(recipe)
+    with ready(recipe, World(), recipe.train.threads) as device:
+        materials = gather(recipe, device, World(), runs_dir, say)
+        if auto_batch:
+            materials = with_largest_batch(materials, say)
+        run, _ = new_run(materials, silent)
+        run = replace(run, lr=lambda step: lowest * (highest / lowest) ** (step / (steps - 1)), averaged=None)
+        data, _ = batches(run, materials.recipe, materials.data)
+        points = []
+        for point in measured(run, islice(endless(data), steps)):
+            points.append(point)
+            advance(1)
+    minimum, steepest = chosen(points)
+    if minimum is not None and minimum.smoothed > HARDLY * points[FIRST].smoothed:
+        say(f"warning: the loss hardly fell, to {minimum.smoothed:.3g}: more --steps tell more.")
+    return RangeTest(
+        recipe.model.name, recipe.data.name, materials.recipe.train.batch_size, tuple(points), minimum, steepest
+    )
+
+
+def endless(data: TrainingData) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    for epoch in count():
+        yield from data.epoch(epoch)
+
+
+def measured(run: Run, given: Iterator[Batch]) -> Iterator[Point]:
+    """The loss of each step and its running mean, until it diverges."""
+    run.freezing.apply(run.model.train(), 0)
+    mean, smallest = 0.0, math.inf
+    for batch in given:
+        lr, run.window = run.lr(run.step), Window()
+        try:
+            train_step(run, batch)
+        except DivergedError:
+            return
+        loss = run.window.loss / run.window.samples
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        smoothed = mean / (1 - SMOOTHING**run.step)  # as if it had begun with the first loss
+        yield Point(run.step, lr, loss, smoothed)
+        smallest = min(smallest, smoothed) if run.step > FIRST else smallest
+        if smoothed > DIVERGED * smallest:
+            return
+
+
+def chosen(points: Sequence[Point]) -> tuple[Point | None, Point | None]:
+    """Where the smoothed loss is smallest, and where before that it falls fastest over a decade of the rate."""
+    settled = points[FIRST:]
+    minimum = min(settled, key=lambda point: point.smoothed, default=None)
+    falling = [point for point in settled if minimum is not None and point.step <= minimum.step]
+    if minimum is None or len(falling) < 3 or minimum.smoothed > ROSE * points[0].loss:
+        return None, None
+    per_decade = 1 / math.log10(points[1].lr / points[0].lr)
+    half = max(1, min(round(per_decade / 2), (len(falling) - 1) // 2))
+    slopes = [falling[at + half].smoothed - falling[at - half].smoothed for at in range(half, len(falling) - half)]
+    return minimum, falling[half + slopes.index(min(slopes))]
+
+
+def draw(found: RangeTest, path: Path) -> None:
+    """The losses over the learning rate, as a PNG."""
+    losses = [(point.lr, point.loss) for point in found.points]
+    smoothed = [(point.lr, point.smoothed) for point in found.points]
+    range_test(losses, smoothed, found.suggestion, f"loss of {found.model} on {found.dataset}", path)
