@@ -13,7 +13,7 @@ from dlkit.errors import PartialError
 
 from . import console
 from .console import Format
-from .train import given_settings
+from .recipe_flags import resolved, takes_recipe
 
 if TYPE_CHECKING:
     from dlkit.recipe import Recipe
@@ -27,14 +27,9 @@ class MeasuredOn(StrEnum):
     test = "test"
 
 
+@takes_recipe
 def ablate_command(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="What to train; see `dlkit models list`.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data to train on; see `dlkit dataset list`.")
-    ] = None,
     drop: Annotated[
         str, typer.Option(metavar="PART,…", help="What to leave out, one at a time: dropout,augment,weight_decay.")
     ] = "",
@@ -42,37 +37,6 @@ def ablate_command(
     split: Annotated[
         MeasuredOn, typer.Option(help="Where top-1 is counted: validation (last checkpoint) or test (best).")
     ] = MeasuredOn.validation,
-    data_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where the data lies, for --dataset folder.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="FILE|NAME", help="A recipe; see `dlkit recipes list`.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe: optimizer.eps=1e-7. May repeat."),
-    ] = None,
-    epochs: Annotated[str | None, typer.Option(metavar="N", help="Times through the training data.")] = None,
-    batch_size: Annotated[str | None, typer.Option("--batch-size", "-b", metavar="N", help="Images a step.")] = None,
-    lr: Annotated[str | None, typer.Option(metavar="X", help="Learning rate.")] = None,
-    opt: Annotated[str | None, typer.Option(metavar="NAME", help="The optimizer.")] = None,
-    sched: Annotated[str | None, typer.Option(metavar="NAME", help="The schedule.")] = None,
-    weight_decay: Annotated[
-        str | None, typer.Option("--weight-decay", "--wd", metavar="X", help="Decay of the weights.")
-    ] = None,
-    label_smoothing: Annotated[
-        str | None, typer.Option(metavar="X", help="Share of the target spread over all classes.")
-    ] = None,
-    clip_grad: Annotated[str | None, typer.Option(metavar="X", help="Greatest norm of the gradient.")] = None,
-    model_ema: Annotated[str | None, typer.Option(metavar="DECAY", help="Average the weights: 0.999.")] = None,
-    amp: Annotated[str | None, typer.Option(metavar="MODE", help="Mixed precision: off, auto, bf16 or fp16.")] = None,
-    workers: Annotated[
-        str | None, typer.Option("--workers", "-j", metavar="N", help="Processes that decode a folder's images.")
-    ] = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="The first seed.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    aa: Annotated[
-        str | None, typer.Option(metavar="POLICY", help="Automatic augmentation: none, trivial or rand.")
-    ] = None,
-    dropout: Annotated[str | None, typer.Option(metavar="P", help="The model's dropout, where it has one.")] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the ablation's folder; else ablation-MODEL-DATASET.")
     ] = None,
@@ -88,16 +52,13 @@ def ablate_command(
     Effects are in percentage points: above 0 the part helps. Each training is a run in the ablation's folder; the same
     command goes on where it stopped. Exit 3 where a training diverged and its pair was left out.
     """
-    from dlkit.recipe import resolve
-
-    resolved = resolve(recipe=recipe, settings=given_settings(context))
-    console.note(f"recipe: {resolved.source}")
+    recipe = resolved(context)
     names = [part.strip() for part in drop.split(",") if part.strip()]
     shown = console.resolve(format, json)
     if dry_run:
-        _show_plan(resolved.recipe, names, seeds, name, runs_dir, shown)
+        _show_plan(recipe, names, seeds, name, runs_dir, shown)
     else:
-        _ablate(resolved.recipe, names, seeds, split, name, runs_dir, shown)
+        _ablate(recipe, names, seeds, split, name, runs_dir, shown)
 
 
 def _ablate(
@@ -120,8 +81,10 @@ def _ablate(
 
 
 def _show_plan(recipe: Recipe, drop: list[str], seeds: int, name: str | None, runs_dir: Path, format: Format) -> None:
+    from dlkit.engine.run_folder import RunFolder
     from dlkit.recipe_parts import chosen
-    from dlkit.verbs.ablate import default_name, planned, state_of
+    from dlkit.verbs.ablate import default_name, planned
+    from dlkit.verbs.trainings import state_of
 
     folder = runs_dir / (name or default_name(recipe))
     console.note(f"ablation: {folder}")
@@ -131,7 +94,7 @@ def _show_plan(recipe: Recipe, drop: list[str], seeds: int, name: str | None, ru
             "run": training.name,
             "seed": training.seed,
             "changes": ", ".join(f"{key}={value}" for key, value in changes.get(training.left_out or "", {}).items()),
-            "state": state_of(training, folder),
+            "state": state_of(RunFolder(folder / training.name)),
         }
         for training in trainings
     ]

@@ -19,7 +19,7 @@ from dlkit import recipe as recipes
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, PartialError, UsageError
 from dlkit.recipe import Recipe
-from dlkit.verbs import plot
+from dlkit.verbs import bars, drawing
 from dlkit.verbs import train as training
 from dlkit.verbs.ablate import Ablation, ablate, planned
 from dlkit_cli.main import run as dlkit_command
@@ -64,15 +64,6 @@ def ablation(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Ablati
 def again(ablation: Ablation, **changes: Any) -> Ablation:
     given = {"seeds": 2, "split": "test", "runs_dir": ablation.folder.parent, **changes}
     return ablate(ablation.recipe, ["augment", "clip_grad"], **given)
-
-
-@pytest.fixture
-def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **named: object) -> None:
-        raise AssertionError("something was trained")
-
-    monkeypatch.setattr(training, "train_recipe", refuse)
-    monkeypatch.setattr(training, "resume_run", refuse)
 
 
 # -- what it finds
@@ -283,11 +274,11 @@ def test_matched_samples_that_all_agree_leave_an_interval_about_0() -> None:
 
 
 def test_bars_are_as_long_as_their_effects_and_coloured_by_their_sign(tmp_path: Path) -> None:
-    bars = [plot.Bar("helps", 4.0), plot.Bar("harms", -2.0, -3.0, -1.0), plot.Bar("diverged", None)]
-    plot.effects(bars, "title", "below", tmp_path / "plots" / "effects.png")
+    shown = [bars.Bar("helps", 4.0), bars.Bar("harms", -2.0, -3.0, -1.0), bars.Bar("diverged", None)]
+    bars.effects(shown, "title", "below", tmp_path / "plots" / "effects.png")
     with Image.open(tmp_path / "plots" / "effects.png") as picture:
         pixels = np.asarray(picture)
-    blue, orange = ((pixels == colour).all(axis=2) for colour in (plot.BLUE, plot.ORANGE))
+    blue, orange = ((pixels == colour).all(axis=2) for colour in (drawing.BLUE, drawing.ORANGE))
     assert blue.any(axis=0).sum() == pytest.approx(2 * orange.any(axis=0).sum(), abs=3)
     assert np.flatnonzero(orange.any(axis=0)).max() <= np.flatnonzero(blue.any(axis=0)).min()
 

@@ -15,17 +15,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlkit import durable, recipe_file, recipe_parts
-from dlkit.engine import run_folder
+from dlkit import durable, recipe_parts
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import DataError, DivergedError, ModelFileError, StoppedError, UsageError
-from dlkit.recipe import Recipe, load
+from dlkit.errors import DataError, DivergedError, ModelFileError, UsageError
+from dlkit.recipe import Recipe
 from dlkit.recipe_parts import Changes
+from dlkit.verbs import trainings
+from dlkit.verbs.trainings import Say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,6 @@ EVERYTHING = "all"
 MOST_SEEDS = 1000
 COLUMNS = ("part", "top1_with", "top1_without", "effect_pp", "low_pp", "high_pp", "pairs")
 
-Say = Callable[[str], None]
 Split = Literal["validation", "test"]
 # The best checkpoint was chosen on the validation images, so there the last one is measured.
 CHECKPOINTS: dict[Split, Literal["best", "last"]] = {"validation": "last", "test": "best"}
@@ -128,24 +128,18 @@ def planned(recipe: Recipe, drop: Sequence[str], seeds: int) -> list[Training]:
     chosen = recipe_parts.chosen(recipe, drop)
     if not 1 <= seeds <= MOST_SEEDS:
         raise UsageError(f"--seeds {seeds}: it is a number of trainings of each, 1 to {MOST_SEEDS}.")
-    trainings = []
+    plan = []
     for seed in range(recipe.train.seed, recipe.train.seed + seeds):
         seeded = recipe_parts.without(recipe, {"train.seed": seed})
-        trainings.append(Training(f"{EVERYTHING}-seed{seed}", None, seed, seeded))
+        plan.append(Training(f"{EVERYTHING}-seed{seed}", None, seed, seeded))
         for part, changes in chosen.items():
-            trainings.append(Training(f"no-{part}-seed{seed}", part, seed, recipe_parts.without(seeded, changes)))
-    return trainings
+            plan.append(Training(f"no-{part}-seed{seed}", part, seed, recipe_parts.without(seeded, changes)))
+    return plan
 
 
 def default_name(recipe: Recipe) -> str:
     """ablation-lenet5-mnist."""
     return f"ablation-{recipe.model.name}-{recipe.data.name}"
-
-
-def state_of(training: Training, folder: Path) -> str:
-    """ "to do", or the status of its run: running (or killed), stopped, failed, diverged, finished."""
-    run = RunFolder(folder / training.name)
-    return str(run.info().get("status")) if (run.path / "run.json").is_file() else "to do"
 
 
 def ablate(
@@ -171,32 +165,24 @@ def ablate(
         DataError: there is no such split, or the data changed meanwhile.
         BusyError: another process is at it. StoppedError and the rest of train's: call again to go on.
     """
-    recipe = _found_weights(recipe, Path(runs_dir))
-    trainings = planned(recipe, drop, seeds)
+    recipe = trainings.found_weights(recipe, Path(runs_dir))
+    plan = planned(recipe, drop, seeds)
     folder = Path(runs_dir) / (name or default_name(recipe))
     _check_split(recipe, split, say)
-    _open(folder, recipe)
+    trainings.open_folder(folder, recipe, "ablation")
     say(f"ablation: {folder}")
     with RunFolder(folder).locked():
-        runs = [_measured(*item, folder, split, argv, say, progress) for item in _numbered(trainings)]
+        runs = [_measured(*item, folder, split, argv, say, progress) for item in _numbered(plan)]
         found = _found(folder, recipe, split, drop, runs)
         _write(found)
     say(f"written into {folder}: ablation.json, ablation.csv, effects.png")
     return found
 
 
-def _found_weights(recipe: Recipe, runs_dir: Path) -> Recipe:
-    """The recipe with a run that it starts from by its path, as its own runs lie elsewhere."""
-    source = recipe.model.weights
-    if source is None or not (runs_dir / source / "run.json").is_file():
-        return recipe
-    return recipe_parts.without(recipe, {"model.weights": str(runs_dir / source)})
-
-
 def _check_split(recipe: Recipe, split: Split, say: Say) -> None:
     """Refuse, before hours of training, a split that there is not, or a model that is not trained."""
     from dlkit.verbs.dataset import splits
-    from dlkit.verbs.train import refuse_fitted
+    from dlkit.verbs.prepare import refuse_fitted
 
     refuse_fitted(recipe)
     if split not in CHECKPOINTS:
@@ -210,37 +196,9 @@ def _check_split(recipe: Recipe, split: Split, say: Say) -> None:
         raise UsageError("there is no validation split, as data.validation is 0. Keep some, or give --split test.")
 
 
-def _open(folder: Path, recipe: Recipe) -> None:
-    """A new folder with the recipe in it, or one that was made for the same recipe."""
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        run_folder.check_new(folder.parent, folder.name)
-        with durable.storage_errors(folder):
-            folder.mkdir(parents=True)
-        durable.write_text(path, recipe_file.dump(recipe))
-        return
-    _same(load(path), recipe, f"{folder} holds another ablation", "Give another --name, or the same flags to go on.")
-
-
-def _same(before: Recipe, now: Recipe, what: str, advice: str) -> None:
-    old, new = dict(_leaves(before.model_dump())), dict(_leaves(now.model_dump()))
-    differences = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if differences:
-        shown = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in differences[:3])
-        raise UsageError(f"{what}: {shown}. {advice}")
-
-
-def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _numbered(trainings: Sequence[Training]) -> Iterator[tuple[Training, str]]:
-    for number, training in enumerate(trainings, start=1):
-        yield training, f"training {number} of {len(trainings)}, {training.name}"
+def _numbered(plan: Sequence[Training]) -> Iterator[tuple[Training, str]]:
+    for number, training in enumerate(plan, start=1):
+        yield training, f"training {number} of {len(plan)}, {training.name}"
 
 
 def _measured(
@@ -248,35 +206,11 @@ def _measured(
 ) -> Measured:
     run = RunFolder(folder / training.name)
     try:
-        _trained(training, title, run, argv, say, progress)
+        trainings.finish(run, training.recipe, title, argv=argv, say=say, progress=progress)
     except DivergedError as error:
         say(f"warning: {title}: {error}")
         return Measured(training, None, None, None)
-    except StoppedError as error:
-        advice = f"{title}: stopped; everything is saved. The same command goes on."
-        raise StoppedError(advice, error.exit_code - 128) from error
     return _answers(training, run, split, say)
-
-
-def _trained(training: Training, title: str, run: RunFolder, argv: Sequence[str], say: Say, progress: bool) -> None:
-    """Have the run finished: train it, go on with it, or leave it as it is."""
-    from dlkit.verbs.train import resume_run, train_recipe
-
-    state = state_of(training, run.path.parent)
-    if state != "to do":
-        _same(run.recipe(), training.recipe, f"{run.path} is of another recipe", "Move it away.")
-    if state == "diverged":
-        raise DivergedError(str(run.info().get("error", "training diverged")))
-    if state == "finished":
-        say(f"{title}: finished before")
-        return
-    say(title)
-    if state == "to do":
-        train_recipe(
-            training.recipe, name=training.name, runs_dir=run.path.parent, argv=argv, say=say, progress=progress
-        )
-    else:
-        resume_run(run, changes={}, inexact=False, say=say, progress=progress, argv=argv)
 
 
 def _answers(training: Training, run: RunFolder, split: Split, say: Say) -> Measured:
@@ -344,7 +278,7 @@ def _interval(pairs: Sequence[tuple[Measured, Measured]], differences: Sequence[
 
 
 def _write(found: Ablation) -> None:
-    from dlkit.verbs.plot import Bar, effects
+    from dlkit.verbs.bars import Bar, effects
 
     rows = [asdict(effect) for effect in found.effects]
     text = io.StringIO()

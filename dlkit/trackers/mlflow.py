@@ -1,0 +1,62 @@
+"""MLflow: a run beside the others, in $MLFLOW_TRACKING_URI or else in files at mlruns/ beside the run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from dlkit.recipe_keys import dotted
+from dlkit.trackers import PROJECT, Line, Subject, Tracker, numbers
+
+NEEDS, EXTRA = ("mlflow",), "mlflow"
+
+TAG = "dlkit.run_id"
+STATUS = {"finished": "FINISHED", "stopped": "KILLED"}  # else FAILED
+# MLflow keeps reading and writing files, but wants to be asked; a server that is away is not to hold up a training
+DEFAULTS = {
+    "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"
+}  # fmt: skip
+
+
+def track(subject: Subject, history: Sequence[Line]) -> Tracker:
+    """A run is known by its run_id. MLflow only adds, so the steps that it has are not told again."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    files = (subject.folder.parent / "mlruns").absolute().as_uri()
+    client: Any = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or files)
+    tracker = _Run(client, _run_id(client, subject))
+    for line in history:
+        tracker.log(line)
+    return tracker
+
+
+class _Run:
+    def __init__(self, client: Any, run: str) -> None:
+        self.client, self.run = client, run
+        keys = client.get_run(run).data.metrics
+        self.steps = {metric.step for key in keys for metric in client.get_metric_history(run, key)}
+
+    def log(self, line: Line) -> None:
+        if line["step"] not in self.steps:
+            for name, value in numbers(line).items():
+                self.client.log_metric(self.run, name, value, step=line["step"])
+
+    def close(self, status: str) -> None:
+        self.client.set_terminated(self.run, STATUS.get(status, "FAILED"))
+
+
+def _run_id(client: Any, subject: Subject) -> str:
+    """MLflow's name for our run: the one of before, or that of a new one."""
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
+    found = client.get_experiment_by_name(experiment)
+    place = found.experiment_id if found else client.create_experiment(experiment)
+    for run in client.search_runs([place], f"tags.`{TAG}` = '{subject.run_id}'"):
+        client.update_run(run.info.run_id, status="RUNNING")
+        return str(run.info.run_id)
+    run = client.create_run(place, run_name=subject.name, tags={TAG: subject.run_id})
+    for key, value in dotted(subject.recipe):
+        client.log_param(run.info.run_id, key, value)
+    return str(run.info.run_id)

@@ -1,0 +1,36 @@
+"""TensorBoard: event files in the run folder, shown by `tensorboard --logdir runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlkit.trackers import Line, Subject, Tracker, numbers
+
+NEEDS, EXTRA = ("tensorboard",), "track"
+
+
+def track(subject: Subject, history: Sequence[Line]) -> Tracker:
+    """Event files hold no line twice: those of before are removed, and the history is written anew."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = subject.folder / "tensorboard"
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    tracker = _Events(SummaryWriter(str(folder), purge_step=0))
+    for line in history:
+        tracker.log(line)
+    return tracker
+
+
+class _Events:
+    def __init__(self, writer: Any) -> None:
+        self.writer = writer
+
+    def log(self, line: Line) -> None:
+        for name, value in numbers(line).items():
+            self.writer.add_scalar(name, value, global_step=line["step"])
+        self.writer.flush()  # or else a kill loses what two minutes brought
+
+    def close(self, status: str) -> None:
+        self.writer.close()
