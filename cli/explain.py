@@ -1,9 +1,10 @@
-"""`dlkit explain`: where in an image a trained model's answer comes from."""
+"""`dlkit explain`: where in an image, or by which words, a trained model's answer comes about."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +21,19 @@ COLUMNS = (
     "correlation", "flagged", "png", "error",
 )  # fmt: skip
 TABLE_COLUMNS = ("path", "method", "target", "probability", "deletion_auc", "insertion_auc", "flagged", "png", "error")
+WORD_COLUMNS = ("path", "method", "target", "probability", "place", "word", "value", "known", "png", "error")
+NODE_COLUMNS = (
+    "path", "method", "target", "node", "parent", "words", "class", "probability", "value", "png", "error",
+)  # fmt: skip
 LAYER_COLUMNS = ("layer", "kind", "channels", "height", "width", "default")
+MOST_INDENTED = 24  # levels of a tree
 FEATURE_COLUMNS = ("path", "layer", "channels", "height", "width", "shown", "png", "error")
 
 
 def explain_command(
     paths: Annotated[
-        list[str] | None, typer.Argument(help="Images, folders, globs or URLs; - reads paths from stdin.")
+        list[str] | None,
+        typer.Argument(help="Images, texts, folders, globs or URLs; - reads stdin: a line a path, or a line a text."),
     ] = None,
     null: Annotated[
         bool, typer.Option("-0", "--null", help="The paths on stdin end in NUL, as find -print0 writes.")
@@ -66,9 +73,10 @@ def explain_command(
     ] = console.Format.auto,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Show where in images a model's answer comes from: a picture for each image and method, and what it is worth.
+    """Show where in images, or by which words, a model's answer comes about: a picture of each, and what it is worth.
 
-    Orange pixels speak for the class, blue ones against it. deletion_auc is low and insertion_auc high where the map
+    A run trained on text explains .txt files or lines of text, one trained on trees also every node.
+    Orange speaks for the class, blue against it. deletion_auc is low and insertion_auc high where the map
     is right about the network; flagged maps look much the same with shuffled weights, or the weights are random.
 
     Example: dlkit explain seven.png --method all --montage -o seven-explained.png
@@ -91,13 +99,18 @@ def explain_command(
         )  # fmt: skip
         _write(drawn, resolved, FEATURE_COLUMNS, FEATURE_COLUMNS)
         return
+    from dlkit.verbs.evaluate import chosen_run
     from dlkit.verbs.explain import explain
 
+    found = chosen_run(run, runs_dir, console.note)
     answers = explain(
-        run, images, method=method, target=target, layer=layer, output=output, montage=montage, seed=seed,
+        found, images, method=method, target=target, layer=layer, output=output, montage=montage, seed=seed,
         checkpoint=checkpoint.value, device=device, runs_dir=runs_dir, say=console.say,
     )  # fmt: skip
-    _write(answers, resolved, COLUMNS, TABLE_COLUMNS)
+    if found.spec().kind == "images":
+        _write(answers, resolved, COLUMNS, TABLE_COLUMNS)
+    else:
+        _write_texts(answers, resolved, NODE_COLUMNS if found.spec().kind == "trees" else WORD_COLUMNS)
 
 
 def _list_layers(run: str | None, checkpoint: Checkpoint, runs_dir: Path, format: console.Format) -> None:
@@ -116,7 +129,7 @@ def _list_layers(run: str | None, checkpoint: Checkpoint, runs_dir: Path, format
 
 @dataclass
 class Count:
-    """How many images could not be read, why the first could not, and whether any could."""
+    """How many inputs could not be read, why the first could not, and whether any could."""
 
     failed: int = 0
     first: str = ""
@@ -137,10 +150,10 @@ class Count:
         """Raise what the exit code should say.
 
         Raises:
-            DataError: no image could be read. PartialError: some could not.
+            DataError: no input could be read. PartialError: some could not.
         """
         if self.failed:
-            what = "1 image could not be read" if self.failed == 1 else f"{self.failed} images could not be read, first"
+            what = "1 input could not be read" if self.failed == 1 else f"{self.failed} inputs could not be read, first"
             raise (PartialError if self.any_read else DataError)(f"{what}: {self.first}")
 
 
@@ -163,3 +176,77 @@ def _row(document: dict[str, Any]) -> dict[str, Any]:
     if "error" in document:
         return {"path": document["path"], "error": document["error"]["message"]}
     return {**document, **document.get("sanity", {})}
+
+
+def _write_texts(answers: Iterator[Any], format: console.Format, columns: tuple[str, ...]) -> None:
+    """The same of texts: a row for each word, or each node; in a table the text itself, then its rows."""
+    count = Count()
+    documents = count.of(begun(answers))
+    if format in (console.Format.json, console.Format.jsonl):
+        console.write_rows(documents, (), format)
+    elif format == console.Format.table:
+        for document in documents:
+            _write_text(document)
+    else:
+        console.write_rows(chain.from_iterable(map(_value_rows, documents)), columns, format, stream=True)
+    count.report()
+
+
+def _value_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each word of a text or each node of a tree, or one with the error in words."""
+    if "error" in document:
+        yield _row(document)
+        return
+    common = {key: document[key] for key in ("path", "method", "target", "probability", "png")}
+    if "nodes" in document:
+        yield from ({**common, **node} for node in document["nodes"])
+    else:
+        yield from ({"place": place, **word, **common} for place, word in enumerate(document["words"], start=1))
+
+
+def _write_text(document: dict[str, Any]) -> None:
+    if "error" in document:
+        console.write_text(console.escape(document["error"]["message"]))  # it begins with the path
+        return
+    console.write_text(console.escape(_headline(document)))
+    console.write_text(_coloured(document["words"]))
+    if "nodes" in document:
+        console.write_rows(_indented(document["nodes"]), ("node", "words", "class", "value"), console.Format.table)
+    else:
+        console.write_rows(document["words"], ("word", "value", "known"), console.Format.table)
+
+
+def _headline(document: Mapping[str, Any]) -> str:
+    said = document["predicted"]
+    figures = [f"deletion {document['deletion_auc']:.2f}", f"insertion {document['insertion_auc']:.2f}"]
+    sanity = document["sanity"]
+    why = "the weights look random" if sanity["random_weights"] else "much the same with shuffled weights"
+    flagged = f"  flagged: {why}" if sanity["flagged"] else ""
+    answer = f"{document['target']} {100 * document['probability']:.1f} %"
+    other = "" if said == document["target"] else f" (the model says {said})"
+    return f"{document['path']}  {document['method']}  {answer}{other}  {', '.join(figures)}{flagged}"
+
+
+def _coloured(words: list[dict[str, Any]]) -> str:
+    """The words in a line, each on the colour of its value where the terminal has colours."""
+    from rich.text import Text
+
+    from dlkit.verbs.overlay_text import colours
+
+    line = Text()
+    for word, (ground, ink) in zip(words, colours([word["value"] for word in words]), strict=True):
+        line.append(console.escape(word["word"]), f"{_rgb(ink)} on {_rgb(ground)}")
+        line.append(" ")
+    return console.rendered(line)
+
+
+def _rgb(colour: tuple[int, int, int]) -> str:
+    return f"rgb({','.join(map(str, colour))})"
+
+
+def _indented(nodes: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The nodes, the words of each as far to the right as it stands below the root."""
+    depths: dict[int, int] = {}
+    for node in nodes:
+        depths[node["node"]] = 0 if node["parent"] is None else depths[node["parent"]] + 1
+        yield {**node, "words": "  " * min(depths[node["node"]], MOST_INDENTED) + node["words"]}

@@ -43,7 +43,8 @@ def export_command(
 ) -> None:
     """Export a trained model, preprocessing and softmax included: uint8 images N×H×W×C in, probabilities N×K out.
 
-    The file is compared with the run on 256 validation images in the runtime it is for, and kept only if it agrees;
+    A model of text takes word ids, int64 N×T, and lengths, int64 N; its file holds the words and how text is cut. The
+    file is compared with the run on 256 validation examples in the runtime it is for, and kept only if it agrees;
     export.json beside it holds what was measured. Prints the file's path.
 
     Example: dlkit export --to onnx -o digits.onnx && dlkit predict seven.png --model digits.onnx
@@ -53,12 +54,14 @@ def export_command(
             raise UsageError("--verify takes a file as it is, and perhaps its run: no format and no -o.")
     elif to is not None:
         catalog.entry("exporters", to)
-    from dlkit.verbs import export as verb
-
     if verify is not None:
-        found = verb.verify(verify, run=run, data_dir=data_dir, runs_dir=runs_dir, say=console.say)
+        from dlkit.verbs.verify import verify as verify_file
+
+        found = verify_file(verify, run=run, data_dir=data_dir, runs_dir=runs_dir, say=console.say)
     else:
-        found = verb.export(
+        from dlkit.verbs.export import export
+
+        found = export(
             run, to=to or "onnx", output=output, raw=raw, resize=resize, opset=opset, quantize=quantize,
             checkpoint=checkpoint.value, data_dir=data_dir, runs_dir=runs_dir, say=console.say,
         )  # fmt: skip

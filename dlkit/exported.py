@@ -15,17 +15,22 @@ from typing import Any, Literal
 
 import dlkit
 from dlkit.errors import ModelFileError, UsageError, VerificationError
-from dlkit.specs import ImageSpec
+from dlkit.specs import PADDING, UNKNOWN, ImageSpec, SequenceSpec, Spec, TreeSpec
 
 SCHEMA = "dlkit.model-file/1"
 KEY, SEAL_KEY = "dlkit", "dlkit.digest"
 UNSEALED = "0" * 64
 MAX_SIDE = 20_000  # pixels
 MAX_CLASSES = 1_000_000
+MAX_WORDS = 10_000_000
 
 # prepared: uint8 (N, H, W, C) of the network's size; any_size: the same of any size, resized and cropped in the file;
 # normalised: float32 (N, C, H, W), scaled to [0, 1], less the mean, over the standard deviation
-Feed = Literal["prepared", "any_size", "normalised"]
+# tokens: int64 ids (N, T), padded behind, and int64 lengths (N,); trees: no array, what dlkit.data.trees makes of trees
+Feed = Literal["prepared", "any_size", "normalised", "tokens", "trees"]
+FEEDS: Mapping[str, tuple[Feed, ...]] = {  # by the kind of the spec, its own first
+    "images": ("prepared", "any_size", "normalised"), "sequences": ("tokens",), "trees": ("trees",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,10 @@ class About:
     """What is needed to use an exported file, and where it comes from."""
 
     model: str
-    spec: ImageSpec
+    spec: Spec
     options: Mapping[str, Any] = field(default_factory=dict)  # of the model, all written out
     training: Mapping[str, Any] = field(default_factory=dict)  # run, checkpoint, step, data set, validation figures
+    reading: Mapping[str, Any] = field(default_factory=dict)  # how text becomes words: dlkit.data.text.rule
     feed: Feed = "prepared"
     output: Literal["probabilities", "logits"] = "probabilities"
     precision: str = "float32"
@@ -45,35 +51,39 @@ class About:
     def with_(self, **changes: Any) -> About:
         return replace(self, **changes)
 
+    def raw(self) -> About:
+        """The same of the bare network: what goes in is what it reads itself, and logits come out."""
+        return replace(self, feed=FEEDS[self.spec.kind][-1], output="logits")
+
     def to_json(self) -> str:
         return json.dumps(self.document(), ensure_ascii=False)
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.model-file/1`."""
-        spec, raw = self.spec, self.feed == "normalised"
         return {
             "schema": SCHEMA,
             "dlkit": self.version,
             "model": self.model,
             "options": dict(self.options),
-            "classes": list(spec.classes),
-            "input": {
-                "name": "images",
-                "feed": self.feed,
-                "type": "float32" if raw else "uint8",
-                "layout": "NCHW" if raw else "NHWC",
-                "channels": spec.channels,
-                "height": spec.height,
-                "width": spec.width,
-                "crop": spec.crop,
-                "mean": list(spec.mean),
-                "std": list(spec.std),
-            },
+            "classes": list(self.spec.classes),
+            "input": _image_rules(self.spec, self.feed) if isinstance(self.spec, ImageSpec) else self._text_rules(),
             "output": {"name": self.output, "type": "float32"},
             "precision": self.precision,
             "opset": self.opset,
             "training": dict(self.training),
         }
+
+    def _text_rules(self) -> dict[str, Any]:
+        spec = self.spec
+        found: dict[str, Any] = {"name": self.feed, "feed": self.feed}
+        found |= {"padding": PADDING, "unknown": UNKNOWN, "first_word": UNKNOWN + 1}
+        if isinstance(spec, SequenceSpec):
+            found |= {"type": "int64", "layout": "NT", "lengths": "lengths", "longest": spec.longest}
+        elif isinstance(spec, TreeSpec):
+            found |= {"labels": list(spec.labels)}
+        assert not isinstance(spec, ImageSpec)
+        words = {"vocabulary": spec.vocabulary, "tokens": spec.tokens, "words": " ".join(spec.words)}
+        return found | {"reading": dict(self.reading)} | words
 
     @classmethod
     def from_json(cls, text: str) -> About:
@@ -87,13 +97,13 @@ class About:
                 spec=_spec(document["classes"], rules),
                 options={_text(key): value for key, value in document["options"].items()},
                 training=dict(document["training"]),
+                reading=dict(rules.get("reading", {})),
                 feed=rules["feed"],
                 output=document["output"]["name"],
                 precision=_text(document["precision"]),
                 opset=None if opset is None else int(opset),
                 version=_text(document["dlkit"]),
             )
-            assert about.feed in ("prepared", "any_size", "normalised"), f"input feed {about.feed!r}"
             assert about.output in ("probabilities", "logits"), f"output {about.output!r}"
         except (
             ValueError,
@@ -130,13 +140,13 @@ def check_seal(data: bytes, marker: bytes) -> None:
         raise VerificationError(f"it was changed since it was exported: SHA-256 {found[:12]}…, sealed as {said[:12]}….")
 
 
-def need(packages: tuple[str, ...], what: str) -> None:
-    """Raises: UsageError with the pip command where a package of the export extra is missing."""
+def need(packages: tuple[str, ...], what: str, extra: str = "export") -> None:
+    """Raises: UsageError with the pip command where a package of the extra is missing."""
     from importlib.util import find_spec
 
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise UsageError(f"{what} needs {', '.join(missing)}: python -m pip install 'dlkit[export]'")
+        raise UsageError(f"{what} needs {', '.join(missing)}: python -m pip install 'dlkit[{extra}]'")
 
 
 def _place(data: bytes, marker: bytes) -> int | None:
@@ -145,15 +155,50 @@ def _place(data: bytes, marker: bytes) -> int | None:
     return None if place < 0 or data.find(marker, place + 1) >= 0 else place + len(marker)
 
 
-def _spec(classes: Any, rules: Any) -> ImageSpec:
+def _image_rules(spec: ImageSpec, feed: Feed) -> dict[str, Any]:
+    raw = feed == "normalised"
+    return {
+        "name": "images",
+        "feed": feed,
+        "type": "float32" if raw else "uint8",
+        "layout": "NCHW" if raw else "NHWC",
+        "channels": spec.channels,
+        "height": spec.height,
+        "width": spec.width,
+        "crop": spec.crop,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+    }
+
+
+def _spec(classes: Any, rules: Any) -> Spec:
     assert isinstance(classes, list) and 0 < len(classes) <= MAX_CLASSES, "classes"
+    names = tuple(_text(name) for name in classes)
+    kind = next((kind for kind, feeds in FEEDS.items() if rules["feed"] in feeds), None)
+    assert kind is not None, f"input feed {rules['feed']!r}"
+    return _image_spec(names, rules) if kind == ImageSpec.kind else _text_spec(names, rules)
+
+
+def _text_spec(classes: tuple[str, ...], rules: Any) -> SequenceSpec | TreeSpec:
+    words = tuple(_text(rules["words"]).split(" "))
+    vocabulary = _whole(rules["vocabulary"], MAX_WORDS)
+    assert vocabulary == len(words) + 2 and all(words), "words"
+    tokens = _text(rules["tokens"])
+    assert tokens in ("words", "space"), f"tokens {tokens!r}"
+    if rules["feed"] == "trees":
+        return TreeSpec(classes, vocabulary, words, tokens, tuple(_text(label) for label in rules["labels"]))
+    longest = None if rules["longest"] is None else _whole(rules["longest"], MAX_WORDS)
+    return SequenceSpec(classes, vocabulary, words=words, tokens=tokens, longest=longest)
+
+
+def _image_spec(classes: tuple[str, ...], rules: Any) -> ImageSpec:
     channels, height, width = (_whole(rules[key], MAX_SIDE) for key in ("channels", "height", "width"))
     assert channels in (1, 3), f"channels {channels}"
     mean, std = (tuple(_number(value) for value in rules[key]) for key in ("mean", "std"))
     assert len(mean) == len(std) == channels and all(value > 0 for value in std), "mean and std"
     crop = _number(rules["crop"])
     assert 0 < crop <= 1 and max(height, width) / crop <= MAX_SIDE, f"crop {crop}"
-    return ImageSpec(channels, height, width, tuple(_text(name) for name in classes), mean, std, crop)
+    return ImageSpec(channels, height, width, classes, mean, std, crop)
 
 
 def _text(value: Any) -> str:

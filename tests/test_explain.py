@@ -596,13 +596,13 @@ def test_one_file_holds_one_picture(run: RunFolder, files: list[Path], tmp_path:
 
 def test_a_model_of_something_else_is_refused(tmp_path: Path) -> None:
     made = dlkit.train(
-        "lstm", dataset="rows", epochs=1, batch_size=32, name="seq", runs_dir=tmp_path
-    ) if "rows" in catalog.entries("datasets") else dlkit.train(
-        "tree_lstm", dataset="brackets", epochs=1, batch_size=32, name="seq", runs_dir=tmp_path,
-        settings={"data.options.train": 64, "data.options.test": 32},
+        "gru", dataset="adding", epochs=1, batch_size=32, name="seq", runs_dir=tmp_path,
+        settings={"data.options.train": 64, "data.options.test": 8, "data.options.steps": 4},
     )  # fmt: skip
-    with pytest.raises(UsageError, match="explain is for models of images; run seq reads"):
+    with pytest.raises(UsageError, match="explain is for models of images, text and trees; run seq reads"):
         explain(made, "x.png")
+    with pytest.raises(UsageError, match="of models of images; run seq reads sequences"):
+        layers(made)
 
 
 def test_layers_are_listed_in_order_with_the_default(run: RunFolder) -> None:

@@ -43,6 +43,7 @@ from dlkit.verbs import export as verb
 from dlkit.verbs.evaluate_file import evaluate_file
 from dlkit.verbs.predict import Failure, Prediction, predict
 from dlkit.verbs.summary import natural_spec
+from dlkit.verbs.verify import verify
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -188,24 +189,11 @@ def test_eval_of_the_file_has_the_figures_of_the_run(
     path = request.getfixturevalue(name).path
     for split in ("test", "validation"):
         expected = dlkit.evaluate(tiny_run, write=False, split=split)
-        found = evaluate_file(path, split=split, **_shapes(tiny_run))
+        found = evaluate_file(path, split=split)
         assert (found.confusion == expected.confusion).all() and found.samples == expected.samples
         for metric, figure in expected.metrics.items():
             assert found.metrics[metric].value == pytest.approx(figure.value, abs=1e-5), metric
         assert form(found.document()) == form(expected.document())
-
-
-def _shapes(run: RunFolder) -> dict[str, Any]:
-    """The tiny run's data set has options of its own, which a file does not know: the same images from a folder."""
-    root = run.path.parent.parent / "shapes-on-disk"
-    if not root.exists():
-        splits = verb.Images.of(verb_restored(run), None, lambda text: None).parts
-        for split, folder in (("train", "train"), ("validation", "val"), ("test", "test")):
-            for place, (image, target) in enumerate(zip(splits[split].images, splits[split].targets, strict=True)):
-                path = root / folder / run.spec().classes[target] / f"{place:04}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(path)
-    return {"dataset": "folder", "data_dir": root}
 
 
 def verb_restored(run: RunFolder) -> Any:
@@ -313,7 +301,7 @@ def wrong_weights(proto: onnx.ModelProto, about: About) -> None:
 
 def test_verify_holds_for_what_was_exported(tiny_run: RunFolder, onnx_file: File, weights_file: File) -> None:
     for file in (onnx_file, weights_file):
-        again = verb.verify(file.path).entry
+        again = verify(file.path).entry
         recorded = file.entry()
         assert again["verified"].pop("at") >= recorded["verified"].pop("at") and again == recorded
 
@@ -326,7 +314,7 @@ def test_a_flipped_byte_is_found_by_verify_and_by_predict(
         data[len(data) // 2] ^= 1
         file.path.write_bytes(data)
         with pytest.raises(VerificationError, match="not what was exported"):
-            verb.verify(file.path)
+            verify(file.path)
         with pytest.raises(VerificationError, match="changed since it was exported"):
             predict(None, pictures[:1], model=str(file.path))
 
@@ -339,12 +327,12 @@ def test_a_weight_mean_or_class_that_was_changed_with_the_seal_is_found_by_its_a
     for change, says in ((wrong_weights, "Δp"), (other_mean, "Δp"), (other_order, "other classes")):
         file.forge(changed(onnx_file, change))
         with pytest.raises(VerificationError, match=says):
-            verb.verify(file.path, run=tiny_run)
+            verify(file.path, run=tiny_run)
     file.forge(flipped_weight(onnx_file))
     with pytest.raises(VerificationError, match="since it was exported"):
-        verb.verify(file.path, run=tiny_run)
+        verify(file.path, run=tiny_run)
     file.forge(good)
-    verb.verify(file.path, run=tiny_run)
+    verify(file.path, run=tiny_run)
 
 
 def test_far_from_its_run_only_the_bytes_are_verified_and_that_is_said(
@@ -354,9 +342,9 @@ def test_far_from_its_run_only_the_bytes_are_verified_and_that_is_said(
     moved = onnx_file.copied(tmp_path)
     report = tmp_path / "export.json"
     report.write_text(report.read_text().replace(onnx_file.entry()["run"]["path"], "gone"))
-    assert verb.verify(moved.path, runs_dir=tmp_path, say=said.append).entry["verified"] is None
+    assert verify(moved.path, runs_dir=tmp_path, say=said.append).entry["verified"] is None
     assert any("only the file's bytes" in line for line in said)
-    assert verb.verify(moved.path, run=tiny_run).entry["verified"]["top1_agreement"] == 1
+    assert verify(moved.path, run=tiny_run).entry["verified"]["top1_agreement"] == 1
 
 
 def test_a_file_that_disagrees_is_not_kept(
@@ -730,7 +718,7 @@ def test_raw_takes_normalised_floats_and_gives_logits(
     for to, name in (("onnx", "raw.onnx"), ("torch_export", "raw.pt2")):
         entry = verb.export(tiny_run, to=to, raw=True, output=tmp_path / name).entry
         assert entry["feed"] == "normalised" and entry["verified"]["max_difference"] <= 1e-4
-        verb.verify(tmp_path / name)
+        verify(tmp_path / name)
     session = onnxruntime.InferenceSession(tmp_path / "raw.onnx")
     images = np.random.default_rng(0).standard_normal((5, 3, 28, 28)).astype(np.float32)
     with torch.inference_mode():
@@ -755,7 +743,7 @@ def test_torch_export_answers_without_dlkit_and_holds_no_pickle(tiny_run: RunFol
     assert done.stdout == "torch.Size([5, 8]) False\n"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(VerificationError):
-        verb.verify(path)
+        verify(path)
 
 
 def stretched(count: int) -> list[Image.Image]:
@@ -785,7 +773,7 @@ def test_resizing_in_the_graph_is_prepares_to_two_grey_levels(spec: ImageSpec, c
 def test_a_resize_export_takes_images_of_any_size(tiny_run: RunFolder, pictures: list[Path], tmp_path: Path) -> None:
     found = verb.export(tiny_run, resize=True, output=tmp_path / "any.onnx")
     assert found.entry["feed"] == "any_size" and found.entry["verified"]["max_difference"] <= 1e-2
-    verb.verify(found.path)
+    verify(found.path)
     same_answers(list(predict(None, pictures, model=str(found.path))), list(predict(tiny_run, pictures)))
     session = onnxruntime.InferenceSession(found.path)
     spec, reference = (
@@ -806,11 +794,11 @@ def test_int8_is_smaller_and_says_what_it_cost(tiny_run: RunFolder, pictures: li
     assert details["after"]["bytes"] < details["before"]["bytes"] and details["after"]["images_per_s"]["32"] > 0
     assert details["before"]["top1"] - details["after"]["top1"] <= 0.05
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["export.json", "small.onnx"]
-    verb.verify(found.path)
+    verify(found.path)
     file = File(found.path)
     file.forge(changed(file, other_mean))
     with pytest.raises(VerificationError, match="Δp"):
-        verb.verify(found.path)
+        verify(found.path)
     assert len(list(predict(None, pictures[:3], model=str(found.path)))) == 3
 
 

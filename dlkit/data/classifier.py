@@ -1,4 +1,4 @@
-"""What answers prepared images, whatever computes it: torch here, other runtimes on the shelf of exporters.
+"""What answers prepared images or text, whatever computes it: torch here, other runtimes on the shelf of exporters.
 
 No torch is imported before a network is handed over.
 """
@@ -6,13 +6,13 @@ No torch is imported before a network is handed over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dlkit.errors import ModelFileError
-from dlkit.specs import ImageSpec
+from dlkit.specs import ImageSpec, Spec
 
 if TYPE_CHECKING:
     import torch
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]  # (N, C, H, W), as dlkit.data.images prepares them
 LogProbabilities = npt.NDArray[np.float64]  # (N, K)
-Classifier = Callable[[Pixels], LogProbabilities]
+Classifier = Callable[[Any], LogProbabilities]  # of Pixels, or of a list of dlkit.data.encoded.Text
 
 SUM_TOLERANCE = 1e-3  # an int8 softmax is rounded
 
 
-def torch_classifier(module: nn.Module, device: torch.device, spec: ImageSpec) -> Classifier:
+def torch_classifier(module: nn.Module, device: torch.device, spec: Spec) -> Classifier:
     """A network in eval mode, on that device."""
     import torch
 
     from dlkit.data.batches import normalize
+    from dlkit.data.text_classifier import TextClassifier
+
+    if not isinstance(spec, ImageSpec):
+        return TextClassifier(module, device, spec)
 
     def classify(pixels: Pixels) -> LogProbabilities:
         with torch.inference_mode():

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,14 @@ CURLY = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\0": " "
 def words_of(text: str, tokens: str) -> list[str]:
     """Text cut into words; `tokens` is "words" or "space"."""
     return text.split() if tokens == "space" else WORD.findall(text.translate(CURLY).lower())
+
+
+def rule(tokens: str) -> dict[str, Any]:
+    """The same in words for a program that has no dlkit: characters to replace, lower case, then all that match."""
+    if tokens == "space":
+        return {"split": "white space"}
+    replaced = {chr(code): str(to) for code, to in CURLY.items()}
+    return {"replace": replaced, "lower": True, "find_all": WORD.pattern}
 
 
 def plain_word(word: str, tokens: str) -> str:

@@ -1,26 +1,21 @@
-"""What answers text: words or trees, as dlkit.data.inputs reads them, become a batch for a network."""
+"""What answers text by torch: words or trees, as dlkit.data.inputs reads them, become a batch for a network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from dlkit.data import sequences, trees
+from dlkit.data import trees
+from dlkit.data.classifier import LogProbabilities
+from dlkit.data.encoded import Text, Vocabulary, parts, size
 from dlkit.data.parses import Parsed
-from dlkit.data.ragged import shortened, starts_of
-from dlkit.data.samples import SequenceSamples
+from dlkit.data.sequences import Sequences
 from dlkit.data.text import tree_samples
-from dlkit.specs import UNKNOWN, SequenceSpec, TreeSpec
-
-LogProbabilities = npt.NDArray[np.float64]
-Text = Sequence[str] | Parsed  # the words of a sequence, or a tree
-
-MOST_STEPS = 1 << 17  # words, padding included, or nodes that are computed at once
+from dlkit.specs import SequenceSpec, TreeSpec
 
 
 class TextClassifier:
@@ -28,56 +23,34 @@ class TextClassifier:
 
     def __init__(self, module: nn.Module, device: torch.device, spec: SequenceSpec | TreeSpec) -> None:
         self.module, self.device, self.spec = module, device, spec
-        self.ids = {word: place for place, word in enumerate(spec.words, start=2)}
+        self.vocabulary = Vocabulary(spec.words)
         self.same = np.arange(spec.vocabulary or 0)
 
     def __call__(self, texts: Sequence[Text]) -> LogProbabilities:
         """The log probabilities of each text: (N, K)."""
-        return np.concatenate([self._answers(part, "roots")[0] for part in self._parts(texts)])
+        return np.concatenate([self._answers(part, "roots")[0] for part in parts(texts)])
 
     def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:
         """Those of each node of each tree, (nodes, K), in the order in which it is written."""
         found: list[LogProbabilities] = []
-        for part in self._parts(texts):
+        for part in parts(texts):
             answers, ends = self._answers(part, "all")
             found += np.split(answers, ends[:-1])
         return found
 
-    def places(self, words: Iterable[str]) -> list[int]:
-        """The ids of words; a Lexicon that is not added to."""
-        return [self.ids.get(word, UNKNOWN) for word in words]
-
-    def _parts(self, texts: Sequence[Text]) -> Iterator[list[Text]]:
-        """The texts in order, so many at a time that they fit in memory."""
-        part: list[Text] = []
-        for found in texts:
-            longest = max(_size(text) for text in [*part, found])
-            if part and longest * (len(part) + 1) > MOST_STEPS:
-                yield part
-                part = []
-            part.append(found)
-        yield part
+    def batch(self, texts: Sequence[Text], asked: str = "roots") -> Sequences | trees.Trees:
+        """The texts as what the network reads; of trees the nodes `asked`, "roots" or "all"."""
+        if isinstance(self.spec, SequenceSpec):
+            words = [text for text in texts if not isinstance(text, Parsed)]
+            ids, lengths = self.vocabulary.padded(words, self.spec.longest)
+            return Sequences(torch.from_numpy(ids), torch.from_numpy(lengths)).to(self.device)
+        parsed = [text for text in texts if isinstance(text, Parsed)]
+        unlabelled = [[-1] * len(tree.parents) for tree in parsed]
+        samples = tree_samples(parsed, unlabelled, self.vocabulary, self.spec.tokens)
+        return trees.gathered(samples, np.arange(len(parsed)), self.same, asked)[0].to(self.device)
 
     def _answers(self, texts: list[Text], asked: str) -> tuple[LogProbabilities, list[int]]:
-        inputs = self._sequences(texts) if isinstance(self.spec, SequenceSpec) else self._trees(texts, asked)
         with torch.inference_mode():
-            logits: torch.Tensor = self.module(inputs.to(self.device))
+            logits: torch.Tensor = self.module(self.batch(texts, asked))
             answers: LogProbabilities = logits.cpu().double().log_softmax(dim=1).numpy()
-        return answers, list(accumulate(_size(text) for text in texts))
-
-    def _sequences(self, texts: list[Text]) -> sequences.Sequences:
-        assert isinstance(self.spec, SequenceSpec)
-        examples = [text for text in texts if not isinstance(text, Parsed)]
-        values = np.array([place for words in examples for place in self.places(words)], dtype=np.int32)
-        starts = starts_of([len(words) for words in examples])
-        samples = SequenceSamples(values, starts, np.zeros(len(examples), np.int64), self.spec.words)
-        return sequences.gathered(shortened(samples, self.spec.longest), np.arange(len(examples)), self.same)
-
-    def _trees(self, texts: list[Text], asked: str) -> trees.Trees:
-        parsed = [text for text in texts if isinstance(text, Parsed)]
-        samples = tree_samples(parsed, [[-1] * len(tree.parents) for tree in parsed], self, self.spec.tokens)
-        return trees.gathered(samples, np.arange(len(parsed)), self.same, asked)[0]
-
-
-def _size(text: Text) -> int:
-    return len(text.parents) if isinstance(text, Parsed) else len(text)
+        return answers, list(accumulate(size(text) for text in texts))

@@ -36,10 +36,15 @@ def input_gradients(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor
     size = chunk(images)
     parts: list[Tensor] = []
     for some, wanted in zip(torch.split(images, size), torch.split(targets, size), strict=True):
-        with torch.enable_grad():
+        # cuDNN's recurrent layers have a gradient in training alone
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=not _recurrent(model)):
             inputs = some.detach().clone().requires_grad_()
             logits = model(inputs)
             if not logits.requires_grad:
                 raise UsageError("the model's answer has no gradient. Take the method occlusion.")
             parts += torch.autograd.grad(logits.gather(1, wanted[:, None]).sum(), inputs)
     return torch.cat(parts)
+
+
+def _recurrent(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.RNNBase) for module in model.modules())

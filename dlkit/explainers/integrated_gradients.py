@@ -5,7 +5,7 @@ Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", 2017 (170
     map = Σ over channels (image − baseline) · ∫₀¹ ∂ logit / ∂ image at baseline + α (image − baseline) dα
 
 It is complete: the map sums to logit(image) − logit(baseline). The baseline is the image that normalisation makes zero,
-the data's mean colour in every pixel.
+the data's mean colour in every pixel; of text it is vectors of zeros, as padding has them.
 
 Differs from the paper: the integral is a sum over the midpoints of `steps` equal parts, each of which is cut into three
 until the map is complete to `tolerance`, or there are `most` of them.
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dlkit.explainers._gradients import input_gradients, scores
 
+TAKES = ("images", "sequences", "trees")
 ROUNDING = 1e-6  # of a logit
 
 

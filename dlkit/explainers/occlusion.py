@@ -3,6 +3,10 @@
 Zeiler and Fergus, "Visualizing and understanding convolutional networks", 2014 (1311.2901), section 4.2. The square has
 the data's mean colour. A pixel's value is the mean of what its squares cost. `window` is their side in pixels and
 `stride` how far apart they stand; 0 is an eighth of the image's shorter side, and half a window.
+
+Of text, words are left out: Li, Monroe and Jurafsky, "Understanding neural networks through representation erasure",
+2016 (1612.08220), equation 2, with the logit for the log-likelihood and without its division; in a tree, whose form the
+words hold, the vectors of those below a node are 0.
 """
 
 from __future__ import annotations
@@ -11,10 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from dlkit.explainers._gradients import chunk, scores
+from dlkit.explainers._words import Reader
+
+TAKES = ("images", "sequences", "trees")
 
 
 def explain(model: nn.Module, images: Tensor, targets: Tensor, *, window: int = 0, stride: int = 0) -> Tensor:
     H, W = images.shape[2:]
+    if isinstance(model, Reader):
+        return of_parts(model, targets, torch.eye(W, dtype=torch.bool, device=images.device)).expand(len(images), 1, W)
     side = min(window or max(2, round(min(H, W) / 8)), H, W)
     step = stride or max(1, side // 2)
     squares = _squares(H, W, side, step).to(images.device)  # (S, H, W)
@@ -29,6 +38,12 @@ def explain(model: nn.Module, images: Tensor, targets: Tensor, *, window: int = 
         )  # (S,)
         maps.append(torch.einsum("s,shw->hw", falls, squares.to(falls)) / covered_by)
     return torch.stack(maps)
+
+
+def of_parts(model: Reader, targets: Tensor, parts: Tensor) -> Tensor:
+    """How far the logit falls without the words of each part: (M, T) bool -> (M,)."""
+    whole = model.kept(torch.ones_like(parts[:1]))
+    return (whole - model.kept(~parts))[:, targets[0]]
 
 
 def _squares(height: int, width: int, side: int, stride: int) -> Tensor:

@@ -4,6 +4,8 @@ Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks: visualisin
 saliency maps", 2013 (1312.6034), section 3:
 
     map = max over channels |∂ logit / ∂ image|
+
+Of a word the channels are the numbers of its vector, as in Li et al. 2016 (1506.01066).
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dlkit.explainers._gradients import input_gradients
+
+TAKES = ("images", "sequences", "trees")
 
 
 def explain(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from dlkit.explainers._gradients import input_gradients
 
+TAKES = ("images", "sequences", "trees")
+
 
 def explain(
     model: nn.Module, images: Tensor, targets: Tensor, *, samples: int = 32, noise: float = 0.15, seed: int = 0

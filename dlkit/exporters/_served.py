@@ -9,12 +9,17 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from dlkit.data.batches import normalize
-from dlkit.specs import ImageSpec
+from dlkit.data.sequences import Sequences
+from dlkit.exporters._recurrent import kept_whole
+from dlkit.specs import ImageSpec, SequenceSpec, Spec
+
+Shapes = tuple[dict[int, Dim], ...]
 
 
-class Served(nn.Module):
+class ServedImages(nn.Module):
     def __init__(self, network: nn.Module, spec: ImageSpec) -> None:
         super().__init__()
         self.network = network
@@ -25,11 +30,41 @@ class Served(nn.Module):
         return logits.softmax(dim=1)
 
 
-def example(spec: ImageSpec, raw: bool) -> Tensor:
-    """Two images to trace a network with: of one alone the tracer would take the number for fixed."""
-    if raw:
-        return torch.zeros(2, spec.channels, spec.height, spec.width)
-    return torch.zeros(2, spec.height, spec.width, spec.channels, dtype=torch.uint8)
+class ServedText(nn.Module):
+    """What stands behind a length is padding; whatever it holds, the answer is the same."""
+
+    def __init__(self, network: nn.Module, raw: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.raw = raw
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:  # (N, T), (N,) int64 -> (N, K)
+        logits: Tensor = self.network(Sequences(tokens, lengths))
+        return logits if self.raw else logits.softmax(dim=1)
+
+
+def traced(model: nn.Module, spec: Spec, raw: bool) -> ExportedProgram:
+    """The network as a graph, from what a person has to probabilities; with raw, from what it reads to logits."""
+    inputs, shapes = _example(spec, raw)
+    return torch.export.export(_served(model, spec, raw), inputs, dynamic_shapes=shapes, strict=False)
+
+
+def _served(model: nn.Module, spec: Spec, raw: bool) -> nn.Module:
+    if isinstance(spec, ImageSpec):
+        return model if raw else ServedImages(model, spec).eval()
+    return ServedText(model, raw).eval()
+
+
+def _example(spec: Spec, raw: bool) -> tuple[tuple[Tensor, ...], Shapes]:
+    """Two inputs to trace a network with, and which of their sides are of any length.
+
+    Of one alone the tracer would take the number for fixed.
+    """
+    if isinstance(spec, ImageSpec):
+        sides = (spec.channels, spec.height, spec.width) if raw else (spec.height, spec.width, spec.channels)
+        return (torch.zeros(2, *sides, dtype=torch.float32 if raw else torch.uint8),), ({0: Dim("N")},)
+    assert isinstance(spec, SequenceSpec), "a graph cannot hold what trees ask for"
+    return (torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 2])), ({0: Dim("N"), 1: Dim("T")}, {0: Dim("N")})
 
 
 @contextmanager
@@ -38,7 +73,7 @@ def tracing() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), kept_whole():
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # what torch still uses itself
             warnings.filterwarnings("ignore", category=FutureWarning)
             # nn.LSTM and its like keep a list of their weights, which the tracer replaces for a while
@@ -61,4 +96,7 @@ def reason(error: BaseException) -> str:
     return first[:300].rstrip(".:") + "."
 
 
-FIXED = "its code takes the number of images for a fixed one, as len() of a tensor does; tensor.shape[0] would not."
+FIXED = (
+    "its code takes the number of inputs or of their steps for a fixed one, as len() of a tensor or a loop over it "
+    "does; tensor.shape would not."
+)

@@ -1,7 +1,8 @@
 """ONNX: one file for onnxruntime and its like, with the preprocessing and the softmax inside the graph.
 
 Bai, Lu, Zhang et al., "ONNX: Open Neural Network Exchange", 2019, https://github.com/onnx/onnx. Made by torch's dynamo
-exporter; any number of images at a time. `images` (uint8, N×H×W×C) goes in, `probabilities` (float32, N×K) comes out.
+exporter; any number of inputs at a time. `images` (uint8, N×H×W×C) go in, or of text `tokens` (int64, N×T, the ids of
+the words, padded behind) and `lengths` (int64, N); `probabilities` (float32, N×K) come out.
 
 raw=True is the bare network: normalised float32 N×C×H×W in, `logits` out. resize=True takes images of any size and
 resizes and centre crops them as dlkit.data.images.prepare does, to within a grey level or two. All weights are in the
@@ -15,17 +16,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dlkit import exported
-from dlkit.data.classifier import Classifier, LogProbabilities, Pixels, log_probabilities, normalized
+from dlkit.data.classifier import Classifier
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.exported import About
-from dlkit.specs import ImageSpec
+from dlkit.exporters._fed import Feeds, answering
+from dlkit.specs import ImageSpec, Spec
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
     from torch import nn
 
+TAKES = ("images", "sequences")
 SUFFIX = ".onnx"
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 MARKER = exported.SEAL_KEY.encode() + b"\x12\x40"  # the key's last bytes, then: field 2, 64 bytes long
@@ -34,23 +38,25 @@ MOST_BYTES = (2 << 30) - 1  # of a protobuf message
 
 
 def export(
-    model: nn.Module, spec: ImageSpec, about: About, *, raw: bool = False, resize: bool = False, opset: int = 20
+    model: nn.Module, spec: Spec, about: About, *, raw: bool = False, resize: bool = False, opset: int = 20
 ) -> bytes:
     if raw and resize:
         raise UsageError("--raw takes normalised images and --resize prepares them: choose one.")
+    if resize and not isinstance(spec, ImageSpec):
+        raise UsageError(f"--resize prepares images; this network reads {spec.kind}.")
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: it is one of {', '.join(map(str, OPSETS))}.")
     proto = _traced(model, spec, about.model, raw, opset)
+    _name_axes(proto, ("N",) if isinstance(spec, ImageSpec) else ("N", "T"))
     for message in messages(proto):
         for name in ("metadata_props", "doc_string"):  # the exporter's stack traces, with paths of this machine
             if name in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(name)
     if resize:
+        assert isinstance(spec, ImageSpec)
         _prepend_resize(proto.graph, spec)
-    changes: dict[str, Any] = {"feed": "prepared", "opset": opset}
-    if raw or resize:
-        changes |= {"feed": "normalised", "output": "logits"} if raw else {"feed": "any_size"}
-    return packed(proto, about.with_(**changes))
+        about = about.with_(feed="any_size")
+    return packed(proto, (about.raw() if raw else about).with_(opset=opset))
 
 
 def packed(proto: ModelProto, about: About) -> bytes:
@@ -64,7 +70,7 @@ def packed(proto: ModelProto, about: About) -> bytes:
 
 
 def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
-    """What answers (N, C, H, W) uint8 images by onnxruntime. The bytes must have been checked: engine/onnx_file.py.
+    """What answers images or texts by onnxruntime. The bytes must have been checked: engine/onnx_file.py.
 
     Raises:
         ModelFileError: onnxruntime refuses the file, or its answers are not what the file says.
@@ -78,16 +84,14 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
     except Exception as error:  # onnxruntime's own exceptions have no common class
         raise ModelFileError(f"onnxruntime refuses it: {_reason(error)}") from error
 
-    def classify(pixels: Pixels) -> LogProbabilities:
-        raw = about.feed == "normalised"
-        images = normalized(pixels, about.spec) if raw else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    def compute(feeds: Feeds) -> npt.NDArray[np.float32]:
         try:
-            (answers,) = session.run([about.output], {"images": images})
+            found: npt.NDArray[np.float32] = session.run([about.output], dict(feeds))[0]
         except Exception as error:  # as above
             raise ModelFileError(f"onnxruntime cannot run it: {_reason(error)}") from error
-        return log_probabilities(answers, (len(pixels), len(about.spec.classes)), about.output)
+        return found
 
-    return classify
+    return answering(about, compute)
 
 
 def runtime() -> str:
@@ -105,17 +109,18 @@ def messages(message: Any) -> Iterator[Any]:
                 yield from messages(inner)
 
 
-def _traced(model: nn.Module, spec: ImageSpec, name: str, raw: bool, opset: int) -> ModelProto:
+def _traced(model: nn.Module, spec: Spec, name: str, raw: bool, opset: int) -> ModelProto:
     import torch
 
-    from dlkit.exporters._served import FIXED, Served, example, reason, tracing
+    from dlkit.exporters._recurrent import translations
+    from dlkit.exporters._served import reason, traced, tracing
 
-    network = model if raw else Served(model, spec).eval()
+    names = ["images"] if isinstance(spec, ImageSpec) else ["tokens", "lengths"]
     try:
         with tracing():
             program = torch.onnx.export(
-                network, (example(spec, raw),), dynamo=True, opset_version=opset, input_names=["images"],
-                output_names=["logits" if raw else "probabilities"], dynamic_shapes=({0: torch.export.Dim("N")},),
+                traced(model, spec, raw), dynamo=True, opset_version=opset, input_names=names,
+                output_names=["logits" if raw else "probabilities"], custom_translation_table=translations(),
                 external_data=False, verbose=False,
             )  # fmt: skip
     except Exception as error:  # the tracer runs the model's own code and may raise anything
@@ -123,10 +128,16 @@ def _traced(model: nn.Module, spec: ImageSpec, name: str, raw: bool, opset: int)
             f"model {name!r} to onnx is not possible, because {reason(error)} --to safetensors always is."
         ) from error
     assert program is not None
-    proto = program.model_proto
-    if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:  # torch's last resort
-        raise UsageError(f"model {name!r} to onnx is not possible, because {FIXED} --to safetensors always is.")
-    return proto
+    return program.model_proto
+
+
+def _name_axes(proto: ModelProto, names: tuple[str, ...]) -> None:
+    """Call the sides of any length of the first input so, which the tracer calls s0, s1, …, wherever they stand."""
+    sides = [side.dim_param for side in proto.graph.input[0].type.tensor_type.shape.dim if side.dim_param]
+    named = dict(zip(sides, names, strict=True))
+    for message in messages(proto):
+        if message.DESCRIPTOR.name == "Dimension" and message.dim_param in named:
+            message.dim_param = named[message.dim_param]
 
 
 # The arithmetic of dlkit.data.images.prepare, far ends of long images left out first, as there. What has the network's

@@ -15,18 +15,19 @@ from dlkit import catalog, exported
 from dlkit.data.classifier import Classifier, torch_classifier
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.exported import About
-from dlkit.specs import ImageSpec
+from dlkit.specs import Spec
 
 if TYPE_CHECKING:
     from torch import nn
 
+TAKES = ("images", "sequences", "trees")
 SUFFIX = ".safetensors"
 NEEDS = ("safetensors",)
 MARKER = b'"' + exported.SEAL_KEY.encode() + b'":"'
 MOST_HEADER = 100 << 20  # bytes, the format's own limit
 
 
-def export(model: nn.Module, spec: ImageSpec, about: About) -> bytes:
+def export(model: nn.Module, spec: Spec, about: About) -> bytes:
     import safetensors.torch
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

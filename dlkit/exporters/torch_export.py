@@ -1,8 +1,9 @@
 """torch.export: the network as a graph of ATen operations, for torch without dlkit, AOTInductor and ExecuTorch.
 
 Reed, DeVito, He, Ussery and Ansel, "torch.fx: practical program capture and transformation for deep learning in
-Python", 2021 (2112.08429), and torch.export's documentation. `images` (uint8, N×H×W×C) goes in, probabilities come out;
-raw=True is the bare network, normalised float32 N×C×H×W in and logits out. `torch.export.load(FILE).module()(images)`.
+Python", 2021 (2112.08429), and torch.export's documentation. `images` (uint8, N×H×W×C) go in, or of text `tokens`
+(int64 ids, N×T) and `lengths` (int64, N), and probabilities come out; raw=True is the bare network, normalised float32
+N×C×H×W in and logits out. `torch.export.load(FILE).module()(images)`.
 
 The file is a zip whose parts torch writes; what it says of itself is its extra file `dlkit`. It has no seal of its own,
 so that only its export.json vouches for it, and dlkit reads none but to verify one that it wrote.
@@ -15,34 +16,33 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from dlkit import exported
-from dlkit.data.classifier import Classifier, LogProbabilities, Pixels, log_probabilities, normalized
+from dlkit.data.classifier import Classifier
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.exported import About
-from dlkit.specs import ImageSpec
+from dlkit.exporters._fed import Feeds, answering
+from dlkit.specs import Spec
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+TAKES = ("images", "sequences")
 SUFFIX = ".pt2"
 NEEDS = ()
 
 
-def export(model: nn.Module, spec: ImageSpec, about: About, *, raw: bool = False) -> bytes:
+def export(model: nn.Module, spec: Spec, about: About, *, raw: bool = False) -> bytes:
     import torch
 
-    from dlkit.exporters._served import Served, example, reason, tracing
+    from dlkit.exporters._served import reason, traced, tracing
 
-    served = model if raw else Served(model, spec).eval()
-    about = about.with_(feed="normalised", output="logits") if raw else about
-    file = io.BytesIO()
+    file, about = io.BytesIO(), about.raw() if raw else about
     try:
         with tracing():
-            program = torch.export.export(
-                served, (example(spec, raw),), dynamic_shapes=({0: torch.export.Dim("N")},), strict=False
-            )
+            program = traced(model, spec, raw)
             _strip(program)
             torch.export.save(program, file, extra_files={exported.KEY: about.to_json()})
     except Exception as error:  # the tracer runs the model's own code and may raise anything
@@ -74,7 +74,7 @@ def read_about(data: bytes) -> About:
 
 
 def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
-    """What answers (N, C, H, W) uint8 images by the exported program. Only for bytes that dlkit itself wrote.
+    """What answers images or texts by the exported program. Only for bytes that dlkit itself wrote.
 
     Raises:
         ModelFileError: torch cannot load it.
@@ -89,14 +89,12 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
     except Exception as error:  # a damaged archive may make the reader raise anything
         raise ModelFileError("torch.export cannot load it.") from error
 
-    def classify(pixels: Pixels) -> LogProbabilities:
-        raw = about.feed == "normalised"
-        images = normalized(pixels, about.spec) if raw else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    def compute(feeds: Feeds) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            answers = program(torch.from_numpy(images)).numpy()
-        return log_probabilities(answers, (len(pixels), len(about.spec.classes)), about.output)
+            found: npt.NDArray[np.float32] = program(*map(torch.from_numpy, feeds.values())).numpy()
+        return found
 
-    return classify
+    return answering(about, compute)
 
 
 def runtime() -> str:

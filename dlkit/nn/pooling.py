@@ -29,7 +29,7 @@ class LastStep(nn.Module):
         if lengths is None:
             last = states[:, -1]
         else:
-            last = states[torch.arange(len(states), device=states.device), lengths - 1]
+            last = states[torch.arange(states.shape[0], device=states.device), lengths - 1]
         if not self.bidirectional:
             return last
         half = states.shape[2] // 2

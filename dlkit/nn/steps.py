@@ -20,7 +20,8 @@ def steps_of(inputs: Tensor | Sequences) -> tuple[Tensor, Tensor | None]:
     if isinstance(inputs, Tensor):
         return inputs.transpose(1, 2).flatten(2), None  # (N, H, C · W)
     values, lengths = inputs.values, inputs.lengths
-    if bool((lengths == values.shape[1]).all()):
+    # what is traced for export must read any lengths
+    if not torch.compiler.is_exporting() and bool((lengths == values.shape[1]).all()):
         return values, None
     return values, lengths.to(values.device, non_blocking=True)
 

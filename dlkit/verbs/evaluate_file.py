@@ -10,15 +10,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlkit import catalog
 from dlkit.engine.model_file import ModelFile
 from dlkit.engine.model_file import open_model_file as open_model_file
-from dlkit.errors import DataError, UsageError
-from dlkit.recipe import Data
+from dlkit.errors import DataError, ModelFileError, UsageError
+from dlkit.recipe import Data, apart, data_for
+from dlkit.specs import ImageSpec, Spec
 from dlkit.verbs.evaluate import SPLITS, Answers, Evaluation, class_results, resolved_topk
-from dlkit.verbs.matched import Part, by_name, fitted, missing_classes
+from dlkit.verbs.matched import Part, by_name, check_kind, fitted, missing_classes
 
 if TYPE_CHECKING:
-    from dlkit.data.classifier import Classifier
+    import numpy as np
+    import numpy.typing as npt
+
+    from dlkit.data.classifier import Classifier, Pixels
+    from dlkit.data.encoded import Text
     from dlkit.data.samples import Samples
 
 Say = Callable[[str], None]
@@ -81,10 +87,18 @@ def evaluate_file(
 
 
 def _data(file: ModelFile, dataset: str | None, data_dir: Path | str | None) -> Data:
-    name = dataset or file.about.training.get("dataset")
+    """The data set that the file learnt from, with its options, or another one."""
+    own, options = file.about.training.get("dataset"), file.about.training.get("data_options")
+    name, place = apart(dataset or own, None if data_dir is None else os.fspath(data_dir))
     if not name:
         raise UsageError(f"{file.path} does not say which data set it learnt from: give --dataset NAME.")
-    return Data.model_validate({"name": name, "dir": None if data_dir is None else os.fspath(data_dir)})
+    catalog.entry("datasets", str(name))
+    if name != own or options is None:
+        return data_for(file.about.model, name, place)
+    try:
+        return Data.model_validate({"name": name, "dir": place, "options": options})
+    except ValueError as error:
+        raise ModelFileError(f"{file.path}: the options that it names of data set {name!r} are none.") from error
 
 
 def _part(file: ModelFile, data: Data, split: str, say: Say) -> Part:
@@ -93,6 +107,7 @@ def _part(file: ModelFile, data: Data, split: str, say: Say) -> Part:
     from dlkit.verbs.dataset import splits
 
     found = splits(data, say=say)
+    check_kind(found.spec, file.about.spec, data.name)
 
     from dlkit.data import loader  # imports torch: after all that may be refused without it
 
@@ -114,11 +129,26 @@ def _answers(
     import numpy as np
     import torch
 
-    from dlkit.data.loader import fetcher
-
     places = np.arange(len(samples), dtype=np.int64)
     shares = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
-    images = fetcher(samples, file.about.spec, torch.device("cpu"), workers)(shares, 0)
-    for indices, pixels in zip(shares, images, strict=True):
-        logs, targets = torch.from_numpy(classify(pixels.numpy())), torch.from_numpy(samples.targets[indices])
+    for indices, inputs in zip(shares, _inputs(samples, file.about.spec, shares, workers), strict=True):
+        logs, targets = torch.from_numpy(classify(inputs)), torch.from_numpy(samples.targets[indices])
         yield Answers(logs, None, targets, torch.from_numpy(indices))
+
+
+def _inputs(
+    samples: Samples, spec: Spec, shares: list[npt.NDArray[np.int64]], workers: int
+) -> Iterator[Pixels | list[Text]]:
+    """Batch after batch, as a classifier takes them; files are decoded in worker processes."""
+    import torch
+
+    from dlkit.data.encoded import texts_of
+    from dlkit.data.fetch import fetcher
+    from dlkit.data.samples import SequenceSamples, TreeSamples
+
+    if isinstance(samples, SequenceSamples | TreeSamples):
+        yield from (texts_of(samples, places) for places in shares)
+        return
+    assert isinstance(spec, ImageSpec)
+    for images in fetcher(samples, spec, torch.device("cpu"), workers)(shares, 0):
+        yield images.numpy()

@@ -33,7 +33,7 @@ from dlkit.verbs.drawing import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from dlkit.verbs.explain import Explanation
+    from dlkit.verbs.explanation import Explanation
 
 Map = npt.NDArray[np.float32]  # (H, W)
 Pixels = npt.NDArray[np.uint8]  # (C, H, W)
@@ -54,17 +54,10 @@ SCALE: tuple[tuple[float, Colour], ...] = (
 
 def draw(explanation: Explanation, path: Path) -> None:
     """Image, map and overlay side by side, with class, probability, figures and a colour bar."""
-    width, height = _shown_size(explanation.image.shape[1:], SIDE)
-    lines = _lines(explanation)
-    top = MARGIN + TITLE + 10 + len(lines) * (TEXT + 6) + 12
+    width, height = _shown_size(_pixels(explanation).shape[1:], SIDE)
     bar_left = MARGIN + 3 * width + 2 * GAP + GAP
-    least = max(text_width(_title(explanation), TITLE), *(text_width(text) for text, _ in lines))
-    canvas_width = max(bar_left + BAR_WIDTH + 76, math.ceil(least) + MARGIN) + MARGIN
-    image = Image.new("RGB", (canvas_width, top + height + TEXT + 16 + MARGIN), PAPER)
+    image, top = headed(explanation, bar_left + BAR_WIDTH + 76 + MARGIN, height + TEXT + 16)
     pen = ImageDraw.Draw(image)
-    write(pen, (MARGIN, MARGIN), _title(explanation), "la", INK, TITLE)
-    for number, (text, colour) in enumerate(lines):
-        write(pen, (MARGIN, MARGIN + TITLE + 10 + number * (TEXT + 6)), text, "la", colour)
     for number, (label, panel) in enumerate(_panels(explanation, (width, height)).items()):
         left = MARGIN + number * (width + GAP)
         image.paste(panel, (left, top))
@@ -72,6 +65,19 @@ def draw(explanation: Explanation, path: Path) -> None:
         write(pen, (left + width / 2, top + height + 10), label, "ma", SOFT)
     _colour_bar(image, (bar_left, top), height, explanation.map)
     save(image, path)
+
+
+def headed(explanation: Explanation, width: int, height: int) -> tuple[Image.Image, int]:
+    """A sheet at least so wide, with class, probability and figures at its top, and where so much height is free."""
+    lines = _lines(explanation)
+    top = MARGIN + TITLE + 10 + len(lines) * (TEXT + 6) + 12
+    least = max(text_width(_title(explanation), TITLE), *(text_width(text) for text, _ in lines))
+    image = Image.new("RGB", (max(width, math.ceil(least) + 2 * MARGIN), top + height + MARGIN), PAPER)
+    pen = ImageDraw.Draw(image)
+    write(pen, (MARGIN, MARGIN), _title(explanation), "la", INK, TITLE)
+    for number, (text, colour) in enumerate(lines):
+        write(pen, (MARGIN, MARGIN + TITLE + 10 + number * (TEXT + 6)), text, "la", colour)
+    return image, top
 
 
 def montage(explanations: Sequence[Explanation], path: Path) -> None:
@@ -82,7 +88,7 @@ def montage(explanations: Sequence[Explanation], path: Path) -> None:
         if not rows or found.method == methods[0]:
             rows.append([])
         rows[-1].append(found)
-    size = _shown_size(explanations[0].image.shape[1:], MONTAGE_SIDE)
+    size = _shown_size(_pixels(explanations[0]).shape[1:], MONTAGE_SIDE)
     column = max(size[0], *(math.ceil(text_width(name)) for name in methods)) + GAP
     row = size[1] + 2 * (TEXT + 5) + GAP
     labels = max(math.ceil(text_width(text)) for line in rows for text in _row_label(line[0]))
@@ -94,7 +100,7 @@ def montage(explanations: Sequence[Explanation], path: Path) -> None:
         write(pen, (left + number * column, MARGIN), name, "la", INK)
     for number, line in enumerate(rows):
         y = top + number * row
-        image.paste(_picture(line[0].image, size), (MARGIN, y))
+        image.paste(_picture(_pixels(line[0]), size), (MARGIN, y))
         for place, text in enumerate(_row_label(line[0])):
             write(pen, (MARGIN, y + size[1] + 5 + place * (TEXT + 4)), text, "la", INK if place == 0 else SOFT)
         for found in line:
@@ -131,6 +137,11 @@ def features(
     return len(shown)
 
 
+def overlaid(explanation: Explanation, side: int) -> Image.Image:
+    """The map over the image alone, its longer side about `side` pixels."""
+    return _panels(explanation, _shown_size(_pixels(explanation).shape[1:], side))["overlay"]
+
+
 def coloured(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Values from -1 to 1, (…), as colours, (…, 3)."""
     places = [place for place, _ in SCALE]
@@ -148,14 +159,20 @@ def _panels(explanation: Explanation, size: tuple[int, int]) -> dict[str, Image.
     values, _ = scaled(explanation.map)
     large = np.asarray(_resized(Image.fromarray(values), size))  # (h, w)
     colours = coloured(large).astype(np.float32)
-    ground = np.asarray(_picture(explanation.image, size).convert("L").convert("RGB")).astype(np.float32)
+    picture = _picture(_pixels(explanation), size)
+    ground = np.asarray(picture.convert("L").convert("RGB")).astype(np.float32)
     opaque = 0.85 * np.abs(large)[..., None] ** 0.7
     mixed = (ground * 0.75 + 48) * (1 - opaque) + colours * opaque
     return {
-        "image": _picture(explanation.image, size),
+        "image": picture,
         "map": Image.fromarray(colours.astype(np.uint8)),
         "overlay": Image.fromarray(mixed.clip(0, 255).astype(np.uint8)),
     }
+
+
+def _pixels(explanation: Explanation) -> Pixels:
+    assert explanation.image is not None, "of a text there is no image"
+    return explanation.image
 
 
 def _title(explanation: Explanation) -> str:

@@ -55,7 +55,9 @@ class Pictures:
             self.check_room(1, ())
             self.taken.add(self.file.name)
             return self.file
-        stem = "stdin" if name == STDIN_NAME else Path(name).stem[:LONGEST_STEM] or "image"
+        line = name.removeprefix(f"{STDIN_NAME}:")  # a text of a pipe is called by its line, -:3
+        stem = "stdin" if name == STDIN_NAME else f"line-{line}" if line != name else Path(name).stem[:LONGEST_STEM]
+        stem = stem or "image"
         stem = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in stem)
         base, number = f"{stem}-{what}" if what else stem, 1
         candidate = f"{base}.png"
