@@ -17,7 +17,9 @@ from dlkit.errors import ModelFileError
 from dlkit.verbs.runs import summary
 
 SCHEMA = "dlkit.compare/1"
-ENVIRONMENT = ("versions", "device_name", "threads", "world_size", "precision", "platform", "inexact")
+ENVIRONMENT = (
+    "versions", "device_name", "threads", "world_size", "precision", "platform", "hardware", "git", "inexact",
+)  # fmt: skip
 LEVEL = 0.05  # of the test
 
 
@@ -160,6 +162,8 @@ def _paired(first: RunFolder, second: RunFolder) -> Paired | str:
     for key in ("dataset", "split", "fingerprint"):
         if ours.get(key) != theirs.get(key):
             return f"they were evaluated on other samples: {key} {ours.get(key)} and {theirs.get(key)}."
+    if ours.get("topk") == 0:
+        return "their answers are numbers, of which none is simply right or wrong."
     one, other = _answers(first), _answers(second)
     if one.keys() != other.keys() or not one:
         return "their predictions.jsonl are of other samples; evaluate both again."
