@@ -10,7 +10,7 @@ import typer
 
 from . import console
 from .console import Format
-from .train import given_settings
+from .recipe_flags import given_settings
 
 
 def baseline_command(

@@ -54,6 +54,7 @@ settings = Settings()
 # Control characters, line separators, and marks that reorder text: a file's name must not drive a terminal.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 TSV_ESCAPES = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"}
+CURVES = ("bright_blue", "dark_orange", "green", "magenta", "red", "cyan", "yellow", "white")  # their colours
 PLAIN_PROGRESS_S = 30.0  # seconds between two lines where stderr is no terminal
 
 
@@ -131,6 +132,27 @@ def write_document(document: Mapping[str, Any], format: Format | str) -> None:
 def write_text(text: str) -> None:
     """Write text to stdout as it is: a recipe, a path. Ends the line where the text does not."""
     _put(text if text.endswith("\n") else text + "\n")
+
+
+def write_chart(rows: Iterable[Sequence[tuple[str, int | None]]]) -> None:
+    """Write rows of text to stdout, each a few pieces with the number of the curve whose colour they have."""
+    from rich.text import Text
+
+    def style(curve: int | None) -> str:
+        return "" if curve is None else CURVES[curve % len(CURVES)]
+
+    lines = (Text.assemble(*((escape(text), style(curve)) for text, curve in row)) for row in rows)
+    _put(rendered(Text("\n").join(lines)))
+
+
+def on_terminal() -> bool:
+    """Whether answers are read by a person."""
+    return _is_terminal(sys.stdout)
+
+
+def takes_unicode() -> bool:
+    """Whether stdout shows any letter."""
+    return _is_utf8(sys.stdout)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -314,7 +336,6 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 def _table(rows: Iterable[Row], columns: Sequence[str]) -> str:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -326,12 +347,19 @@ def _table(rows: Iterable[Row], columns: Sequence[str]) -> str:
         table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=column == "name")
     for row in found:
         table.add_row(*(Text(_shown(row.get(column))) for column in columns))
+    return rendered(table)
+
+
+def rendered(thing: Any) -> str:
+    """What rich makes of a table or a text for stdout; in a pipe it is never cut or folded, and has no colours."""
+    from rich.console import Console
+
     terminal = _is_terminal(sys.stdout)
     text = io.StringIO()
-    width = None if terminal else 10_000  # a table in a pipe is never cut or folded
+    width = None if terminal else 10_000
     colours: Literal["auto"] | None = "auto" if terminal and not os.environ.get("NO_COLOR") else None
     console = Console(file=text, force_terminal=terminal, color_system=colours, width=width, highlight=False)
-    console.print(table)
+    console.print(thing)
     return "".join(line.rstrip(" ") + "\n" for line in text.getvalue().strip("\n").split("\n"))
 
 

@@ -22,10 +22,16 @@ from .dataset import dataset_app
 from .eval import eval_command
 from .explain import explain_command
 from .export import export_command
+from .lr_find import lr_find_command
 from .models import models_app
+from .plot import plot_command
 from .predict import predict_command
 from .recipes import recipes_app
+from .report import report_command
+from .reproduce import reproduce_command
 from .runs import runs_app
+from .serve import serve_command
+from .sweep import sweep_command
 from .train import TrainCommand, train_command
 
 EVERYWHERE = ("--quiet", "-q", "--no-progress", "--debug")  # flags that may stand before or after a command
@@ -39,7 +45,13 @@ COMMANDS: dict[str, Part] = {
     "predict": predict_command,
     "export": export_command,
     "explain": explain_command,
+    "report": report_command,
+    "serve": serve_command,
+    "lr-find": lr_find_command,
+    "reproduce": reproduce_command,
     "ablate": ablate_command,
+    "sweep": sweep_command,
+    "plot": plot_command,
     "baseline": baseline_command,
     "dataset": dataset_app,
     "models": models_app,

@@ -89,11 +89,10 @@ def _spec(model: str, dataset: str | None, data_dir: str | None) -> Spec | None:
         if data_dir is not None:
             raise UsageError("--data-dir is for --dataset folder. Add that, or leave --data-dir out.")
         return None
-    catalog.entry("datasets", dataset)
     from dlkit.recipe import data_for
 
     data = data_for(model, dataset, data_dir)
-    catalog.check_pair(model, dataset, data.options)
+    catalog.check_pair(model, data.name, data.options)
     from dlkit.verbs.dataset import splits
 
     return splits(data, allow_download=False, say=console.say).spec

@@ -29,6 +29,7 @@ MAKERS = {
     "regularizers": "build",
     "exporters": "export",
     "explainers": "explain",
+    "trackers": "track",
 }
 SHOWN = 24  # names that an error lists before it cuts them short
 NOUNS = {shelf: shelf.removesuffix("s") for shelf in MAKERS} | {"datasets": "data set"}

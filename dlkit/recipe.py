@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,6 +79,7 @@ class Data(Section):
     size: Count | None = None  # pixels a side; none: the data set's own
     channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
+    on_bad_image: Literal["error", "skip"] = "error"  # skip: left out before the first epoch, up to 1 % of a split
     augment: Augment = Augment()
 
 
@@ -131,6 +132,7 @@ class Train(Section):
     checkpoint_every: Count = 500  # steps
     log_every: Count = 100  # steps
     keep: Annotated[int, Field(ge=2, le=10**6)] = 2  # newest checkpoints kept, beside the best
+    track: tuple[str, ...] = ()  # where else the figures are shown: tensorboard, mlflow, wandb
 
 
 class Recipe(Section):
@@ -154,7 +156,9 @@ STARTING_POINT = Document(
     {},
 )
 
-MAY_CHANGE_ON_RESUME = ("train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "data.workers")
+MAY_CHANGE_ON_RESUME = (
+    "train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "train.track", "data.workers"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -201,12 +205,12 @@ def resolve(
     """
     names = {"model.name": model, "data.name": dataset}
     settings = [*settings, *(Setting(key, value, f"{key}={value}") for key, value in (flags or {}).items())]
-    asked = _document([*settings, *(Setting(key, name, "") for key, name in names.items() if name is not None)])
+    settings += (Setting(key, name, "") for key, name in names.items() if name is not None)
+    asked = _document(_with_place(settings))
     base, source = _base(recipe, asked)
     layers = (base, asked)
     made = _validated(_fitting(_merged(base.values, asked.values)), layers)
-    for keys, message in chain(wrong_names(made), wrong_kinds(made), idle_keys(made, asked.places), broken_laws(made)):
-        raise _refusal(message, keys, layers)
+    _check(made, asked, layers)
     return Resolved(made, source)
 
 
@@ -231,21 +235,51 @@ def changes_on_resume(recipe: Recipe, settings: Sequence[Setting]) -> dict[str, 
                 f"{setting.origin or setting.key} cannot change when a run goes on; "
                 f"these can: {', '.join(MAY_CHANGE_ON_RESUME)}. Start a new run for another recipe."
             )
-    _over(recipe, settings)
+    over(recipe, settings)
     return {setting.key: setting.value for setting in settings}
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with the values at these dotted keys replaced, validated again."""
-    return _over(recipe, [Setting(key, value, f"{key}={value}") for key, value in changes.items()])
+    return over(recipe, [Setting(key, value, f"{key}={value}") for key, value in changes.items()])
 
 
-def _over(recipe: Recipe, settings: Sequence[Setting]) -> Recipe:
+def over(recipe: Recipe, settings: Sequence[Setting]) -> Recipe:
+    """The recipe with these settings over it, checked like one that is put together; `resolve` says what it raises."""
     asked = _document(settings)
     made = _validated(_merged(recipe.model_dump(), asked.values), (asked,))
-    for keys, message in broken_laws(made):
-        raise _refusal(message, keys, (asked,))
+    _check(made, asked, (asked,))
     return made
+
+
+def _check(made: Recipe, asked: Document, layers: Sequence[Document]) -> None:
+    for keys, message in chain(wrong_names(made), wrong_kinds(made), idle_keys(made, asked.places), broken_laws(made)):
+        raise _refusal(message, keys, layers)
+
+
+def apart(dataset: str | None, place: str | None = None) -> tuple[str | None, str | None]:
+    """A data set's name and where it lies: NAME:PLACE is both, as in wds:shards-{00..09}.tar.
+
+    Raises:
+        UsageError: the place is told twice.
+    """
+    if dataset is None or ":" not in dataset:
+        return dataset, place
+    name, _, inner = dataset.partition(":")
+    if place is not None and place != inner:
+        raise UsageError(f"--dataset {dataset} tells where the data lies, and --data-dir is {place}. Say it once.")
+    return name, inner or None
+
+
+def _with_place(settings: Iterable[Setting]) -> list[Setting]:
+    """The settings, a data set's NAME:PLACE in its two parts."""
+    found = {setting.key: setting for setting in settings}
+    dataset = found.get("data.name")
+    if dataset is None or not isinstance(dataset.value, str) or ":" not in dataset.value:
+        return list(settings)
+    name, place = apart(dataset.value, found["data.dir"].value if "data.dir" in found else None)
+    parts = [replace(dataset, value=name), Setting("data.dir", place, f"--dataset {dataset.value}")]
+    return [*(setting for setting in settings if setting.key not in ("data.name", "data.dir")), *parts]
 
 
 def _document(settings: Iterable[Setting]) -> Document:
@@ -271,9 +305,11 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def data_for(model: str, dataset: str, place: str | None = None) -> Data:
-    """A data section with nothing set but the form that the model takes."""
-    form = catalog.form_for(model, dataset)
-    return Data(name=dataset, dir=place, options={} if form is None else {"form": form})
+    """A data section with nothing set but the form that the model takes; `dataset` may be NAME:PLACE."""
+    name, place = apart(dataset, place)
+    assert name is not None
+    form = catalog.form_for(model, name)
+    return Data(name=name, dir=place, options={} if form is None else {"form": form})
 
 
 def _fitting(values: dict[str, Any]) -> dict[str, Any]:

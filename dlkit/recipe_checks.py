@@ -26,7 +26,8 @@ STANDS_ELSEWHERE = {
 
 # data sets that are the user's own, and what they are read from
 YOUR_OWN = {
-    "folder": "a folder", "text_folder": "a folder", "text_csv": "a file or a folder", "trees": "a folder"
+    "folder": "a folder", "csv": "a table", "wds": "tar shards", "hf": "a folder or a name of the hub",
+    "packed": "a pack", "text_folder": "a folder", "text_csv": "a file or a folder", "trees": "a folder",
 }  # fmt: skip
 
 Problems = Iterator[tuple[Keys, str]]
@@ -51,6 +52,11 @@ def wrong_names(recipe: Recipe) -> Problems:
         "models", recipe.model.name, ("model", "name"), recipe.model.options, ("model", "options")
     )
     yield from _wrong_options("datasets", recipe.data.name, ("data", "name"), recipe.data.options, ("data", "options"))
+    for name in recipe.train.track:
+        try:
+            catalog.entry("trackers", name)
+        except UsageError as error:
+            yield ("train", "track"), str(error)
     for name, options in recipe.regularizers.items():
         keys = ("regularizers", name)
         if name in STANDS_ELSEWHERE:

@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from dlkit.catalog import did_you_mean
 
@@ -42,6 +43,15 @@ def unknown_key(keys: Sequence[str]) -> str | None:
             return f"{'.'.join(('recipe', *keys[:depth]))} has no key {key!r}. {_hint(key, section, keys[:depth])}"
         section = section[key]
     return None
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested mappings with its dotted key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _section(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Tree:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_texts
 
 from dlkit.engine.run_folder import RunFolder
 
@@ -36,3 +37,46 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
         name="tiny",
         runs_dir=runs_dir,
     )
+
+
+@pytest.fixture(scope="session")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A small LSTM that has learnt which word decides."""
+    import dlkit
+
+    folder = tmp_path_factory.mktemp("texts")
+    tiny_texts.write_table(folder / "train.csv", 800, seed=0)
+    tiny_texts.write_table(folder / "test.csv", 60, seed=1)
+    options = {"hidden_size": 16, "embedding_size": 16}
+    return dlkit.train(
+        "lstm", dataset="text_csv", data_dir=folder, epochs=4, batch_size=32, lr=0.02, name="texts",
+        settings={"data.validation": 0.35, **{f"model.options.{key}": value for key, value in options.items()}},
+        runs_dir=folder / "runs",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tree_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A small Tree-LSTM that has learnt the same."""
+    import dlkit
+
+    folder = tmp_path_factory.mktemp("trees")
+    tiny_texts.write_trees(folder / "train.txt", 500, seed=2)
+    tiny_texts.write_trees(folder / "test.txt", 60, seed=3)
+    return dlkit.train(
+        "tree_lstm", dataset="trees", data_dir=folder, epochs=3, batch_size=32, lr=0.02, name="trees",
+        settings={"data.validation": 0.2, "model.options.hidden_size": 16, "model.options.embedding_size": 16},
+        runs_dir=folder / "runs",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever trains, or goes on with a training, fails the test."""
+    from dlkit.verbs import train
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(train, "train_recipe", refuse)
+    monkeypatch.setattr(train, "resume_run", refuse)

@@ -18,7 +18,7 @@ import dlkit
 from dlkit import catalog, errors, recipe_file
 from dlkit.engine import run_folder
 from dlkit.recipe import resolve
-from dlkit_cli import console, main, recipes, train
+from dlkit_cli import console, main, recipe_flags, recipes, train
 
 Captured = pytest.CaptureFixture[str]
 
@@ -54,7 +54,8 @@ def one_run(tmp_path: Path) -> run_folder.RunFolder:
 
 COMMANDS = [
     "train", "eval", "predict", "dataset", "dataset list", "dataset download", "dataset info", "dataset verify",
-    "dataset unpack", "ablate", "baseline", "explain", "export",
+    "dataset unpack", "dataset check", "dataset pack", "dataset bundle", "dataset unbundle", "ablate", "sweep", "plot",
+    "baseline", "explain", "export", "report", "serve", "lr-find", "reproduce",
     "models", "models list", "models show", "recipes", "recipes list", "recipes show",
     "recipes regularizers",
     "runs", "runs list", "runs show", "runs compare", "runs prune", "runs rm",
@@ -77,7 +78,7 @@ def test_a_group_by_itself_shows_its_help(group: str, capsys: Captured) -> None:
 
 def test_help_lists_every_command_with_a_line_about_it(capsys: Captured) -> None:
     _, out, _ = dlkit_says(capsys, "--help")
-    listed = re.findall(r"^  (\w+) +\S", out.partition("Commands:")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+) +\S", out.partition("Commands:")[2], re.MULTILINE)
     assert sorted(listed) == sorted({command.split()[0] for command in COMMANDS})
 
 
@@ -121,6 +122,11 @@ MISTAKES = {
     "train --resume nothing": "no run 'nothing'",
     "train --resume --name other": "it does not go with --name",
     "train --resume first --recipe mlp-mnist": "it does not go with --recipe",
+    "train --resume first --check": "it does not go with --check",
+    "train mlp --dataset shapes --batch-size aut": "recipe.train.batch_size is 'aut'",
+    "lr-find lenet5": "which data set?",
+    "lr-find lenet5 --dataset mnist --low 1": "dlkit lr-find has no option '--low'. Did you mean '--lowest'?",
+    "reproduce": "there are no runs in runs",
     "recipes show lenet5-mnits": "Did you mean 'lenet5-mnist'?",
     "runs show": "there are no runs in runs",
 }
@@ -235,12 +241,13 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
     "--device": ("cpu", "train.device", "cpu"),
     "--monitor": ("val/loss", "train.monitor", "val/loss"),
     "--aa": ("trivial", "data.augment.policy", "trivial"),
+    "--on-bad-image": ("skip", "data.on_bad_image", "skip"),
 }
 
 
 def test_every_flag_reaches_its_key(capsys: Captured) -> None:
-    elsewhere = {"model", "text_column", "label_column"}  # an argument, and flags that no image set takes
-    assert len(FLAGS) == len((train.FLAGS | train.TEXT_FLAGS).keys() - elsewhere)
+    elsewhere = {"model", "text_column", "path_column", "label_column"}  # an argument, and flags of tables alone
+    assert len(FLAGS) == len((recipe_flags.FLAGS | recipe_flags.TEXT_FLAGS).keys() - elsewhere)
     line = " ".join(f"{flag} {text}" for flag, (text, _, _) in FLAGS.items())
     code, out, _ = dlkit_says(capsys, f"train mlp {line} --dry-run")
     assert code == 0

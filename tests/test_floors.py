@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*(ROOT / "dlkit").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
-SHELVES = ("models", "datasets", "regularizers", "exporters", "explainers")
+SHELVES = ("models", "datasets", "regularizers", "exporters", "explainers", "trackers")
 FLOORS = {"data": 1, "nn": 1, "metrics": 1, **dict.fromkeys(SHELVES, 2), "engine": 3, "verbs": 4}
 
 

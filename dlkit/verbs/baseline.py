@@ -21,14 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import catalog, metrics
-from dlkit.data.loader import batches_in_order, fetcher, held_out_places, take
+from dlkit.data.fetch import fetcher
+from dlkit.data.held_out import held_out_places
+from dlkit.data.loader import batches_in_order, take
 from dlkit.data.samples import Samples
 from dlkit.engine import checkpoint, precision, run_folder
+from dlkit.engine.receipts import versions
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import UsageError
 from dlkit.recipe import Recipe
 from dlkit.specs import ImageSpec
-from dlkit.verbs.train import Prepared, prepare, versions
+from dlkit.verbs.prepare import Prepared, prepare
 
 BATCH = 512  # images
 STEP = 1  # the one that there is

@@ -20,7 +20,7 @@ from dlkit import durable
 from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError, StorageError, UsageError
-from dlkit.recipe import Data, data_for
+from dlkit.recipe import Data, apart, data_for
 from dlkit.specs import ImageSpec, Spec
 from dlkit.verbs.matched import Part, matched
 
@@ -143,10 +143,12 @@ def evaluate(
     part = matched(found, data, split, spec, say)
 
     from dlkit.engine.mc_dropout import check_model
+    from dlkit.engine.precision import lay_out
     from dlkit.engine.restore import restore
     from dlkit.verbs.tally import Doubts, Tally
 
     restored = restore(found, checkpoint, device, say)
+    lay_out(restored.model, restored.device)
     if mc_dropout is not None:
         check_model(restored.model, f"{restored.recipe.model.name} in run {found.name}")
     tally, doubts = Tally.empty(len(spec.classes), ranks), Doubts()
@@ -218,7 +220,7 @@ def gate_names(topk: int) -> tuple[str, ...]:
 def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> Data:
     """The run's own data set, at another place where one is given, or another data set."""
     own = run.recipe().data
-    place = None if data_dir is None else os.fspath(data_dir)
+    dataset, place = apart(dataset, None if data_dir is None else os.fspath(data_dir))
     if dataset is None or dataset == own.name:
         return own if place is None else own.model_copy(update={"dir": place})
     return data_for(run.recipe().model.name, dataset, place).model_copy(update={"workers": own.workers})
@@ -347,7 +349,7 @@ def class_results(
 
 def _write(evaluation: Evaluation, lines: list[str]) -> None:
     """Put the evaluation's files into the run folder, evaluation.json last."""
-    from dlkit.verbs import plot
+    from dlkit.verbs.matrix import confusion_matrix
 
     assert isinstance(evaluation.run, RunFolder)
     folder = evaluation.run.path
@@ -359,7 +361,7 @@ def _write(evaluation: Evaluation, lines: list[str]) -> None:
     )
     durable.write_text(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
     durable.write_text(folder / "confusion_matrix.csv", _confusion_csv(evaluation.confusion, names))
-    plot.confusion_matrix(evaluation.confusion, names, title, folder / "plots" / "confusion_matrix.png")
+    confusion_matrix(evaluation.confusion, names, title, folder / "plots" / "confusion_matrix.png")
     durable.write_json(folder / "evaluation.json", evaluation.document())
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from dlkit.data.classifier import LogProbabilities
+    from dlkit.data.classifier import Classifier, LogProbabilities
     from dlkit.data.parses import Parsed
 
 SCHEMA = "dlkit.predict/1"
@@ -60,6 +60,17 @@ class Node:
     index: int
     probability: float
 
+    def document(self) -> dict[str, Any]:
+        """As it stands in `dlkit.predict/1`."""
+        return {
+            "node": self.node,
+            "parent": self.parent,
+            "words": self.words,
+            "class": self.name,
+            "index": self.index,
+            "probability": self.probability,
+        }
+
 
 @dataclass(frozen=True)
 class Uncertainty:
@@ -85,11 +96,7 @@ class Prediction:
         rows = [
             {"rank": r.rank, "class": r.name, "index": r.index, "probability": r.probability} for r in self.predictions
         ]
-        nodes = [
-            {"node": n.node, "parent": n.parent, "words": n.words}
-            | {"class": n.name, "index": n.index, "probability": n.probability}
-            for n in self.nodes
-        ]
+        nodes = [node.document() for node in self.nodes]
         found = {"schema": SCHEMA, "path": self.path, "model": self.model, "predictions": rows}
         return found | ({"nodes": nodes} if nodes else {}) | self._doubts()
 
@@ -174,7 +181,7 @@ class Network:
 
     name: str
     spec: Spec
-    load: Callable[[str], Any]  # from a device's name: a Classifier of images, or a TextClassifier
+    load: Callable[[str], Classifier]  # from a device's name
     module: Callable[[str], tuple[nn.Module, torch.device]] | None = None  # likewise, where torch computes it
     seed: int = 0
 
@@ -188,18 +195,16 @@ def _check_answerable(network: Network, nodes: bool) -> None:
         raise UsageError(f"--nodes is for models of trees; {network.name} reads {spec.kind}.")
 
 
-def classifier_of(module: nn.Module, device: torch.device, spec: Spec) -> Any:
-    """What answers images or text with a network in eval mode."""
-    from dlkit.data.classifier import torch_classifier
-    from dlkit.data.text_classifier import TextClassifier
-
-    if isinstance(spec, ImageSpec):
-        return torch_classifier(module, device, spec)
-    return TextClassifier(module, device, spec)
-
-
 def _by_torch(name: str, spec: Spec, module: Callable[[str], tuple[nn.Module, torch.device]], seed: int = 0) -> Network:
-    return Network(name, spec, lambda device: classifier_of(*module(device), spec), module, seed)
+    def load(device: str) -> Classifier:
+        from dlkit.data.classifier import torch_classifier
+        from dlkit.engine.precision import lay_out
+
+        network, place = module(device)
+        lay_out(network, place)
+        return torch_classifier(network, place, spec)
+
+    return Network(name, spec, load, module, seed)
 
 
 def _thinned(network: Network, passes: int) -> Network:
@@ -314,7 +319,7 @@ def _spec(source: Weights, model: str, dataset: str | None, data_dir: Path | str
         place = None if data_dir is None else os.fspath(data_dir)
         assert dataset is not None
         data = data_for(model, dataset, place)
-        catalog.check_pair(model, dataset, data.options)
+        catalog.check_pair(model, data.name, data.options)
         found = splits(data, say=say).spec
     return found
 
@@ -359,8 +364,8 @@ def _predictions(
                     yield Prediction(read.name, network.name, kept, inner, doubts)
 
 
-def _nodes(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:
-    """The best class of each node of a tree, (nodes, K)."""
+def nodes_of(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:
+    """Each node of a tree, as it is written, with its best class, from (nodes, K)."""
     import numpy as np
 
     from dlkit.data.parses import words_below
@@ -385,7 +390,7 @@ def _answers(classify: Any, spec: Spec, contents: list[Any], topk: int, nodes: b
         of_nodes = classify.nodes(contents)
         roots = np.stack([rows[0] for rows in of_nodes])
         for tree, rows, ranks in zip(contents, of_nodes, _ranked(roots, spec, topk), strict=True):
-            yield ranks, _nodes(tree, rows, spec), None
+            yield ranks, nodes_of(tree, rows, spec), None
     elif hasattr(classify, "passes"):
         yield from _doubtful(classify.passes(np.stack(contents)), spec, topk)
     else:

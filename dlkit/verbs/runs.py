@@ -11,7 +11,7 @@ from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError
 from dlkit.recipe import Recipe
-from dlkit.verbs.dataset import about_of
+from dlkit.verbs.dataset_cache import about_of
 
 LOWER_IS_BETTER = ("val/loss", "train/loss")
 
@@ -73,7 +73,7 @@ def details(run: RunFolder) -> dict[str, Any]:
     return {
         "schema": "dlkit.runs_show/1",
         "summary": asdict(summary(run)),
-        "info": {key: value for key, value in run.info().items() if key not in ("schema", "spec")},
+        "info": {key: value for key, value in run.info().items() if key not in ("schema", "spec", "recipe")},
         "recipe": run.recipe().model_dump(),
     }
 
