@@ -18,8 +18,8 @@ from .pack import is_pack, pack_command, show_pack
 
 if TYPE_CHECKING:
     from dlkit.verbs.dataset import Info
-    from dlkit.verbs.dataset_cache import Cached
-    from dlkit.verbs.dataset_check import Report
+    from dlkit.verbs.dataset.checkup import Report
+    from dlkit.verbs.dataset.store import Cached
 
 SCHEMA = "dlkit.dataset/1"
 SHOWN_OF_A_KIND = 10  # findings, on a terminal
@@ -63,7 +63,7 @@ def download_command(
 
     Example: dlkit dataset download mnist --from ~/copies/mnist
     """
-    from dlkit.verbs import dataset_cache
+    from dlkit.verbs.dataset import store as dataset_cache
 
     with _Bars() as bars:
         _show(dataset_cache.download(name, source, say=console.note, progress=bars.tell), console.resolve(format, json))
@@ -91,7 +91,7 @@ def info_command(
     Example: dlkit dataset info cifar10 -o cifar10.png --augment resnet20-cifar10
     """
     if is_pack(name):
-        from dlkit.verbs import pack
+        from dlkit.verbs.dataset import pack
 
         show_pack(pack.described(Path(name)), console.resolve(format, json))
         return
@@ -135,7 +135,7 @@ def check_command(
 
     Example: dlkit dataset check photos --fix-list drop.txt
     """
-    from dlkit.verbs.dataset_check import check
+    from dlkit.verbs.dataset.checkup import check
 
     with _Bars("images") as bars:
         report = check(
@@ -159,7 +159,7 @@ def unpack_command(
 
     Example: dlkit dataset unpack mnist digits --limit 20 | dlkit predict -
     """
-    from dlkit.verbs.unpack import unpack
+    from dlkit.verbs.dataset.unpack import unpack
 
     console.write_text(
         "".join(f"{path}\n" for path in unpack(name, folder, split=split, limit=limit, say=console.note))
@@ -173,18 +173,18 @@ def verify_command(name: Name, format: FormatOption = console.Format.auto, json:
     Example: dlkit dataset verify mnist
     """
     if is_pack(name):
-        from dlkit.verbs import pack
+        from dlkit.verbs.dataset import pack
 
         show_pack(pack.verify(Path(name)), console.resolve(format, json), brief=True)
         return
-    from dlkit.verbs import dataset_cache
+    from dlkit.verbs.dataset import store as dataset_cache
 
     _show(dataset_cache.verify(name), console.resolve(format, json))
 
 
 def _draw(name: str, output: Path, augment: str | None, data_dir: Path | None) -> None:
     from dlkit.recipe import Data, resolve
-    from dlkit.verbs.contact_sheet import contact_sheet
+    from dlkit.verbs.dataset.contact_sheet import contact_sheet
 
     place = None if data_dir is None else str(data_dir)
     flags = {} if place is None else {"data.dir": place}

@@ -80,7 +80,7 @@ def eval_command(
     from dlkit.verbs import evaluate as verb
 
     if model is not None:
-        from dlkit.verbs.evaluate_file import evaluate_file, open_model_file
+        from dlkit.verbs.evaluate.file import evaluate_file, open_model_file
 
         if run is not None or mc_dropout is not None:
             raise UsageError("--model is an exported file: no run goes with it, and its dropout is gone.")

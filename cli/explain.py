@@ -231,7 +231,7 @@ def _coloured(words: list[dict[str, Any]]) -> str:
     """The words in a line, each on the colour of its value where the terminal has colours."""
     from rich.text import Text
 
-    from dlkit.verbs.overlay_text import colours
+    from dlkit.verbs.explain.overlay_text import colours
 
     line = Text()
     for word, (ground, ink) in zip(words, colours([word["value"] for word in words]), strict=True):

@@ -55,7 +55,7 @@ def export_command(
     elif to is not None:
         catalog.entry("exporters", to)
     if verify is not None:
-        from dlkit.verbs.verify import verify as verify_file
+        from dlkit.verbs.export.verify import verify as verify_file
 
         found = verify_file(verify, run=run, data_dir=data_dir, runs_dir=runs_dir, say=console.say)
     else:

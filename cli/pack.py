@@ -15,7 +15,7 @@ from . import console
 
 if TYPE_CHECKING:
     from dlkit.recipe import Data
-    from dlkit.verbs.pack import Packed
+    from dlkit.verbs.dataset.pack import Packed
 
 SCHEMA = "dlkit.pack/1"
 
@@ -61,7 +61,7 @@ def pack_command(
 
     Example: dlkit dataset pack photos -o photos.pack --size 64
     """
-    from dlkit.verbs.pack import pack
+    from dlkit.verbs.dataset.pack import pack
 
     data = _data(dataset, place, size, channels, crop, set_ or [])
     bar: console.Progress | None = None

@@ -14,7 +14,7 @@ from . import console
 from .console import Format
 
 if TYPE_CHECKING:
-    from dlkit.verbs.curves import Recorded
+    from dlkit.verbs.drawing.curves import Recorded
 
 CHART_HEIGHT = 14  # rows of a drawing, where the terminal is high enough
 AROUND = 6  # rows of title, axis, names and the next prompt
@@ -47,7 +47,7 @@ def plot_command(
     if output is not None and output.suffix.lower() != ".png":
         raise UsageError(f"-o {output}: a plot is a PNG file. Name it {output.with_suffix('.png')}.")
     from dlkit.engine import run_folder
-    from dlkit.verbs import curves
+    from dlkit.verbs.drawing import curves
 
     names: list[str | None] = list(dict.fromkeys(runs)) if runs else [None]
     folders = [run_folder.find(name, runs_dir) for name in names]
@@ -65,7 +65,8 @@ def plot_command(
 
 
 def _draw(recorded: list[Recorded], metrics: list[str], output: Path) -> None:
-    from dlkit.verbs import curves, plot
+    from dlkit.verbs import plot
+    from dlkit.verbs.drawing import curves
 
     one_legend = len(recorded) > 1 or bool(metrics)
     plot.curves(curves.panels(recorded, metrics), output, one_legend=one_legend)
@@ -73,8 +74,8 @@ def _draw(recorded: list[Recorded], metrics: list[str], output: Path) -> None:
 
 
 def _show(recorded: list[Recorded], metrics: list[str]) -> None:
-    from dlkit.verbs import curves
-    from dlkit.verbs.chart import chart
+    from dlkit.verbs.drawing import curves
+    from dlkit.verbs.drawing.chart import chart
 
     size, panels = shutil.get_terminal_size(), curves.panels(recorded, metrics)
     room = (size.lines - 2) // len(panels) - AROUND

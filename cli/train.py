@@ -110,7 +110,7 @@ def _train(recipe: Recipe, name: str | None, runs_dir: Path, auto_batch: bool) -
 
 
 def _check(recipe: Recipe, runs_dir: Path, auto_batch: bool, format: Format) -> None:
-    from dlkit.verbs.preflight import preflight
+    from dlkit.verbs.train.preflight import preflight
 
     found = preflight(recipe, runs_dir=runs_dir, auto_batch=auto_batch, say=console.say)
     document = found.document()

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from dlkit import durable, recipe
 from dlkit.engine import checkpoint
 from dlkit.engine.run_folder import RunFolder
-from dlkit.verbs import assemble, train
+from dlkit.verbs import train
+from dlkit.verbs.train import assembly
 
 SETTINGS = {
     "data.options.train": 80,
@@ -77,7 +78,7 @@ def gold_recipe(**changes: object) -> recipe.Recipe:
 
 
 def use_small_model() -> None:
-    assemble.build = lambda name, spec, options: Small(len(spec.classes))  # type: ignore[assignment]
+    assembly.build = lambda name, spec, options: Small(len(spec.classes))  # type: ignore[assignment]
 
 
 def run_or_resume(runs_dir: Path) -> RunFolder:

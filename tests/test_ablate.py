@@ -19,9 +19,10 @@ from dlkit import recipe as recipes
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, PartialError, UsageError
 from dlkit.recipe import Recipe
-from dlkit.verbs import bars, drawing
+from dlkit.verbs import drawing
 from dlkit.verbs import train as training
 from dlkit.verbs.ablate import Ablation, ablate, planned
+from dlkit.verbs.drawing import bars
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"

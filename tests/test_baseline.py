@@ -187,7 +187,7 @@ def test_eval_and_predict_read_it_and_need_no_scikit_learn(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_run_predicts_as_scikit_learn_fitted_to_the_same_split(runs_dir: Path, kind: str) -> None:
-    from dlkit.verbs.prepare import prepare
+    from dlkit.verbs.train.materials import prepare
 
     recipe = recipes.resolve(kind, "shapes", flags=SMALL).recipe
     data = prepare(recipe, lambda text: None)

@@ -15,8 +15,7 @@ import dlkit
 from dlkit.engine import memory
 from dlkit.errors import UsageError
 from dlkit.recipe import load
-from dlkit.verbs import batch_size
-from dlkit.verbs.train import resume_run
+from dlkit.verbs.train import batch_size, resume_run
 from dlkit_cli import main
 
 

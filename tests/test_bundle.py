@@ -20,7 +20,9 @@ from dlkit.data.download import digest
 from dlkit.datasets import mnist
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
 from dlkit.recipe import Data
-from dlkit.verbs import bundle, dataset, dataset_cache
+from dlkit.verbs import dataset
+from dlkit.verbs.dataset import bundle
+from dlkit.verbs.dataset import store as dataset_cache
 from dlkit_cli.main import run
 
 

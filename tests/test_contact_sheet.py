@@ -16,7 +16,7 @@ from dlkit.datasets import shapes
 from dlkit.errors import UsageError
 from dlkit.recipe import Data, resolve
 from dlkit.specs import ImageSpec
-from dlkit.verbs.contact_sheet import COLUMNS, GAP, MOST_ROWS, _augmented, contact_sheet
+from dlkit.verbs.dataset.contact_sheet import COLUMNS, GAP, MOST_ROWS, _augmented, contact_sheet
 from dlkit_cli import main
 
 SMALL = Data(name="shapes", options={"train": 80, "test": 8})

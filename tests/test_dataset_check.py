@@ -22,8 +22,9 @@ from dlkit.data.fingerprint import FileDigest
 from dlkit.data.samples import MemoryImages
 from dlkit.datasets import shapes
 from dlkit.errors import DataError, UsageError, WorkerLostError
-from dlkit.verbs import dataset, dataset_findings
-from dlkit.verbs.dataset_check import KINDS, Report, check
+from dlkit.verbs import dataset
+from dlkit.verbs.dataset import findings as dataset_findings
+from dlkit.verbs.dataset.checkup import KINDS, Report, check
 from dlkit_cli import main
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 170, 60), "red": (200, 50, 50), "yellow": (210, 200, 40)}
@@ -303,8 +304,8 @@ def test_the_document_has_its_golden_form(clean: Path, capsys: pytest.CaptureFix
 
 
 def test_every_kind_of_fault_that_the_code_names_is_listed() -> None:
-    folder = Path(main.__file__).parents[1] / "dlkit" / "verbs"
-    code = "".join((folder / f"dataset_{name}.py").read_text() for name in ("survey", "findings"))
+    folder = Path(main.__file__).parents[1] / "dlkit" / "verbs" / "dataset"
+    code = "".join((folder / f"{name}.py").read_text() for name in ("survey", "findings"))
     assert all(f'"{kind}"' in code for kind in KINDS) and set(PLANTED.values()) <= set(KINDS)
 
 

@@ -21,7 +21,8 @@ from dlkit.data.samples import ImageFiles, MemoryImages
 from dlkit.datasets import mnist
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
 from dlkit.recipe import Data
-from dlkit.verbs import dataset, dataset_cache
+from dlkit.verbs import dataset
+from dlkit.verbs.dataset import store as dataset_cache
 
 
 @pytest.fixture(autouse=True)

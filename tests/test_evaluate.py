@@ -19,7 +19,7 @@ from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, GateError, StorageError, UsageError
 from dlkit.specs import ImageSpec
 from dlkit.verbs import evaluate as verb
-from dlkit.verbs import matched
+from dlkit.verbs.evaluate import matching as matched
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"

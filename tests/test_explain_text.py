@@ -27,7 +27,7 @@ from dlkit.explainers._words import Reader
 from dlkit.nn.attention import kept_attention
 from dlkit.specs import SequenceSpec, TreeSpec
 from dlkit.verbs.explain import Explanation, Failure, explain
-from dlkit.verbs.views import words_below
+from dlkit.verbs.explain.views import words_below
 from dlkit_cli import console
 from dlkit_cli.main import run as dlkit_command
 

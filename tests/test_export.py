@@ -40,10 +40,10 @@ from dlkit.exporters import safetensors as safetensors_exporter
 from dlkit.exporters import torch_export
 from dlkit.specs import ImageSpec
 from dlkit.verbs import export as verb
-from dlkit.verbs.evaluate_file import evaluate_file
+from dlkit.verbs.evaluate.file import evaluate_file
+from dlkit.verbs.export.verify import verify
 from dlkit.verbs.predict import Failure, Prediction, predict
 from dlkit.verbs.summary import natural_spec
-from dlkit.verbs.verify import verify
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -27,10 +27,10 @@ from dlkit.exporters import onnx as onnx_exporter
 from dlkit.exporters import safetensors as safetensors_exporter
 from dlkit.exporters import torch_export
 from dlkit.specs import SequenceSpec
-from dlkit.verbs.evaluate_file import evaluate_file
+from dlkit.verbs.evaluate.file import evaluate_file
 from dlkit.verbs.export import export
+from dlkit.verbs.export.verify import verify
 from dlkit.verbs.predict import Prediction, predict
-from dlkit.verbs.verify import verify
 from dlkit_cli.main import run as dlkit_command
 
 LINES = [written.encode() for written, _ in tiny_texts.texts(40, seed=5)]

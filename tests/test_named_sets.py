@@ -23,7 +23,8 @@ from dlkit.datasets import cifar100, emnist, fashion_mnist, imagenet, imagenette
 from dlkit.datasets.cifar100 import SOURCE
 from dlkit.errors import UsageError, VerificationError
 from dlkit.recipe import Data
-from dlkit.verbs import dataset, dataset_cache
+from dlkit.verbs import dataset
+from dlkit.verbs.dataset import store as dataset_cache
 
 RNG = np.random.default_rng(0)
 Download = Callable[[str], Path]

@@ -21,7 +21,9 @@ from dlkit.engine import checkpoint, loop
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, UsageError
 from dlkit.recipe import Augment, Data
-from dlkit.verbs import dataset, dataset_check, pack, train
+from dlkit.verbs import dataset, train
+from dlkit.verbs.dataset import checkup as dataset_check
+from dlkit.verbs.dataset import pack
 
 SETTINGS = {
     "data.size": 28, "data.workers": 0, "train.epochs": 2, "train.batch_size": 16, "train.threads": 1,

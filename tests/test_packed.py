@@ -28,7 +28,8 @@ from dlkit.errors import DataError, DlkitError, StorageError, UsageError, Verifi
 from dlkit.recipe import Augment, Data
 from dlkit.specs import ImageSpec
 from dlkit.verbs import dataset
-from dlkit.verbs.pack import described, pack, verify
+from dlkit.verbs.dataset.checkup import check
+from dlkit.verbs.dataset.pack import described, pack, verify
 from dlkit_cli.main import run
 
 CPU = torch.device("cpu")
@@ -125,6 +126,11 @@ def test_an_image_of_a_pack_is_named_and_read_like_a_file(folder: Path, packed_f
     gray = ImageSpec(1, 8, 8, ours.spec.classes, (0.5,), (0.5,))  # a network that sees less than what is packed
     small = next(fetcher(ours.train, gray, CPU, 0)([np.arange(3)], 0))
     assert small.shape == (3, 1, 8, 8)
+
+
+def test_an_image_of_a_pack_is_not_held_to_the_name_of_the_file_that_it_was(packed_folder: Path) -> None:
+    found = check(f"packed:{packed_folder}", workers=1)
+    assert found.images > 100 and not [finding for finding in found.findings if finding.kind == "wrong-extension"]
 
 
 def test_a_pack_crosses_to_another_process_by_its_name(packed_folder: Path) -> None:

@@ -21,8 +21,9 @@ from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import StorageError
 from dlkit.recipe import resolve
-from dlkit.verbs import axes, curves, drawing, matrix, plot
-from dlkit.verbs.chart import BRAILLE, chart
+from dlkit.verbs import drawing, plot
+from dlkit.verbs.drawing import axes, curves, matrix
+from dlkit.verbs.drawing.chart import BRAILLE, chart
 from dlkit_cli import console
 from dlkit_cli.main import run as dlkit_command
 

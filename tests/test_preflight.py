@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from dlkit import recipe
 from dlkit.engine import memory
-from dlkit.verbs import assemble, forecast, preflight, train
+from dlkit.verbs import train
+from dlkit.verbs.train import assembly, forecast, preflight
 from dlkit_cli import main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,7 +37,7 @@ class Broken(nn.Module):
 
 
 def use(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble, "build", lambda name, spec, options: Broken(fault, len(spec.classes)))
+    monkeypatch.setattr(assembly, "build", lambda name, spec, options: Broken(fault, len(spec.classes)))
 
 
 def looked_at(**settings: object) -> preflight.Preflight:
@@ -84,7 +85,7 @@ def test_the_first_loss_of_a_guess_is_ln_classes() -> None:
 
 def small_trial() -> preflight.Trial:
     from dlkit.engine.distributed import World
-    from dlkit.verbs.prepare import gather
+    from dlkit.verbs.train.materials import gather
 
     made = recipe.resolve("mlp", "shapes", flags=TINY).recipe
     return preflight.small_trial(gather(made, torch.device("cpu"), World(), Path(), str))

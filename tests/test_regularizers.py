@@ -27,7 +27,8 @@ from dlkit.errors import DivergedError, ModelFileError, UsageError
 from dlkit.nn.averaging import estimating_norms
 from dlkit.regularizers import Plan, Regularizer, cutmix, cutout, gaussian_prior, max_norm, mixup, orthogonal, sam, swa
 from dlkit.specs import ImageSpec, SequenceSpec
-from dlkit.verbs import assemble, prepare, train
+from dlkit.verbs import train
+from dlkit.verbs.train import assembly, materials
 
 NAMES = sorted(catalog.entries("regularizers"))
 every_regularizer = pytest.mark.parametrize("name", NAMES)
@@ -77,10 +78,10 @@ def trained(**settings: object) -> loop.Run:
     """A run after its steps, in memory alone."""
     chosen = {**TINY, **SETTINGS, **settings}
     made = recipe.resolve("mlp", "shapes", flags=chosen).recipe
-    data = prepare.prepare(made, str)
-    model, scratch = assemble.begin(made, data, None, str)
-    run = assemble.assemble(made, data, torch.device("cpu"), World(), model, scratch, Path(), str)
-    batches, _ = assemble.batches(run, made, data)
+    data = materials.prepare(made, str)
+    model, scratch = assembly.begin(made, data, None, str)
+    run = assembly.assemble(made, data, torch.device("cpu"), World(), model, scratch, Path(), str)
+    batches, _ = assembly.batches(run, made, data)
     for epoch in range(made.train.epochs):
         for given in batches.epoch(epoch):
             loop.train_step(run, given)
@@ -471,7 +472,7 @@ def test_batch_norms_statistics_are_the_mean_over_the_passes_of_the_averaged_wei
 
 
 def test_swa_evaluates_with_its_own_batch_norm_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble, "build", lambda name, spec, options: Small(len(spec.classes)))
+    monkeypatch.setattr(assembly, "build", lambda name, spec, options: Small(len(spec.classes)))
     settings = {"data.options.channels": 1, "regularizers.swa.start": 0.5, "train.epochs": 4, "optimizer.lr": 0.05}
     settings = {key: value for key, value in {**settings, "model.options.hidden": 16}.items()}
     run = tiny(tmp_path, **settings)
@@ -490,7 +491,7 @@ class Cut(BaseException):
 def test_a_run_with_swa_sam_mixup_and_noise_that_was_cut_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, passing: int
 ) -> None:
-    monkeypatch.setattr(assemble, "build", lambda name, spec, options: Small(len(spec.classes)))
+    monkeypatch.setattr(assembly, "build", lambda name, spec, options: Small(len(spec.classes)))
     settings = {
         "data.options.channels": 1, "train.epochs": 4, "train.checkpoint_every": 2, "train.log_every": 1,
         "regularizers.swa.start": 0.3, "regularizers.sam": {}, "regularizers.mixup": {},

@@ -23,11 +23,11 @@ from PIL import Image
 import dlkit
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError, StorageError, UsageError
-from dlkit.verbs import report_examples
 from dlkit.verbs.compare import compare
-from dlkit.verbs.markup import element, raw, script_json
+from dlkit.verbs.report import examples as report_examples
 from dlkit.verbs.report import report
-from dlkit.verbs.report_data import Answer, read
+from dlkit.verbs.report.data import Answer, read
+from dlkit.verbs.report.markup import element, raw, script_json
 from dlkit_cli.main import run as command
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -26,7 +26,7 @@ import dlkit
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import BusyError, DataError, ModelFileError, StorageError, UsageError
 from dlkit.verbs.explain import explain
-from dlkit.verbs.explanation import Explanation
+from dlkit.verbs.explain.explanation import Explanation
 from dlkit.verbs.predict import Prediction, predict
 from dlkit.verbs.serve import Held, Served, is_loopback, listening, opened, serve
 from dlkit_cli.main import run as dlkit_command
@@ -34,7 +34,8 @@ from dlkit_cli.main import run as dlkit_command
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
-from dlkit.verbs import serve_app, serve_limits  # noqa: E402
+from dlkit.verbs.serve import app as serve_app  # noqa: E402
+from dlkit.verbs.serve import limits as serve_limits  # noqa: E402
 
 LOCAL = "http://localhost:8000"
 GOOD = encoded(picture(), "PNG")
@@ -333,8 +334,8 @@ def test_loopback_is_told_from_the_rest(host: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["/serve.html", "/serve.py", "/static/x", "/../pyproject.toml", "/%2e%2e/pyproject.toml", "//etc/passwd",
-     "/serve.css/../serve.py", "/predict/", "/redoc"],
+    ["/page.html", "/serve.py", "/static/x", "/../pyproject.toml", "/%2e%2e/pyproject.toml", "//etc/passwd",
+     "/page.css/../serve.py", "/predict/", "/redoc"],
 )  # fmt: skip
 def test_no_path_leads_to_a_file(client: Client, address: str) -> None:
     found = client.get(address)
@@ -360,12 +361,12 @@ def test_the_page_names_no_other_server_and_has_no_script_of_its_own(client: Cli
     for text in parts.values():
         assert set(re.findall(r"https?://[^\s'\"]+", text)) <= {"http://www.w3.org/2000/svg"}
     assert not re.search(r"<script(?![^>]*src)|<style|\sstyle=|\son\w+=", parts["/"])  # the policy forbids them
-    assert "innerHTML" not in parts["/serve.js"] + parts["/serve_draw.js"]
+    assert "innerHTML" not in parts["/page.js"] + parts["/draw.js"]
 
 
 def test_the_page_finds_every_element_that_its_script_names() -> None:
     page, *scripts = (
-        files("dlkit.verbs").joinpath(f"serve{name}").read_text() for name in (".html", ".js", "_draw.js")
+        files("dlkit.verbs.serve").joinpath(name).read_text() for name in ("page.html", "page.js", "draw.js")
     )
     named = set(re.findall(r'byId\("([\w-]+)"\)', "".join(scripts)))
     assert len(named) > 20 and named <= set(re.findall(r'id="([\w-]+)"', page))

@@ -103,7 +103,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def address(digit_run: RunFolder) -> Iterator[str]:
-    from dlkit.verbs.serve_app import run_until
+    from dlkit.verbs.serve.app import run_until
 
     stop = StopFlag()
     with listening("127.0.0.1", 0) as listener:

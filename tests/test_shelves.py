@@ -28,7 +28,7 @@ from dlkit.nn.stem import STEMS
 from dlkit.recipe import Optimizer
 from dlkit.recipe_checks import YOUR_OWN
 from dlkit.specs import ImageSpec
-from dlkit.verbs.dataset_cache import about_of
+from dlkit.verbs.dataset.store import about_of
 from dlkit.verbs.summary import natural, natural_spec, summarize
 
 MODELS = sorted(  # those that read images, and learn by gradients

@@ -114,6 +114,7 @@ def stop_and_resume(
     check_like_gold(runs_dir, gold)
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_group_saves_and_the_resume_ends_like_gold(
     pictures: Path, tmp_path: Path, gold: RunFolder
 ) -> None:

@@ -20,9 +20,9 @@ from dlkit import recipe as recipes
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DivergedError, UsageError
 from dlkit.recipe import Recipe
-from dlkit.verbs import drawing, parallel
-from dlkit.verbs.sweep import Sweep, sweep
-from dlkit.verbs.trials import FINISHED, PRUNED
+from dlkit.verbs import drawing
+from dlkit.verbs.sweep import Sweep, parallel, sweep
+from dlkit.verbs.sweep.trials import FINISHED, PRUNED
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"

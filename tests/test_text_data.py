@@ -20,8 +20,9 @@ from dlkit.data.vectors import read_vectors
 from dlkit.datasets import adding, brackets, sst, text_csv, text_folder, trees
 from dlkit.errors import DataError, UsageError, VerificationError
 from dlkit.recipe import Data
-from dlkit.verbs import dataset, dataset_cache
-from dlkit.verbs.prepare import prepare
+from dlkit.verbs import dataset
+from dlkit.verbs.dataset import store as dataset_cache
+from dlkit.verbs.train.materials import prepare
 
 SST = {
     "train.txt": "(3 (2 A) (4 gem))\n(1 (2 (2 so) (1 dull)) (2 .))\n(2 (2 A) (2 film))\n(4 (4 gem) (2 .))\n" * 2,

@@ -235,6 +235,7 @@ def test_an_l2_penalty_is_in_the_loss_and_shrinks_the_weights(tmp_path: Path) ->
     assert same_bits(plain, tiny(tmp_path, "c", **{"regularizers.l2.strength": 0.0}))
 
 
+@pytest.mark.slow
 def test_two_gloo_processes_end_like_one(tmp_path: Path) -> None:
     alike = {f"regularizers.{name}": {} for name in ("gradient_noise", "max_norm", "sam")}
     one = tiny(tmp_path, "one", **{"train.ema": 0.9, "data.augment.horizontal_flip": 0.5, **alike})

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dlkit.datasets import shapes
 from dlkit.errors import UsageError
-from dlkit.verbs.unpack import unpack
+from dlkit.verbs.dataset.unpack import unpack
 
 
 def test_the_files_hold_the_data_sets_own_pixels_under_their_classes(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def ablate(
 def _check_split(recipe: Recipe, split: Split, say: Say) -> None:
     """Refuse, before hours of training, a split that there is not, or a model that is not trained."""
     from dlkit.verbs.dataset import splits
-    from dlkit.verbs.prepare import refuse_fitted
+    from dlkit.verbs.train.materials import refuse_fitted
 
     refuse_fitted(recipe)
     if split not in CHECKPOINTS:
@@ -278,7 +278,7 @@ def _interval(pairs: Sequence[tuple[Measured, Measured]], differences: Sequence[
 
 
 def _write(found: Ablation) -> None:
-    from dlkit.verbs.bars import Bar, effects
+    from dlkit.verbs.drawing.bars import Bar, effects
 
     rows = [asdict(effect) for effect in found.effects]
     text = io.StringIO()

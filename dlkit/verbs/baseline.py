@@ -31,7 +31,7 @@ from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import UsageError
 from dlkit.recipe import Recipe
 from dlkit.specs import ImageSpec
-from dlkit.verbs.prepare import Prepared, prepare
+from dlkit.verbs.train.materials import Prepared, prepare
 
 BATCH = 512  # images
 STEP = 1  # the one that there is

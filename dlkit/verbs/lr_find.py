@@ -22,10 +22,10 @@ from dlkit.engine.distributed import World
 from dlkit.engine.loop import Run, Window, train_step
 from dlkit.errors import DivergedError, UsageError
 from dlkit.recipe import Recipe
-from dlkit.verbs.assemble import batches, new_run
-from dlkit.verbs.batch_size import with_largest_batch
 from dlkit.verbs.plot import range_test
-from dlkit.verbs.prepare import Say, gather, ready, refuse_fitted, silent
+from dlkit.verbs.train.assembly import batches, new_run
+from dlkit.verbs.train.batch_size import with_largest_batch
+from dlkit.verbs.train.materials import Say, gather, ready, refuse_fitted, silent
 
 SCHEMA = "dlkit.lr_find/1"
 LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 200

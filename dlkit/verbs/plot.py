@@ -13,8 +13,6 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from dlkit.verbs.axes import Axis, log_axis
-from dlkit.verbs.curves import Curve, Panel, from_lines, learning_panels
 from dlkit.verbs.drawing import (
     BLUE,
     GRID,
@@ -33,6 +31,8 @@ from dlkit.verbs.drawing import (
     text_width,
     write,
 )
+from dlkit.verbs.drawing.axes import Axis, log_axis
+from dlkit.verbs.drawing.curves import Curve, Panel, from_lines, learning_panels
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 

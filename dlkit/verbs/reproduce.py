@@ -19,9 +19,9 @@ from dlkit.engine.receipts import Difference, environment_differences
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.recipe import Recipe
-from dlkit.verbs.identity import changed_files, changed_settings
-from dlkit.verbs.prepare import Materials, Say, refuse_fitted, silent
 from dlkit.verbs.train import Watch, train_recipe
+from dlkit.verbs.train.materials import Materials, Say, refuse_fitted, silent
+from dlkit.verbs.train.sameness import changed_files, changed_settings
 
 SCHEMA = "dlkit.reproduce/1"
 

@@ -11,7 +11,7 @@ from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError
 from dlkit.recipe import Recipe
-from dlkit.verbs.dataset_cache import about_of
+from dlkit.verbs.dataset.store import about_of
 
 LOWER_IS_BETTER = ("val/loss", "train/loss")
 

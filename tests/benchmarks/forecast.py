@@ -15,9 +15,8 @@ import torch
 
 from dlkit import recipe
 from dlkit.engine.distributed import World
-from dlkit.verbs import forecast
-from dlkit.verbs.prepare import Materials, gather
-from dlkit.verbs.train import Watch, train_recipe
+from dlkit.verbs.train import Watch, forecast, train_recipe
+from dlkit.verbs.train.materials import Materials, gather
 
 RECIPES = (("lenet5", "mnist"), ("resnet20", "shapes"))
 

@@ -31,7 +31,7 @@ from dlkit.data.loader import TrainingData
 from dlkit.data.samples import Samples
 from dlkit.recipe import Augment, Data
 from dlkit.verbs import dataset
-from dlkit.verbs.pack import pack
+from dlkit.verbs.dataset.pack import pack
 
 BATCH, WORKERS = 128, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

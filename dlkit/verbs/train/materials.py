@@ -1,0 +1,153 @@
+"""A recipe's device and its data, as every verb that trains needs them before there is a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from dlkit import catalog
+from dlkit.data import copies
+from dlkit.data.fingerprint import Files, file_digests, fingerprint, fingerprint_of_files
+from dlkit.data.loader import split
+from dlkit.data.samples import ImageFiles, Samples
+from dlkit.data.text import known_words
+from dlkit.engine import precision, transfer, weights
+from dlkit.engine.distributed import World, joined
+from dlkit.errors import DataError, OutOfMemoryError, UsageError
+from dlkit.recipe import Recipe
+from dlkit.specs import Spec
+from dlkit.verbs import dataset
+from dlkit.verbs.evaluate.matching import missing_classes
+from dlkit.verbs.train.usable import usable
+
+Say = Callable[[str], None]
+
+TOLD_FILES = 100_000  # more take long enough to read that it is said
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run, read and split."""
+
+    spec: Spec
+    splits: Mapping[str, Samples]
+    fingerprints: Mapping[str, str]
+    files: Files = field(default_factory=dict)  # of the splits that are files
+    left_out: Mapping[str, str] = field(default_factory=dict)  # path of a bad image → what is wrong with it
+
+
+@dataclass(frozen=True)
+class Materials:
+    """All that a run is built from, as often as one likes and each time with the same bits."""
+
+    recipe: Recipe
+    data: Prepared
+    start: transfer.Start | None
+    device: torch.device
+    world: World
+    runs_dir: Path
+
+
+def gather(recipe: Recipe, device: torch.device, world: World, runs_dir: Path, say: Say) -> Materials:
+    """The weights to start from and the data, read."""
+    start = starting_point(recipe, runs_dir, say)  # before the data: it may be refused
+    data = prepare(recipe, say)
+    if start is not None:  # prepared as those weights' data were
+        data = replace(data, spec=transfer.read_alike(data.spec, start, say))
+    return Materials(recipe, data, start, device, world, runs_dir)
+
+
+def refuse_fitted(recipe: Recipe) -> None:
+    """Raises: UsageError where the model is no network that steps train."""
+    name = recipe.model.name
+    if hasattr(catalog.load("models", name), "fit"):
+        raise UsageError(f"{name} is not trained in steps: dlkit baseline {name} --dataset {recipe.data.name} fits it.")
+
+
+@contextmanager
+def ready(recipe: Recipe, world: World, threads: int | None) -> Iterator[torch.device]:
+    """The device, the threads and the process group that a recipe asks for, while the block runs."""
+    device = precision.choose_device(recipe.train.device, world.local_rank)
+    precision.use_threads(threads)
+    precision.compute_alike(device)
+    try:
+        with joined(world, device):
+            yield device
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise out_of_memory(recipe, error) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise DataError(
+            "a batch, or part of one, holds a single image whose maps are one pixel large: batch norm has nothing to "
+            "average. Choose another --batch-size, --accumulate or --validation, or model.options.norm=group."
+        ) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        raise out_of_memory(recipe, error) from error
+
+
+def prepare(recipe: Recipe, say: Say) -> Prepared:
+    """Read the data set and cut its validation split."""
+    found = dataset.splits(recipe.data, say=say)
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    parts = split(found, recipe.data.validation, recipe.train.seed)
+    if found.validation is None and "validation" in parts:
+        for warning in missing_classes(parts["validation"], "validation", found.spec):
+            say(f"warning: {warning}")
+    used = {name: part for name, part in parts.items() if name != "test"}  # test is for eval alone
+    say("data: " + recipe.data.name + ", " + ", ".join(f"{len(part):,} {name}" for name, part in used.items()))
+    left_out: dict[str, str] = {}
+    if recipe.data.on_bad_image == "skip":
+        used, left_out = usable(used, say)
+    spec = known_words(found.spec, parts["train"])  # without those of the validation samples
+    classes = found.spec.classes
+    files = listed_files(recipe, used, classes, say)
+    for warning in copies.told(files):
+        if warning not in found.warnings:
+            say(f"warning: {warning} To see which: dlkit dataset check.")
+    fingerprints = {
+        name: fingerprint_of_files(files[name], classes) if name in files else fingerprint(part, classes)
+        for name, part in used.items()
+    }
+    return Prepared(spec, used, fingerprints, files, left_out)
+
+
+def listed_files(recipe: Recipe, parts: Mapping[str, Samples], classes: tuple[str, ...], say: Say) -> Files:
+    """Every file of these splits with its digest, by its path below the folder of the data."""
+    found = {name: part for name, part in parts.items() if isinstance(part, ImageFiles)}
+    paths = [str(path) for part in found.values() for path in part.paths]
+    if len(paths) > TOLD_FILES:
+        say(f"data: reading {len(paths):,} files, for their digests")
+    root = str(Path(recipe.data.dir)) if recipe.data.dir else os.path.commonpath(paths) if paths else ""
+    return {name: file_digests(part, classes, root) for name, part in found.items()}
+
+
+def starting_point(recipe: Recipe, runs_dir: Path, say: Say) -> transfer.Start | None:
+    """The weights that a recipe starts from, read; checked as far as they can be without the data."""
+    model = recipe.model
+    if model.weights is None:
+        return None
+    source = weights.find(model.weights, model.name, runs_dir, say)
+    start = transfer.Start(model.name, source, source.read(), model.init_layers)
+    transfer.check(start, recipe.train.freeze)
+    return start
+
+
+def out_of_memory(recipe: Recipe, error: BaseException) -> OutOfMemoryError:
+    batch = recipe.train.batch_size
+    return OutOfMemoryError(
+        f"out of memory with batches of {batch} ({str(error).splitlines()[0][:120]}). Try --batch-size "
+        f"{max(batch // 2, 1)}, or --accumulate {recipe.train.accumulate * 2} for the same step computed in parts."
+    )
+
+
+def silent(text: str) -> None:
+    """The `say` of ranks other than 0, and of trials."""
