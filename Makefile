@@ -34,6 +34,7 @@ bench: .venv/installed-dev
 	$(BIN)/python tests/benchmarks/zoo_speed.py
 	$(BIN)/python tests/benchmarks/recurrent_speed.py
 	$(BIN)/python tests/benchmarks/tree_speed.py
+	$(BIN)/python tests/benchmarks/forecast.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
