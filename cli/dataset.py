@@ -29,7 +29,7 @@ FormatOption = Annotated[console.Format, typer.Option("--format", help="How the 
 JsonFlag = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 Name = Annotated[str, typer.Argument(help="A name that `dlkit dataset list` shows.", show_default=False)]
 
-dataset_app = typer.Typer(help="Data sets: list, download, describe and verify them.", no_args_is_help=False)
+dataset_app = typer.Typer(help="Data sets: list, download, describe, check, pack, carry.", no_args_is_help=False)
 
 
 @dataset_app.command("list")

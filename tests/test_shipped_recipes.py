@@ -23,7 +23,7 @@ IN_MEMORY = {"mnist": (1, 28), "fashion_mnist": (1, 28), "cifar10": (3, 32)}  # 
 PHOTOGRAPHS = {"imagenet": 1000, "imagenette": 10, "imagenette_160": 10, "folder": 3}  # classes
 MADE_BY_CODE = {"shapes", "brackets", "adding"}
 SENTENCE = "(4 (3 (2 a) (4 gem)) (2 (2 of) (2 (2 a) (2 movie))))\n"
-BIG = ("imagenet", "-folder", "vgg", "resnet110", "alexnet")  # in a name: many megabytes, or layers
+BIG = ("imagenet", "-folder", "vgg", "alexnet", "densenet40", "resnet32", "resnet44", "resnet56", "resnet110")
 
 
 def made_up(data: Data, folder: Path) -> Splits:

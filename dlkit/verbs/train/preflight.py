@@ -126,7 +126,7 @@ def preflight(recipe: Recipe, *, runs_dir: Path, auto_batch: bool = False, say: 
             dataset=recipe.data.name,
             checks=tuple(checks),
             epoch_s=round(expected.seconds, 3),
-            run_s=round(epochs * expected.seconds, 1),
+            run_s=round(epochs * expected.seconds, 3),
             checkpoint_bytes=expected.checkpoint_bytes,
             peak_bytes=peak,
         )
