@@ -37,7 +37,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("photographs")
     turned = Image.Exif()
     for number in range(52):
-        base = picture(60 + 5 * number, 180 - 2 * number, seed=number)
+        base = picture(60 + 4 * number, 180 - 2 * number, seed=number)
         alpha = base.convert("RGBA")
         alpha.putalpha(picture(*base.size, "L", seed=number + 100))
         turned[0x0112] = 1 + number % 8
