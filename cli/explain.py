@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dlkit.errors import DataError, PartialError, UsageError
+from dlkit.errors import UsageError
 
 from . import console
 from .eval import Checkpoint
-from .predict import begun, given
+from .inputs import Count, Null, Paths, Run, StdinImage, begun, given
 
 COLUMNS = (
     "path", "method", "layer", "target", "probability", "deletion_auc", "insertion_auc", "completeness_error",
@@ -31,17 +30,10 @@ FEATURE_COLUMNS = ("path", "layer", "channels", "height", "width", "shown", "png
 
 
 def explain_command(
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(help="Images, texts, folders, globs or URLs; - reads stdin: a line a path, or a line a text."),
-    ] = None,
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="The paths on stdin end in NUL, as find -print0 writes.")
-    ] = False,
-    stdin_image: Annotated[bool, typer.Option("--stdin-image", help="Read one image's bytes from stdin.")] = False,
-    run: Annotated[
-        str | None, typer.Option("--run", help="A run's name or folder; the newest where none is given.")
-    ] = None,
+    paths: Paths = None,
+    null: Null = False,
+    stdin_image: StdinImage = False,
+    run: Run = None,
     method: Annotated[
         str | None,
         typer.Option("--method", metavar="NAME", help="How: grad_cam, occlusion, … or all (default: what fits)."),
@@ -125,36 +117,6 @@ def _list_layers(run: str | None, checkpoint: Checkpoint, runs_dir: Path, format
     if not rows:
         raise UsageError("the model has no layers that give maps in space: it is no convolutional network.")
     console.write_rows(rows, LAYER_COLUMNS, format)
-
-
-@dataclass
-class Count:
-    """How many inputs could not be read, why the first could not, and whether any could."""
-
-    failed: int = 0
-    first: str = ""
-    any_read: bool = False
-
-    def of(self, answers: Iterator[Any]) -> Iterator[dict[str, Any]]:
-        """The answers' documents, counted."""
-        for answer in answers:
-            document: dict[str, Any] = answer.document()
-            if "error" in document:
-                self.failed += 1
-                self.first = self.first or document["error"]["message"]
-            else:
-                self.any_read = True
-            yield document
-
-    def report(self) -> None:
-        """Raise what the exit code should say.
-
-        Raises:
-            DataError: no input could be read. PartialError: some could not.
-        """
-        if self.failed:
-            what = "1 input could not be read" if self.failed == 1 else f"{self.failed} inputs could not be read, first"
-            raise (PartialError if self.any_read else DataError)(f"{what}: {self.first}")
 
 
 def _write(

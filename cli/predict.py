@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from dlkit.errors import DataError, PartialError, UsageError
-
 from . import console
 from .eval import Checkpoint
-
-if TYPE_CHECKING:
-    from dlkit.data.inputs import Given
-    from dlkit.verbs.predict import Failure, Prediction
+from .inputs import Count, Null, Paths, Run, StdinImage, begun, given
 
 COLUMNS = ("path", "rank", "class", "index", "probability", "error")
 TABLE_COLUMNS = ("path", "rank", "class", "probability", "error")
 DOUBT_COLUMNS = ("predictive_entropy", "mutual_information")  # with --mc-dropout, before the error
 NODE_COLUMNS: tuple[str, ...] = ("path", "node", "parent", "words", "class", "index", "probability", "error")
-STDIN_LIMIT = 512 << 20  # bytes of an image on stdin
-
-Answer = TypeVar("Answer")
 
 
 def predict_command(
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(help="Images, texts, folders, globs or URLs; - reads stdin: a line a path, or a line a text."),
-    ] = None,
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="The paths on stdin end in NUL, as find -print0 writes.")
-    ] = False,
-    stdin_image: Annotated[bool, typer.Option("--stdin-image", help="Read one image's bytes from stdin.")] = False,
-    run: Annotated[
-        str | None, typer.Option("--run", help="A run's name or folder; the newest where none is given.")
-    ] = None,
+    paths: Paths = None,
+    null: Null = False,
+    stdin_image: StdinImage = False,
+    run: Run = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="An exported .onnx or .safetensors file; or a model by name, with --weights."),
@@ -85,109 +67,29 @@ def predict_command(
         topk=topk, min_prob=min_prob, nodes=nodes, mc_dropout=mc_dropout, checkpoint=checkpoint.value, device=device,
         batch_size=batch_size, runs_dir=runs_dir, say=console.say,
     )  # fmt: skip
-    answers = begun(answers)
     count = Count()
+    documents = count.of(begun(answers))
     resolved = console.resolve(format, json)
     if resolved in (console.Format.json, console.Format.jsonl):
-        console.write_rows((answer.document() for answer in count.of(answers)), (), resolved)
+        console.write_rows(documents, (), resolved)
     else:
         columns: tuple[str, ...] = TABLE_COLUMNS if resolved == console.Format.table else COLUMNS
         columns = NODE_COLUMNS if nodes else columns
         if mc_dropout is not None:
             columns = (*columns[:-1], *DOUBT_COLUMNS, columns[-1])
-        rows = chain.from_iterable(map(_rows, count.of(answers)))
-        console.write_rows(rows, columns, resolved, stream=True)
+        console.write_rows(chain.from_iterable(map(_rows, documents)), columns, resolved, stream=True)
     count.report()
 
 
-@dataclass
-class Count:
-    """How many answers went by, and how many of them were failures."""
-
-    all: int = 0
-    failed: int = 0
-    first: str = ""
-
-    def of(self, answers: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failure]:
-        """The same answers, counted."""
-        for answer in answers:
-            error = answer.document().get("error")
-            self.all += 1
-            self.failed += error is not None
-            if error is not None and not self.first:
-                self.first = error["message"]
-            yield answer
-
-    def report(self) -> None:
-        """Raise what the exit code should say.
-
-        Raises:
-            DataError: no input could be read. PartialError: some could not.
-        """
-        if self.all and self.failed == self.all:
-            what = (
-                "the input could not be read"
-                if self.all == 1
-                else f"none of the {self.all} inputs could be read, first"
-            )
-            raise DataError(f"{what}: {self.first}")
-        if self.failed:
-            raise PartialError(f"{self.failed} of {self.all} inputs could not be read, first: {self.first}")
-
-
-def begun(answers: Iterator[Answer]) -> Iterator[Answer]:
-    """The same answers, the first of them known: where the model cannot be loaded, stdout stays empty."""
-    first = next(answers, None)
-    return answers if first is None else chain([first], answers)
-
-
-def given(paths: list[str], null: bool, stdin_image: bool) -> list[str | bytes] | Iterator[Given]:
-    """What to answer: a list where all is known at once, an iterator where stdin brings it."""
-    if stdin_image:
-        if paths or null:
-            raise UsageError("--stdin-image takes the image from stdin, and no paths.")
-        return [_stdin_image()]
-    if not paths and not null:
-        raise UsageError("no input is named. Give files, folders, globs or URLs, or - to read paths from stdin.")
-    if null and not paths:
-        paths = ["-"]
-    if null and "-" not in paths:
-        raise UsageError("-0 says how paths stand on stdin: give - as well.")
-    if paths.count("-") > 1:
-        raise UsageError("- is given twice: stdin can be read once.")
-    if "-" not in paths:
-        return list(paths)
-    from dlkit.data.inputs import Stream
-
-    stream = Stream(_stdin_chunks(), b"\0" if null else b"\n")
-    return iter([stream if path == "-" else path for path in paths])
-
-
-def _stdin_chunks() -> Iterator[bytes]:
-    """What arrives on stdin, as it arrives.
-
-    Read from the descriptor itself: a thread that dies inside sys.stdin would hold its lock when the program ends.
-    """
-    while chunk := os.read(0, 1 << 16):
-        yield chunk
-
-
-def _stdin_image() -> bytes:
-    data = sys.stdin.buffer.read(STDIN_LIMIT + 1)
-    if len(data) > STDIN_LIMIT:
-        raise DataError(f"the image on stdin has more than {STDIN_LIMIT >> 20} MiB.")
-    return data
-
-
-def _rows(answer: Prediction | Failure) -> Iterator[dict[str, Any]]:
+def _rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The long form: a row for each rank, or one with the error; every input has at least one row."""
-    document = answer.document()
+    path = {"path": document["path"]}
     if "error" in document:
-        yield {"path": answer.path, "error": document["error"]["message"]}
+        yield {**path, "error": document["error"]["message"]}
     elif "nodes" in document:
-        yield from ({"path": answer.path, **node} for node in document["nodes"])
+        yield from ({**path, **node} for node in document["nodes"])
     elif not document["predictions"]:
-        yield {"path": answer.path}
+        yield path
     else:
         doubts = {name: document[name] for name in DOUBT_COLUMNS if name in document}
-        yield from ({"path": answer.path, **ranked, **doubts} for ranked in document["predictions"])
+        yield from ({**path, **ranked, **doubts} for ranked in document["predictions"])

@@ -31,7 +31,7 @@ from dlkit.errors import DataError, ModelFileError, StorageError, UsageError
 from dlkit.verbs.predict import Failure, Prediction, predict
 from dlkit.verbs.summary import natural_spec
 from dlkit_cli import console
-from dlkit_cli import predict as command_module
+from dlkit_cli import inputs as command_inputs
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -296,7 +296,7 @@ def test_exit_codes_tell_none_some_and_all_failed(
     assert command(tiny_run, good, bad, "--format", "jsonl") == 3
     out, err = capsys.readouterr()
     assert ["error" in json.loads(line) for line in out.splitlines()] == [False, True]
-    assert "1 of 2" in err and len(err.splitlines()) == 1
+    assert "1 input could not be read" in err and len(err.splitlines()) == 1
     assert command(tiny_run, bad) == 4
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -329,7 +329,7 @@ def test_json_is_one_array_and_csv_is_long(
 def test_a_command_that_makes_no_sense_is_refused(
     tiny_run: RunFolder, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_module, "_stdin_chunks", lambda: iter(()))
+    monkeypatch.setattr(command_inputs, "_stdin_chunks", lambda: iter(()))
     assert command(tiny_run, *arguments) == (0 if arguments == ["-0"] else 2)
 
 

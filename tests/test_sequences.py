@@ -301,9 +301,9 @@ def test_predict_has_evals_answers(run: RunFolder) -> None:
 def test_from_the_shell_text_comes_through_a_pipe(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dlkit_cli import predict as command
+    from dlkit_cli import inputs
 
-    monkeypatch.setattr(command, "_stdin_chunks", lambda: iter([b"[MAX 2 9 ]\n\n[MI", b"N 2 9 ]\n"]))
+    monkeypatch.setattr(inputs, "_stdin_chunks", lambda: iter([b"[MAX 2 9 ]\n\n[MI", b"N 2 9 ]\n"]))
     assert dlkit_command(["predict", "-", "--run", str(run.path), "--topk", "1", "--format", "tsv"]) == 3
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in rows] == ["path", "-:1", "-:2", "-:3"] and rows[2][-1] == "-:2: empty."

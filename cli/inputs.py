@@ -1,0 +1,103 @@
+"""What predict and explain share: the inputs that the command line names, and the count of those that failed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from dlkit.errors import DataError, PartialError, UsageError
+
+if TYPE_CHECKING:
+    from dlkit.data.inputs import Given
+
+STDIN_LIMIT = 512 << 20  # bytes of an image on stdin
+
+Answer = TypeVar("Answer")
+
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(help="Images, texts, folders, globs or URLs; - reads stdin: a line a path, or a line a text."),
+]
+Null = Annotated[bool, typer.Option("-0", "--null", help="The paths on stdin end in NUL, as find -print0 writes.")]
+StdinImage = Annotated[bool, typer.Option("--stdin-image", help="Read one image's bytes from stdin.")]
+Run = Annotated[str | None, typer.Option("--run", help="A run's name or folder; the newest where none is given.")]
+
+
+@dataclass
+class Count:
+    """How many answers went by, how many of them say that an input could not be read, and why the first could not."""
+
+    all: int = 0
+    failed: int = 0
+    first: str = ""
+
+    def of(self, answers: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """The answers' documents, counted."""
+        for answer in answers:
+            document: dict[str, Any] = answer.document()
+            self.all += 1
+            if "error" in document:
+                self.failed += 1
+                self.first = self.first or document["error"]["message"]
+            yield document
+
+    def report(self) -> None:
+        """Raise what the exit code should say.
+
+        Raises:
+            DataError: no input could be read. PartialError: some could not.
+        """
+        if not self.failed:
+            return
+        what = "1 input could not be read" if self.failed == 1 else f"{self.failed} inputs could not be read, first"
+        raise (DataError if self.failed == self.all else PartialError)(f"{what}: {self.first}")
+
+
+def begun(answers: Iterator[Answer]) -> Iterator[Answer]:
+    """The same answers, the first of them known: where the model cannot be loaded, stdout stays empty."""
+    first = next(answers, None)
+    return answers if first is None else chain([first], answers)
+
+
+def given(paths: list[str], null: bool, stdin_image: bool) -> list[str | bytes] | Iterator[Given]:
+    """What to answer: a list where all is known at once, an iterator where stdin brings it."""
+    if stdin_image:
+        if paths or null:
+            raise UsageError("--stdin-image takes the image from stdin, and no paths.")
+        return [_stdin_image()]
+    if not paths and not null:
+        raise UsageError("no input is named. Give files, folders, globs or URLs, or - to read paths from stdin.")
+    if null and not paths:
+        paths = ["-"]
+    if null and "-" not in paths:
+        raise UsageError("-0 says how paths stand on stdin: give - as well.")
+    if paths.count("-") > 1:
+        raise UsageError("- is given twice: stdin can be read once.")
+    if "-" not in paths:
+        return list(paths)
+    from dlkit.data.inputs import Stream
+
+    stream = Stream(_stdin_chunks(), b"\0" if null else b"\n")
+    return iter([stream if path == "-" else path for path in paths])
+
+
+def _stdin_chunks() -> Iterator[bytes]:
+    """What arrives on stdin, as it arrives.
+
+    Read from the descriptor itself: a thread that dies inside sys.stdin would hold its lock when the program ends.
+    """
+    while chunk := os.read(0, 1 << 16):
+        yield chunk
+
+
+def _stdin_image() -> bytes:
+    data = sys.stdin.buffer.read(STDIN_LIMIT + 1)
+    if len(data) > STDIN_LIMIT:
+        raise DataError(f"the image on stdin has more than {STDIN_LIMIT >> 20} MiB.")
+    return data
