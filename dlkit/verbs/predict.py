@@ -198,8 +198,10 @@ def _check_answerable(network: Network, nodes: bool) -> None:
 def _by_torch(name: str, spec: Spec, module: Callable[[str], tuple[nn.Module, torch.device]], seed: int = 0) -> Network:
     def load(device: str) -> Classifier:
         from dlkit.data.classifier import torch_classifier
+        from dlkit.engine import memory
         from dlkit.engine.precision import lay_out
 
+        memory.keep_freed()
         network, place = module(device)
         lay_out(network, place)
         return torch_classifier(network, place, spec)

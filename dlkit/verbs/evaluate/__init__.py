@@ -142,11 +142,13 @@ def evaluate(
     data = _data(found, dataset, data_dir)
     part = matched(found, data, split, spec, say)
 
+    from dlkit.engine import memory
     from dlkit.engine.mc_dropout import check_model
     from dlkit.engine.precision import lay_out
     from dlkit.engine.restore import restore
     from dlkit.verbs.evaluate.tally import Doubts, Tally
 
+    memory.keep_freed()
     restored = restore(found, checkpoint, device, say)
     lay_out(restored.model, restored.device)
     if mc_dropout is not None:

@@ -16,7 +16,7 @@ from dlkit.data.fingerprint import Files, file_digests, fingerprint, fingerprint
 from dlkit.data.loader import split
 from dlkit.data.samples import ImageFiles, Samples
 from dlkit.data.text import known_words
-from dlkit.engine import precision, transfer, weights
+from dlkit.engine import memory, precision, transfer, weights
 from dlkit.engine.distributed import World, joined
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
 from dlkit.recipe import Recipe
@@ -75,6 +75,7 @@ def ready(recipe: Recipe, world: World, threads: int | None) -> Iterator[torch.d
     device = precision.choose_device(recipe.train.device, world.local_rank)
     precision.use_threads(threads)
     precision.compute_alike(device)
+    memory.keep_freed()
     try:
         with joined(world, device):
             yield device
