@@ -20,7 +20,7 @@ from dlkit.data import idx, matlab
 from dlkit.data.archive import extract as archive_extract
 from dlkit.data.samples import ImageFiles, MemoryImages, pixel_statistics
 from dlkit.datasets import cifar100, emnist, fashion_mnist, imagenet, imagenette, kmnist, svhn
-from dlkit.datasets.cifar100 import SOURCE
+from dlkit.datasets.cifar100 import SOURCES
 from dlkit.errors import UsageError, VerificationError
 from dlkit.recipe import Data
 from dlkit.verbs import dataset
@@ -223,7 +223,7 @@ def test_imagenette_names_its_classes_and_keeps_its_validation_for_the_test(
 
 def test_members_of_a_family_share_what_is_downloaded_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cifar100_archive(place / cifar100.ARCHIVE)
-    trusted = {name: [replace(SOURCE, digest="", size=0)] for name in (cifar100.ARCHIVE,)}
+    trusted = {name: [replace(SOURCES[0], digest="", size=0)] for name in (cifar100.ARCHIVE,)}
     abouts = {name: replace(about, files=trusted) for name, about in cifar100.ABOUT.items()}
     monkeypatch.setattr(cifar100, "ABOUT", abouts)
     dataset_cache.download("cifar100_coarse", str(place))

@@ -26,7 +26,11 @@ RECORD = 2 + 3 * 32 * 32  # bytes: the coarse label, the fine label, then the pl
 LABELS = {"coarse": (0, 20), "fine": (1, 100)}  # place in the record, number of classes
 FILES = ("train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt")
 
-SOURCE = Source(f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}", "md5:03b5dce01913d631647c71ecec9e9cb8", 168_513_733)
+MIRRORS = (
+    "https://www.cs.toronto.edu/~kriz/",
+    "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/",
+)
+SOURCES = [Source(place + ARCHIVE, "md5:03b5dce01913d631647c71ecec9e9cb8", 168_513_733) for place in MIRRORS]
 
 
 def _about(title: str, labels: str) -> About:
@@ -36,7 +40,7 @@ def _about(title: str, labels: str) -> About:
         sizes={"train": 50_000, "test": 10_000},
         licence="none stated by its author, who asks to be cited",
         citation="Krizhevsky, technical report, University of Toronto, 2009",
-        files={ARCHIVE: [SOURCE]},
+        files={ARCHIVE: SOURCES},
     )
 
 

@@ -23,7 +23,7 @@ VARIANTS = {
     "imagewoof": {"subset": "woof", "pixels": 320, "size": 224},
     "imagewoof_160": {"subset": "woof", "pixels": 160, "size": 128},
 }
-PLACE = "https://s3.amazonaws.com/fast-ai-imageclas/"
+MIRRORS = ("https://s3.amazonaws.com/fast-ai-imageclas/", "https://fast-ai-imageclas.s3.amazonaws.com/")
 MD5 = {  # (subset, pixels): as torchvision pins them
     ("nette", 320): "3df6f0d01a2c9592104656642f5e78a3",
     ("nette", 160): "e793b78cc4c9e9a4ccc0c1155377a412",
@@ -59,7 +59,7 @@ def _about(subset: str, pixels: int) -> About:
         sizes=SIZES[subset],
         licence="Apache 2.0; the photographs as ImageNet's, for non-commercial research",
         citation="Howard, Imagenette, fast.ai, 2019",
-        files={name: [Source(PLACE + name, f"md5:{MD5[subset, pixels]}", 0)]},
+        files={name: [Source(place + name, f"md5:{MD5[subset, pixels]}", 0) for place in MIRRORS]},
     )
 
 

@@ -27,6 +27,8 @@ VARIANTS = {"sst": {}, "sst_binary": {"binary": True}}
 GIVES = ("sequences", "trees")
 
 ARCHIVE = "trainDevTestTrees_PTB.zip"
+MIRRORS = ("https://nlp.stanford.edu/sentiment/", "http://nlp.stanford.edu/sentiment/")
+SHA256 = "sha256:5c613a4f673fc74097d523a2c83f38e0cc462984d847b82c7aaf36b01cbbbfcc"
 CONTENTS = {
     "train.txt": (2_160_058, "e2f3f41b0b1e6d4dddc0effe3bfc2d27ed8928079aa9a03d652311614fc5feb7"),
     "dev.txt": (280_825, "0e9336aed6e4730e19f58d00a77b3f0297efdb755f7b5e598c98a05e3f97ea40"),
@@ -44,8 +46,7 @@ FIVE = About(
     sizes={"train": 8544, "validation": 1101, "test": 2210},
     licence="none stated by its authors; they ask to be cited",
     citation="Socher et al., EMNLP 2013",
-    # no digest of the archive is published; its three files are pinned
-    files={ARCHIVE: [Source(f"https://nlp.stanford.edu/sentiment/{ARCHIVE}", "", 0)], **dict.fromkeys(CONTENTS, ())},
+    files={ARCHIVE: [Source(place + ARCHIVE, SHA256, 789_539) for place in MIRRORS], **dict.fromkeys(CONTENTS, ())},
 )
 ABOUT = {
     "sst": FIVE,
