@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import console
+from . import console, formats
 from .console import Format
 
 SCHEMA = "dlkit.bundle/1"
@@ -37,7 +37,7 @@ def bundle_command(
         console.write_document({"schema": SCHEMA, **asdict(found), "path": str(found.path)}, resolved)
         return
     console.note(f"SHA-256 {found.sha256}")
-    console.write_text(console.escape(str(found.path)))
+    console.write_text(formats.escape(str(found.path)))
 
 
 def unbundle_command(

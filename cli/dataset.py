@@ -12,7 +12,7 @@ import typer
 
 from dlkit.errors import DataError, UsageError
 
-from . import console
+from . import console, formats
 from .bundle import bundle_command, unbundle_command
 from .pack import is_pack, pack_command, show_pack
 
@@ -239,7 +239,7 @@ class _Bars:
 def _show(found: Cached, format: console.Format) -> None:
     """The folder alone where a person or a pipe reads, the digests of its files in a document."""
     if format in (console.Format.table, console.Format.tsv, console.Format.csv):
-        console.write_text(console.escape(str(found.folder)))
+        console.write_text(formats.escape(str(found.folder)))
         return
     document: dict[str, Any] = {"schema": SCHEMA, "name": found.name, "folder": str(found.folder)}
     document |= {"fetched": found.fetched, "bytes": found.bytes, "files": [asdict(file) for file in found.files]}

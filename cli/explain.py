@@ -11,7 +11,7 @@ import typer
 
 from dlkit.errors import UsageError
 
-from . import console
+from . import console, formats
 from .eval import Checkpoint
 from .inputs import Count, Null, Paths, Run, StdinImage, begun, given
 
@@ -168,9 +168,9 @@ def _value_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _write_text(document: dict[str, Any]) -> None:
     if "error" in document:
-        console.write_text(console.escape(document["error"]["message"]))  # it begins with the path
+        console.write_text(formats.escape(document["error"]["message"]))  # it begins with the path
         return
-    console.write_text(console.escape(_headline(document)))
+    console.write_text(formats.escape(_headline(document)))
     console.write_text(_coloured(document["words"]))
     if "nodes" in document:
         console.write_rows(_indented(document["nodes"]), ("node", "words", "class", "value"), console.Format.table)
@@ -197,9 +197,9 @@ def _coloured(words: list[dict[str, Any]]) -> str:
 
     line = Text()
     for word, (ground, ink) in zip(words, colours([word["value"] for word in words]), strict=True):
-        line.append(console.escape(word["word"]), f"{_rgb(ink)} on {_rgb(ground)}")
+        line.append(formats.escape(word["word"]), f"{_rgb(ink)} on {_rgb(ground)}")
         line.append(" ")
-    return console.rendered(line)
+    return formats.rendered(line)
 
 
 def _rgb(colour: tuple[int, int, int]) -> str:

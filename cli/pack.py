@@ -11,7 +11,7 @@ import typer
 from dlkit import catalog
 from dlkit.errors import UsageError
 
-from . import console
+from . import console, formats
 
 if TYPE_CHECKING:
     from dlkit.recipe import Data
@@ -90,7 +90,7 @@ def show_pack(found: Packed, format: console.Format, *, brief: bool = False) -> 
     if format in (console.Format.json, console.Format.jsonl):
         console.write_document(document, format)
     elif brief:
-        console.write_text(console.escape(str(found.path)))
+        console.write_text(formats.escape(str(found.path)))
     else:
         console.write_document({key: value for key, value in document.items() if value is not None}, format)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dlkit.errors import StorageError
-from dlkit_cli import console
+from dlkit_cli import console, formats
 from dlkit_cli.console import Format
 
 NASTY = "a\tb\nc\\d\x1b[2J\x9b\u202ee\x07"
@@ -90,7 +90,7 @@ def test_json_of_no_rows_is_an_empty_array(capsys: pytest.CaptureFixture[str]) -
 
 def test_json_has_no_nan_and_takes_paths() -> None:
     document = {"a": float("nan"), "b": [float("-inf"), 1.5], "c": Path("x"), "d": True, "e": None}
-    assert json.loads(console.to_json(document)) == {"a": None, "b": [None, 1.5], "c": "x", "d": True, "e": None}
+    assert json.loads(formats.to_json(document)) == {"a": None, "b": [None, 1.5], "c": "x", "d": True, "e": None}
 
 
 def test_json_is_ascii_where_the_stream_is(monkeypatch: pytest.MonkeyPatch) -> None:

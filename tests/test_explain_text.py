@@ -28,7 +28,7 @@ from dlkit.nn.attention import kept_attention
 from dlkit.specs import SequenceSpec, TreeSpec
 from dlkit.verbs.explain import Explanation, Failure, explain
 from dlkit.verbs.explain.views import words_below
-from dlkit_cli import console
+from dlkit_cli import formats
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -375,4 +375,4 @@ def test_words_are_coloured_on_a_terminal_alone(text_run: RunFolder, monkeypatch
     assert "\x1b[" in shown and "gem\\x1b" in shown
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[38" not in _coloured(words)
-    assert console.escape("\x1b") == "\\x1b"
+    assert formats.escape("\x1b") == "\\x1b"
