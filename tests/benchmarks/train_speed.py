@@ -74,7 +74,12 @@ def dlkit_train(model_name: str) -> float:
             dataset="mnist",
             epochs=epochs,
             batch_size=BATCH,
-            settings={"optimizer.name": "adam", "schedule.name": "constant"},
+            settings={
+                "optimizer.name": "adam",
+                "optimizer.weight_decay": 0,
+                "schedule.name": "constant",
+                "train.ema": 0,
+            },
             name="speed",
             runs_dir=folder,
         )
