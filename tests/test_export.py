@@ -42,7 +42,8 @@ from dlkit.specs import ImageSpec
 from dlkit.verbs import export as verb
 from dlkit.verbs.evaluate.file import evaluate_file
 from dlkit.verbs.export.verify import verify
-from dlkit.verbs.predict import Failure, Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Failure, Prediction
 from dlkit.verbs.summary import natural_spec
 from dlkit_cli.main import run as dlkit_command
 

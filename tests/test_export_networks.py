@@ -13,7 +13,8 @@ from test_export import SCRIPT
 
 import dlkit
 from dlkit.verbs import export as verb
-from dlkit.verbs.predict import Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Prediction
 
 SIZE = 64  # pixels a side of what the networks see
 ANY_SIZE = """

@@ -30,7 +30,8 @@ from dlkit.specs import SequenceSpec
 from dlkit.verbs.evaluate.file import evaluate_file
 from dlkit.verbs.export import export
 from dlkit.verbs.export.verify import verify
-from dlkit.verbs.predict import Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Prediction
 from dlkit_cli.main import run as dlkit_command
 
 LINES = [written.encode() for written, _ in tiny_texts.texts(40, seed=5)]

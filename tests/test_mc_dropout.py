@@ -20,7 +20,8 @@ from dlkit.engine.mc_dropout import check_model, passes_of
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import UsageError
 from dlkit.verbs import evaluate as verb
-from dlkit.verbs.predict import Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Prediction
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -28,7 +28,8 @@ from dlkit.data.inputs import Stream, inputs
 from dlkit.engine.restore import restore
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, ModelFileError, StorageError, UsageError
-from dlkit.verbs.predict import Failure, Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Failure, Prediction
 from dlkit.verbs.summary import natural_spec
 from dlkit_cli import console
 from dlkit_cli import inputs as command_inputs

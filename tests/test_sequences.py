@@ -26,7 +26,8 @@ from dlkit.errors import DataError, UsageError
 from dlkit.recipe import Augment, resolve
 from dlkit.specs import ImageSpec, SequenceSpec, TreeSpec
 from dlkit.verbs.evaluate import evaluate
-from dlkit.verbs.predict import Failure, Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Failure, Prediction
 from dlkit.verbs.train import resume_run
 from dlkit_cli.main import run as dlkit_command
 

@@ -27,7 +27,8 @@ from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import BusyError, DataError, ModelFileError, StorageError, UsageError
 from dlkit.verbs.explain import explain
 from dlkit.verbs.explain.explanation import Explanation
-from dlkit.verbs.predict import Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Prediction
 from dlkit.verbs.serve import Held, Served, is_loopback, listening, opened, serve
 from dlkit_cli.main import run as dlkit_command
 

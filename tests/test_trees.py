@@ -23,7 +23,8 @@ from dlkit.errors import UsageError
 from dlkit.recipe import Augment
 from dlkit.specs import TreeSpec
 from dlkit.verbs.evaluate import evaluate
-from dlkit.verbs.predict import Failure, Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Failure, Prediction
 
 CPU = torch.device("cpu")
 WORDS = ("a", "b", "c", "d")

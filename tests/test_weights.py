@@ -25,8 +25,9 @@ from dlkit.engine import weights
 from dlkit.engine.restore import build, load_state, read_weights, renewed
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError, StorageError, UsageError, VerificationError
-from dlkit.verbs import predict as predict_verb
-from dlkit.verbs.predict import Prediction, predict
+from dlkit.verbs.predict import network as predict_network
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Prediction
 from dlkit_cli.main import run as dlkit_command
 
 SPEC = replace(imagenet.spec(), height=16, width=16)
@@ -69,7 +70,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     file.rename(named)
     monkeypatch.setitem(imagenet.FILES, TINY, named.name)
     monkeypatch.setattr(imagenet, "spec", lambda: SPEC)
-    monkeypatch.setattr(predict_verb, "DEFAULT_MODEL", TINY)
+    monkeypatch.setattr(predict_network, "DEFAULT_MODEL", TINY)
     monkeypatch.setenv("DLKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return named

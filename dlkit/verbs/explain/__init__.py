@@ -21,7 +21,7 @@ from dlkit.verbs.explain.explanation import FOLDER, SCHEMA, Explanation, Sanity,
 from dlkit.verbs.explain.feature_maps import features as features
 from dlkit.verbs.explain.feature_maps import layers as layers
 from dlkit.verbs.explain.pictures import Pictures
-from dlkit.verbs.predict import Failure
+from dlkit.verbs.predict.prediction import Failure
 
 if TYPE_CHECKING:
     from dlkit.verbs.explain.subject import Subject

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit.catalog import did_you_mean
-from dlkit.verbs.predict import Node
+from dlkit.verbs.predict.prediction import Node
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from dlkit.specs import ImageSpec
 from dlkit.verbs.evaluate import Checkpoint, chosen_run
 from dlkit.verbs.explain.explanation import FEATURES_SCHEMA, FOLDER, Features, Layer
 from dlkit.verbs.explain.pictures import Pictures
-from dlkit.verbs.predict import Failure
+from dlkit.verbs.predict.prediction import Failure
 
 if TYPE_CHECKING:
     import numpy as np

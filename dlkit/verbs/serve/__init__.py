@@ -25,7 +25,8 @@ from dlkit.engine.signals import stop_flag
 from dlkit.errors import StoppedError, StorageError, UsageError
 from dlkit.specs import Spec
 from dlkit.verbs.evaluate import Checkpoint, chosen_run
-from dlkit.verbs.predict import Failure, Prediction, predict
+from dlkit.verbs.predict import predict
+from dlkit.verbs.predict.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
     from dlkit.verbs.explain.explanation import Explanation

@@ -35,7 +35,7 @@ from dlkit.errors import UsageError
 from dlkit.specs import ImageSpec
 from dlkit.verbs.evaluate import DEFAULT_TOPK
 from dlkit.verbs.explain.explanation import Explanation
-from dlkit.verbs.predict import Failure, Prediction
+from dlkit.verbs.predict.prediction import Failure, Prediction
 from dlkit.verbs.serve import Held, Say, Served, overlaid
 from dlkit.verbs.serve.limits import BODY_S, MAX_BYTES, MOST, Desk, Guard, Refused, status_of
 
