@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,9 +23,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from dlkit.data import images as image_files
-from dlkit.data import packed, randomness
+from dlkit.data import jpeg, packed, randomness
 from dlkit.data.images import Pixels
-from dlkit.data.samples import ImageFiles, MemoryImages, Samples
+from dlkit.data.samples import ImageFiles, ImageSource, MemoryImages, Samples
 from dlkit.errors import DlkitError, WorkerLostError
 from dlkit.specs import ImageSpec
 
@@ -130,6 +131,7 @@ class Decoder(Dataset[Tensor | DlkitError]):
         self.seed = seed
         self.resized_crop = resized_crop
         self.draft = None if resized_crop is None else image_files.crop_draft(spec, resized_crop)
+        self.quick = any(map(_named_jpeg, samples.paths)) and jpeg.agrees()  # asked before there are workers
 
     def __getitem__(self, item: tuple[int, Indices]) -> Tensor | DlkitError:
         epoch, indices = item
@@ -145,18 +147,36 @@ class Decoder(Dataset[Tensor | DlkitError]):
         """(C, H, W) uint8."""
         source = self.sources[index]
         if self.resized_crop is None:
-            return image_files.load(source, self.spec)
+            whole = self._plain(source) if self.quick else None
+            return image_files.load(source, self.spec) if whole is None else whole.numpy()
         rng = randomness.generator(self.seed, epoch, index)
         if isinstance(source, packed.PackedImage) and source.part.spec.channels == self.spec.channels:
-            return _random_part(source.part.image(source.row), self.spec, self.resized_crop, rng)
+            return _random_part(torch.from_numpy(source.part.image(source.row)), self.spec, self.resized_crop, rng)
+        if self.quick and (whole := self._plain(source)) is not None:
+            return _random_part(whole, self.spec, self.resized_crop, rng)
         image = image_files.decode(source, self.spec.channels, draft=self.draft)
         return image_files.random_resized_crop(image, self.spec, self.resized_crop, rng)
 
+    def _plain(self, source: ImageSource) -> Tensor | None:
+        """(C, H, W) of a plain JPEG, if it has the network's size, or is cropped and too small for a draft."""
+        if not _named_jpeg(source):
+            return None
+        content = image_files.read(source)
+        size = jpeg.plain_size(content, self.spec.channels)
+        if size is None or max(size) > image_files.MAX_SIDE or size[0] * size[1] > image_files.MAX_PIXELS:
+            return None
+        asis = size == (self.spec.width, self.spec.height) if self.draft is None else min(size) < 2 * max(self.draft)
+        return jpeg.decode(content, self.spec.channels) if asis else None
 
-def _random_part(pixels: Pixels, spec: ImageSpec, area: Area, rng: np.random.Generator) -> Pixels:
+
+def _named_jpeg(source: ImageSource) -> bool:
+    return not isinstance(source, packed.PackedImage) and str(source).lower().endswith((".jpg", ".jpeg"))
+
+
+def _random_part(pixels: Tensor, spec: ImageSpec, area: Area, rng: np.random.Generator) -> Pixels:
     """images.random_resized_crop of what is decoded already (C, h, w), by torch: quicker, and the same to a level."""
     left, top, right, bottom = image_files.random_box(pixels.shape[2], pixels.shape[1], area, rng)
-    part = torch.from_numpy(pixels[None, :, top:bottom, left:right].copy())
+    part = pixels[None, :, top:bottom, left:right]
     size = (spec.height, spec.width)
     found: Pixels = functional.interpolate(part, size, mode="bilinear", antialias=True)[0].numpy()
     return found
@@ -167,6 +187,20 @@ def _decoded(decoder: Decoder, workers: int) -> Fetch:
         yield from in_workers(decoder, [(epoch, indices) for indices in shares], workers)
 
     return fetch
+
+
+_at_work: list[int] = []  # of each loader that is being read, how many processes it has
+
+
+@contextmanager
+def beside_workers() -> Iterator[None]:
+    """Compute on the threads that loader processes leave: on their cores, each would only wait for the other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - sum(_at_work)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -184,6 +218,7 @@ def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else iter() would draw from the global stream
     )
+    _at_work.append(loader.num_workers)
     try:
         for item in _started(loader):
             if isinstance(item, DlkitError):
@@ -196,6 +231,8 @@ def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any
         raise WorkerLostError(
             f"a loader process died: {reason} Try --workers 0, or give /dev/shm more room; then --resume."
         ) from error
+    finally:
+        _at_work.remove(loader.num_workers)
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:

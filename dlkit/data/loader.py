@@ -17,7 +17,7 @@ from torch import Tensor
 from dlkit.data import augment as changes
 from dlkit.data import randomness, structured
 from dlkit.data.batches import Batch, in_parts, normalized, standardize
-from dlkit.data.fetch import Indices, fetcher
+from dlkit.data.fetch import Indices, beside_workers, fetcher
 from dlkit.data.held_out import held_out_places
 from dlkit.data.ragged import taken
 from dlkit.data.samples import ImageFiles, MemoryImages, Samples, SequenceSamples, Splits, TreeSamples
@@ -59,7 +59,8 @@ class TrainingData:
         fetch = fetcher(self.samples, self.spec, self.device, self.workers, self.seed, self.augment.resized_crop)
         targets = torch.from_numpy(self.samples.targets)
         for batch, indices, images in zip(whole, shares, fetch(shares, epoch), strict=True):
-            images = self.changed(images.to(self.device, non_blocking=True), indices, epoch)
+            with beside_workers():
+                images = self.changed(images.to(self.device, non_blocking=True), indices, epoch)
             places = torch.from_numpy(indices)
             yield Batch(images, targets[places].to(self.device, non_blocking=True), places, total=len(batch))
 
@@ -110,7 +111,8 @@ def batches_in_order(
     assert isinstance(spec, ImageSpec)
     targets = torch.from_numpy(samples.targets)
     for indices, images in zip(shares, fetcher(samples, spec, device, workers)(shares, 0), strict=True):
-        inputs = normalized(images.to(device, non_blocking=True), spec, channels_last)
+        with beside_workers():
+            inputs = normalized(images.to(device, non_blocking=True), spec, channels_last)
         chosen = torch.from_numpy(indices)
         yield Batch(inputs, targets[chosen].to(device), chosen, total=len(indices))
 

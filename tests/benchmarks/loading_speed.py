@@ -8,9 +8,9 @@ cropped after padding by 4, mirrored and normalised, by
     folder, later  the epochs after it
     packed         the same over what `dlkit dataset pack` made of the folder
 
-and again at 224 pixels over N photographs of 500 × 375 that are made up here, with random resized crops and mirroring;
-the pack holds them with a shorter side of 256. Two worker processes each. The ways take turns, ROUNDS times; the
-medians of the ratios to torchvision within a round are what counts.
+and again at 224 pixels over N photographs of 500 × 375 (made up here, each with three links to it), with random
+resized crops and mirroring; the pack holds them with a shorter side of 256. Two worker processes each. The ways take
+turns, ROUNDS times; the medians of the ratios to torchvision within a round are what counts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from PIL import Image
 
 from dlkit.data.loader import TrainingData
 from dlkit.data.samples import Samples
+from dlkit.engine import memory
 from dlkit.recipe import Augment, Data
 from dlkit.verbs import dataset
 from dlkit.verbs.dataset.pack import pack
@@ -36,6 +37,7 @@ from dlkit.verbs.dataset.pack import pack
 BATCH, WORKERS = 128, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GRAIN = 15  # of made-up photographs: at this their files are as large as ImageNet's, about 100 kB
+COPIES = 4  # links to each made-up photograph: decoded anew each time
 SMALL = Augment(crop_padding=4, horizontal_flip=0.5)
 LARGE = Augment(resized_crop=(0.08, 1.0), horizontal_flip=0.5)
 
@@ -103,14 +105,17 @@ def linked(folder: Path, count: int, target: Path) -> Path:
 def photographs(count: int, folder: Path) -> Path:
     """Made-up JPEG files of 500 × 375, about as large as photographs are."""
     rng = np.random.default_rng(0)
-    for number in range(count):
+    for number in range(0, count, COPIES):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize(
             (500, 375), Image.Resampling.BICUBIC
         )
         grain = rng.normal(0, GRAIN, (375, 500, 1)).astype(np.float32)
-        path = folder / f"class{number % 4}" / f"{number:05}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        place = folder / f"class{number // COPIES % 4}"
+        place.mkdir(parents=True, exist_ok=True)
+        path = place / f"{number:05}.jpg"
         Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        for copy in range(1, COPIES):
+            (place / f"{number + copy:05}.jpg").symlink_to(path.name)
     return folder
 
 
@@ -125,9 +130,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="See the head of this file.")
     parser.add_argument("folder", type=Path, help="class folders of small JPEG files")
     parser.add_argument("--images", type=int, default=50_000, help="of these, how many; 0: none")
-    parser.add_argument("--large", type=int, default=1024, help="made-up photographs; 0: none")
+    parser.add_argument("--large", type=int, default=4096, help="made-up photographs; 0: none")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    memory.keep_freed()  # as train does
     with tempfile.TemporaryDirectory() as temporary:
         if given.images:
             folder = linked(given.folder, given.images, Path(temporary) / "small")
