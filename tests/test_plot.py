@@ -24,7 +24,7 @@ from dlkit.recipe import resolve
 from dlkit.verbs import drawing, plot
 from dlkit.verbs.drawing import axes, curves, matrix
 from dlkit.verbs.drawing.chart import BRAILLE, chart
-from dlkit_cli import console
+from dlkit_cli import formats
 from dlkit_cli.main import run as dlkit_command
 
 
@@ -203,7 +203,7 @@ def test_the_command_writes_numbers_into_a_pipe_and_a_picture_where_it_is_told(
 def test_the_command_draws_on_a_terminal(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "_is_terminal", lambda stream: stream is sys.stdout)
+    monkeypatch.setattr(formats, "is_terminal", lambda stream: stream is sys.stdout)
     monkeypatch.setenv("COLUMNS", "64")
     for no_color, coloured in (("", True), ("1", False)):
         monkeypatch.setenv("NO_COLOR", no_color)

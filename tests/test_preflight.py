@@ -166,6 +166,7 @@ def test_the_command_prints_a_table_writes_nothing_and_exits_12_where_a_check_fa
 
 def test_the_peak_of_memory_is_seen_and_forgotten() -> None:
     device = torch.device("cpu")
+    memory.forget_peak(device)
     free, taken = memory.available(device), memory.taken(device)
     if free is None or taken is None:
         pytest.skip("this system does not tell")

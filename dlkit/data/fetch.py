@@ -10,7 +10,9 @@ import gc
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,6 +35,7 @@ Indices = npt.NDArray[np.int64]
 Fetch = Callable[[Sequence[Indices], int], Iterator[Tensor]]  # index lists, epoch → uint8 images (N, C, H, W), in order
 Area = tuple[float, float]  # least and greatest part of an image that a random crop keeps
 
+AHEAD = 2  # batches that a thread works ahead
 KEPT_BYTES = 1 << 29  # of one split's decoded images
 
 
@@ -132,6 +135,7 @@ class Decoder(Dataset[Tensor | DlkitError]):
         self.resized_crop = resized_crop
         self.draft = None if resized_crop is None else image_files.crop_draft(spec, resized_crop)
         self.quick = any(map(_named_jpeg, samples.paths)) and jpeg.agrees()  # asked before there are workers
+        self.packed = all(isinstance(source, packed.PackedImage) for source in samples.paths)
 
     def __getitem__(self, item: tuple[int, Indices]) -> Tensor | DlkitError:
         epoch, indices = item
@@ -184,7 +188,8 @@ def _random_part(pixels: Tensor, spec: ImageSpec, area: Area, rng: np.random.Gen
 
 def _decoded(decoder: Decoder, workers: int) -> Fetch:
     def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
-        yield from in_workers(decoder, [(epoch, indices) for indices in shares], workers)
+        items = [(epoch, indices) for indices in shares]
+        yield from (in_threads if decoder.packed and workers else in_workers)(decoder, items, workers)
 
     return fetch
 
@@ -201,6 +206,31 @@ def beside_workers() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def in_threads(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """What `in_workers` gives, from threads: for work that is torch's alone, and so holds no lock.
+
+    Nothing is handed between processes, and memory is used again: a third quicker for parts of packed images.
+    """
+    ahead: deque[Future[Any]] = deque()
+    _at_work.append(workers)
+    try:
+        with ThreadPoolExecutor(workers, "loader", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for item in items:
+                ahead.append(pool.submit(dataset.__getitem__, item))
+                if len(ahead) > AHEAD * workers:
+                    yield _sound(ahead.popleft().result())
+            while ahead:
+                yield _sound(ahead.popleft().result())
+    finally:
+        _at_work.remove(workers)
+
+
+def _sound(item: Any) -> Any:
+    if isinstance(item, DlkitError):
+        raise item
+    return item
 
 
 def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -220,10 +250,7 @@ def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any
     )
     _at_work.append(loader.num_workers)
     try:
-        for item in _started(loader):
-            if isinstance(item, DlkitError):
-                raise item
-            yield item
+        yield from map(_sound, _started(loader))
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

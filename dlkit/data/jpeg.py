@@ -62,7 +62,7 @@ def agrees() -> bool:
     torchvision = importlib.util.find_spec("torchvision")
     try:
         for library in Path(str(torchvision and torchvision.origin)).parent.glob("image*.so"):
-            torch.ops.load_library(library)
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         _ = torch.ops.image.decode_jpeg
     except (AttributeError, OSError, RuntimeError):
         return False
