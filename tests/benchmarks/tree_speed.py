@@ -1,7 +1,8 @@
-"""Tree-LSTM, a level of all trees at a time, against a node at a time: `python tests/benchmarks/tree_speed.py [N]`.
+"""Tree-LSTM, a level of all trees at a time, against a node at a time: `python tests/benchmarks/tree_speed.py [N [T]]`.
 
 64 made-up binary trees of 19 words, about what SST has; word vectors of 300, hidden size 150, five classes at every
-node, one CPU thread. Both ways have the same weights and give the same logits, which is asserted:
+node; N rounds, on T CPU threads (9, and as many as torch takes). Both ways have the same weights and give the same
+logits, which is asserted:
 
     node     a recursion by hand: a cell call a node, whose gates are one matrix product
     level    dlkit's tree_lstm or child_sum_tree_lstm
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from trees_by_hand import SPEC, WORDS, Node, as_batch, binary, in_order
 
 from dlkit import catalog
+from dlkit.engine import memory
 
 TREES, LENGTH = 64, 19
 State = tuple[Tensor, Tensor]
@@ -118,7 +120,8 @@ def training_speed(batches: int = 40, size: int = 25) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    memory.keep_freed()  # as train does
+    torch.set_num_threads(int(sys.argv[2]) if len(sys.argv) > 2 else torch.get_num_threads())
     for name in ("tree_lstm", "child_sum_tree_lstm"):
         compare(name, int(sys.argv[1]) if len(sys.argv) > 1 else 9)
     training_speed()
