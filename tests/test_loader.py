@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,3 +191,35 @@ def test_splits_do_not_overlap_and_test_is_never_cut() -> None:
 def test_a_data_sets_own_validation_split_goes_first() -> None:
     parts = split(Splits(SPEC, train=in_memory(), validation=in_memory(6)), 0.2, seed=0)
     assert len(parts["train"]) == 30 and len(parts["validation"]) == 6
+
+
+class Doubled:
+    """2 × each number; of 3 an error, as Decoder gives one."""
+
+    def __getitem__(self, number: int) -> int | DataError:
+        return DataError("a bad image") if number == 3 else 2 * number
+
+
+@pytest.mark.parametrize("way", [fetch.in_threads, fetch.in_workers])
+def test_workers_give_items_in_order_and_an_error_is_raised_in_its_turn(way: Any) -> None:
+    assert list(way(Doubled(), [5, 4, 9, 1, 0, 2, 7], 2)) == [10, 8, 18, 2, 0, 4, 14]
+    given = way(Doubled(), [5, 3, 4], 2)
+    assert next(given) == 10
+    with pytest.raises(DataError, match="a bad image"):
+        next(given)
+
+
+@pytest.mark.parametrize("way", [fetch.in_threads, fetch.in_workers])
+def test_batches_are_prepared_on_the_threads_that_workers_leave(way: Any) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        given = way(Doubled(), [0, 1, 2, 4, 5, 6, 7, 8], 2)
+        next(given)
+        with fetch.beside_workers():
+            assert torch.get_num_threads() == 1
+        given.close()
+        with fetch.beside_workers():
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
