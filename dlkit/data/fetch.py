@@ -169,8 +169,9 @@ class Decoder(Dataset[Tensor | DlkitError]):
         size = jpeg.plain_size(content, self.spec.channels)
         if size is None or max(size) > image_files.MAX_SIDE or size[0] * size[1] > image_files.MAX_PIXELS:
             return None
-        asis = size == (self.spec.width, self.spec.height) if self.draft is None else min(size) < 2 * max(self.draft)
-        return jpeg.decode(content, self.spec.channels) if asis else None
+        wanted = (self.spec.width, self.spec.height)
+        fits = size == wanted if self.draft is None else min(size) < 2 * max(self.draft)
+        return jpeg.decode(content, self.spec.channels) if fits else None
 
 
 def _named_jpeg(source: ImageSource) -> bool:
@@ -194,12 +195,12 @@ def _decoded(decoder: Decoder, workers: int) -> Fetch:
     return fetch
 
 
-_at_work: list[int] = []  # of each loader that is being read, how many processes it has
+_at_work: list[int] = []  # of each loader that is being read, how many processes or threads it has
 
 
 @contextmanager
 def beside_workers() -> Iterator[None]:
-    """Compute on the threads that loader processes leave: on their cores, each would only wait for the other."""
+    """Compute on the threads that loader workers leave: on their cores, each would only wait for the other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - sum(_at_work)))
     try:
@@ -211,7 +212,7 @@ def beside_workers() -> Iterator[None]:
 def in_threads(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
     """What `in_workers` gives, from threads: for work that is torch's alone, and so holds no lock.
 
-    Nothing is handed between processes, and memory is used again: a third quicker for parts of packed images.
+    Nothing is handed between processes, and memory is used again: quicker for parts of packed images.
     """
     ahead: deque[Future[Any]] = deque()
     _at_work.append(workers)

@@ -60,8 +60,10 @@ def decode(content: bytes, channels: int) -> Tensor | None:
 def agrees() -> bool:
     """Whether torchvision is built with a decoder, and it gives Pillow's pixels."""
     torchvision = importlib.util.find_spec("torchvision")
+    if torchvision is None or torchvision.origin is None:
+        return False
     try:
-        for library in Path(str(torchvision and torchvision.origin)).parent.glob("image*.so"):
+        for library in Path(torchvision.origin).parent.glob("image*.so"):
             torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         _ = torch.ops.image.decode_jpeg
     except (AttributeError, OSError, RuntimeError):

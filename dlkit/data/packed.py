@@ -156,6 +156,7 @@ def opened(path: Path) -> Pack:
     with storage_errors(path):
         content: Bytes = np.empty(0, np.uint8)
         if path.stat().st_size:  # nothing cannot be mapped
+            # a private map, of which nothing is written: torch warns of arrays that may not be
             content = np.asarray(np.memmap(path, np.uint8, mode="c"))
     metadata, places, begin = _read_header(path, content)
     try:
