@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from dlkit.data import download
-from dlkit.data.download import Network, UnreachableError, fetch, place, read, shown
+from dlkit.data import download, web
+from dlkit.data.download import fetch, place
 from dlkit.data.samples import Source
+from dlkit.data.web import Network, UnreachableError, read, shown
 from dlkit.errors import UsageError, VerificationError
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
@@ -206,11 +207,11 @@ def test_network_failure_leaves_nothing_and_says_why(
 
 
 def test_https_is_never_left_for_http() -> None:
-    request = download._request("https://example.org/file")
+    request = web._request("https://example.org/file")
     for target in ("http://example.org/file", "file:///etc/passwd", "ftp://example.org/file"):
-        with pytest.raises(download._Refused):
-            download._Redirects().redirect_request(request, io.BytesIO(), 302, "Found", {}, target)
-    followed = download._Redirects().redirect_request(request, io.BytesIO(), 302, "", {}, "https://other.org/file")
+        with pytest.raises(web._Refused):
+            web._Redirects().redirect_request(request, io.BytesIO(), 302, "Found", {}, target)
+    followed = web._Redirects().redirect_request(request, io.BytesIO(), 302, "", {}, "https://other.org/file")
     assert followed is not None
 
 

@@ -175,11 +175,11 @@ def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -
 
 
 def _fetched(url: str) -> bytes:
-    from dlkit.data import download
+    from dlkit.data import web
 
-    if download.offline():
-        raise StorageError(f"{download.shown(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
-    return download.read(url, URL_LIMIT)
+    if web.offline():
+        raise StorageError(f"{web.shown(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
+    return web.read(url, URL_LIMIT)
 
 
 class Ahead:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from dlkit.catalog import did_you_mean
 from dlkit.data.classes import classes_of, natural
-from dlkit.data.download import UnreachableError, offline
 from dlkit.data.held_out import held_out_places
 from dlkit.data.samples import ImageFiles, ImageSource, Splits
+from dlkit.data.web import UnreachableError, offline
 from dlkit.errors import DataError, UsageError
 from dlkit.specs import ImageSpec
 

@@ -26,8 +26,9 @@ from dlkit import cache, durable
 from dlkit.catalog import did_you_mean
 from dlkit.data import own_images
 from dlkit.data.classes import class_name
-from dlkit.data.download import UnreachableError, locked, offline
+from dlkit.data.download import locked
 from dlkit.data.samples import Splits
+from dlkit.data.web import UnreachableError, offline
 from dlkit.errors import DataError, StorageError, UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")

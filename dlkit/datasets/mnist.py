@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from dlkit import durable
 from dlkit.data import idx, pickles
-from dlkit.data.download import UnreachableError
 from dlkit.data.samples import About, Source, Splits
+from dlkit.data.web import UnreachableError
 from dlkit.specs import ImageSpec
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")

@@ -19,8 +19,8 @@ from pathlib import Path
 from dlkit import durable
 from dlkit.data import parses, text
 from dlkit.data.archive import extract
-from dlkit.data.download import UnreachableError
 from dlkit.data.samples import About, Source, Splits
+from dlkit.data.web import UnreachableError
 from dlkit.errors import UsageError, VerificationError
 
 VARIANTS = {"sst": {}, "sst_binary": {"binary": True}}

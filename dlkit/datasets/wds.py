@@ -23,10 +23,11 @@ from urllib.parse import urlsplit
 from dlkit import cache
 from dlkit.data import lines, own_images, shards
 from dlkit.data.classes import class_name, natural
-from dlkit.data.download import fetch, offline, shown
+from dlkit.data.download import fetch
 from dlkit.data.images import EXTENSIONS
 from dlkit.data.samples import ImageFiles, Source, Splits
 from dlkit.data.stored import Piece
+from dlkit.data.web import offline, shown
 from dlkit.errors import DataError, UsageError
 
 NAMES = "classnames.txt"

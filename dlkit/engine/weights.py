@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import cache, imagenet
 from dlkit.catalog import did_you_mean
-from dlkit.data import download
+from dlkit.data import download, web
 from dlkit.data.samples import Source
 from dlkit.engine.run_folder import RunFolder, list_runs
 from dlkit.errors import ModelFileError, UsageError
@@ -85,8 +85,8 @@ def published(file: str, say: Say) -> Path:
     """
     if found := cached(file, say):
         return found
-    if download.offline():
-        raise download.UnreachableError(
+    if web.offline():
+        raise web.UnreachableError(
             f"{file} is not in the cache, and DLKIT_OFFLINE forbids the network. Unset it, or put the file into "
             f"{cache.weights_dir()}."
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import durable
-from dlkit.data.download import offline
+from dlkit.data.web import offline
 from dlkit.trackers import PROJECT, Line, Subject, Tracker, numbers
 
 NEEDS, EXTRA = ("wandb",), "wandb"

@@ -18,20 +18,9 @@ from types import ModuleType
 from typing import Any
 
 from dlkit import cache, catalog, durable
-from dlkit.data.download import (
-    PATIENT,
-    Network,
-    Progress,
-    UnreachableError,
-    digest,
-    fetch,
-    locked,
-    no_progress,
-    nothing_said,
-    offline,
-    place,
-)
+from dlkit.data.download import Progress, digest, fetch, locked, no_progress, nothing_said, place
 from dlkit.data.samples import About, Source
+from dlkit.data.web import PATIENT, Network, UnreachableError, offline
 from dlkit.errors import DataError, DlkitError, StorageError, UsageError, VerificationError
 
 SCHEMA = "dlkit.dataset/1"

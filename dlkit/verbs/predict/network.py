@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import catalog, imagenet
-from dlkit.data.download import UnreachableError, offline
+from dlkit.data.web import UnreachableError, offline
 from dlkit.engine.run_folder import RunFolder, list_runs
 from dlkit.engine.weights import IMAGENET, Weights, cached, find
 from dlkit.errors import ModelFileError, UsageError
