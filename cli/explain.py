@@ -22,7 +22,7 @@ COLUMNS = (
 TABLE_COLUMNS = ("path", "method", "target", "probability", "deletion_auc", "insertion_auc", "flagged", "png", "error")
 WORD_COLUMNS = ("path", "method", "target", "probability", "place", "word", "value", "known", "png", "error")
 NODE_COLUMNS = (
-    "path", "method", "target", "node", "parent", "words", "class", "probability", "value", "png", "error",
+    "path", "method", "target", "node", "parent", "word", "words", "class", "probability", "value", "png", "error",
 )  # fmt: skip
 LAYER_COLUMNS = ("layer", "kind", "channels", "height", "width", "default")
 MOST_INDENTED = 24  # levels of a tree

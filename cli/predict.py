@@ -16,7 +16,7 @@ from .inputs import Count, Null, Paths, Run, StdinImage, begun, given
 COLUMNS = ("path", "rank", "class", "index", "probability", "error")
 TABLE_COLUMNS = ("path", "rank", "class", "probability", "error")
 DOUBT_COLUMNS = ("predictive_entropy", "mutual_information")  # with --mc-dropout, before the error
-NODE_COLUMNS: tuple[str, ...] = ("path", "node", "parent", "words", "class", "index", "probability", "error")
+NODE_COLUMNS: tuple[str, ...] = ("path", "node", "parent", "word", "words", "class", "index", "probability", "error")
 
 
 def predict_command(
@@ -56,6 +56,7 @@ def predict_command(
 
     A run trained on text reads .txt files, an example each, and with - lines of text, which it calls -:1, -:2 and so
     on; one trained on trees reads trees, as in: echo '(3 (2 a) (4 gem))' | dlkit predict - --nodes
+    or dependency trees as CoNLL-U writes them, from a pipe or a .conllu file, each called by its first line.
 
     Without --run or --model the newest run answers; where there is none at all, ResNet-50 with ImageNet's weights.
     An image that cannot be read is answered by an error and the rest go on: exit 3 where some failed, 4 where all did.

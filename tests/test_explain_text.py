@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import dlkit
 from dlkit import catalog
-from dlkit.data.parses import Parsed, parse_tree
+from dlkit.data.parses import Parsed, parse_tree, tree_of_heads
 from dlkit.data.text_classifier import TextClassifier
 from dlkit.engine import faithfulness
 from dlkit.engine.run_folder import RunFolder
@@ -26,8 +26,10 @@ from dlkit.errors import DataError, UsageError
 from dlkit.explainers._words import Reader
 from dlkit.nn.attention import kept_attention
 from dlkit.specs import SequenceSpec, TreeSpec
-from dlkit.verbs.explain import Explanation, Failure, explain
+from dlkit.verbs.explain import Explanation, Failure, explain, overlay_text
+from dlkit.verbs.explain.explanation import Part
 from dlkit.verbs.explain.views import words_below
+from dlkit.verbs.predict.prediction import Node
 from dlkit_cli import formats
 from dlkit_cli.main import run as dlkit_command
 
@@ -376,3 +378,15 @@ def test_words_are_coloured_on_a_terminal_alone(text_run: RunFolder, monkeypatch
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[38" not in _coloured(words)
     assert formats.escape("\x1b") == "\\x1b"
+
+
+def test_a_drawn_dependency_tree_has_each_word_at_its_place() -> None:
+    tree = tree_of_heads(["this", "film", "is", "good"], [2, 4, 4, 0])
+    places = {node: place for place, node in enumerate(tree.reading)}
+    parts = [
+        Part(Node(node, None if parent < 0 else parent, word, "", "a", 0, 1.0), 0.0, places[node])
+        for node, (parent, word) in enumerate(zip(tree.parents, tree.words, strict=True))
+    ]
+    drawn = overlay_text.placed(parts)
+    assert dict(zip(tree.words, drawn.centres, strict=True)) == {"this": 0, "film": 1, "is": 2, "good": 3}
+    assert dict(zip(tree.words, drawn.heights, strict=True)) == {"this": 0, "film": 1, "is": 0, "good": 2}

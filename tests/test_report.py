@@ -304,8 +304,8 @@ def test_sentences_are_shown_as_text(tmp_path: Path) -> None:
     assert "Explanations" in page.text and any(title.startswith("+1.00") for title in page.attributes("title", "span"))
 
 
-def test_a_tree_in_brackets_is_read_as_the_same_tree() -> None:
-    from dlkit.data.parses import parse_tree
+def test_a_tree_that_was_written_is_read_as_the_same_tree() -> None:
+    from dlkit.data.parses import labelled_example, parse_tree
     from dlkit.data.samples import TreeSamples
 
     lexicon = ("good", "(", "film")
@@ -317,12 +317,13 @@ def test_a_tree_in_brackets_is_read_as_the_same_tree() -> None:
         **{name: np.array(values, np.int32) for name, values in arrays.items()}, labels=np.zeros(5, np.int64),
         starts=np.array([0, 5]), targets=np.zeros(1, np.int64), lexicon=lexicon,
     )  # fmt: skip
-    text = report_examples.bracketed(tree, 0)
+    text = report_examples.written(tree, 0)
     assert text == "(((good) (film)) (-LRB-))"
     assert [parse_tree(text).words[node] for node in parse_tree(text).reading] == ["good", "film", "-LRB-"]
-    headed = replace(tree, words=np.array([0, -1, 1, 0, 2], np.int32))
-    with pytest.raises(UsageError, match="inner nodes"):
-        report_examples.bracketed(headed, 0)
+    headed = replace(tree, words=np.array([0, 2, 1, 0, 2], np.int32), reading=np.array([3, 1, 4, 0, 2], np.int32))
+    found = labelled_example(report_examples.written(headed, 0), ())
+    assert [found.words[node] for node in found.reading] == ["good", "film", "film", "good", "("]
+    assert [found.parents[node] for node in found.reading] == [1, 0, 1, -1, 0]
 
 
 def test_answers_that_are_numbers_are_drawn_against_what_was_asked(tmp_path: Path) -> None:

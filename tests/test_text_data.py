@@ -433,6 +433,7 @@ def test_vectors_of_known_words_are_read_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
+        ("the 1 2\nfilm 1\n", r":2: a word and 1 numbers, where the embedding takes 2; the lines before have as many"),
         ("the 1 2 3\n", r":1: a word and 3 numbers, where the embedding takes 2; set model\.options\.embedding_size=3"),
         ("the 1 2\ngem 1\n", ":2: a word and 1 numbers"),
         ("the 1 2\ngem 1 x\n", ":2: holds what is no number"),

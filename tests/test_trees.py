@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import dlkit
+from dlkit.data import parses
 from dlkit.data.inputs import Stream
+from dlkit.data.lines import LONGEST
 from dlkit.data.loader import TrainingData, batches_in_order
-from dlkit.data.parses import Parsed, parse_tree, words_below
+from dlkit.data.parses import Parsed, parse_tree, tree_of_heads, words_below
 from dlkit.data.ragged import taken, token_lookup
 from dlkit.data.samples import TreeSamples
 from dlkit.data.text import Lexicon, tree_samples
@@ -219,6 +221,60 @@ def test_words_below_a_node_are_cut() -> None:
     tree = parse_tree("((a) ((b) (c)))")
     assert words_below(tree, 9) == ["a b c", "a", "b c", "b", "c"]
     assert words_below(tree, 1) == ["a …", "a", "b …", "b", "c"]
+    crossing = tree_of_heads(["a", "b", "c", "d"], [3, 0, 2, 1])  # b over c over a over d
+    assert words_below(crossing, 2) == ["a b …", "a c …", "a d", "d"]
+
+
+# -- dependency trees
+
+
+HEADS = "# label = a\n1\tb\t_\t_\t_\t_\t2\t_\t_\t_\n2\ta\t_\t_\t_\t_\t0\t_\t_\t_\n"
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A child-sum Tree-LSTM after a few steps over dependency trees of two words."""
+    folder = tmp_path_factory.mktemp("heads")
+    other = HEADS.replace("= a", "= b").replace("\tb\t", "\tc\t")
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.conllu").write_text(f"{HEADS}\n{other}\n" * 8)
+    settings = {"model.options.hidden_size": 8, "model.options.embedding_size": 8, "train.threads": 1}
+    return dlkit.train(
+        "child_sum_tree_lstm", dataset="trees", data_dir=folder, epochs=1, batch_size=8, settings=settings, name="a",
+        runs_dir=folder / "runs",
+    )  # fmt: skip
+
+
+def test_dependency_trees_of_a_file_or_a_pipe_are_answered_as_eval_answers_them(heads: RunFolder) -> None:
+    file = heads.path.parents[1] / "test.conllu"
+    answers = list(predict(heads, file, nodes=True))
+    assert [answer.path for answer in answers] == [f"{file}:{1 + 4 * place}" for place in range(16)]
+    raw = file.read_bytes().replace(b"\n", b"\r\n")
+    piped = list(predict(heads, Stream([raw[:50], raw[50:]]), nodes=True))
+    for answer, again in zip(answers, piped, strict=True):
+        assert isinstance(answer, Prediction) and isinstance(again, Prediction)
+        assert answer.nodes == again.nodes and again.path.startswith("-:")
+    first = answers[0]
+    assert isinstance(first, Prediction)
+    assert [(node.word, node.words) for node in first.nodes] == [("a", "b a"), ("b", "b")]
+    right = sum(a.predictions[0].name == name for a, name in zip(answers, "ab" * 8, strict=True))  # type: ignore[union-attr]
+    assert evaluate(heads).metrics["top1"].value == right / 16
+
+
+def test_a_pipe_may_mix_both_forms_and_a_bad_tree_is_named_by_its_first_line(heads: RunFolder) -> None:
+    written = f"(a (b b) (a a))\n{HEADS}\n\n{HEADS.replace('0', '7')}".encode()
+    answers = list(predict(heads, Stream([written])))
+    assert [type(answer) for answer in answers] == [Prediction, Prediction, Failure, Failure]
+    told = [answer.message for answer in answers if isinstance(answer, Failure)]
+    assert "-:6: empty" in told[0] and "-:7: 2 words take a head each" in told[1]
+
+
+def test_a_block_without_end_is_told_and_not_kept(heads: RunFolder) -> None:
+    lines = (b"1\tb\t_\t_\t_\t_\t0\t_\t_\t_\n" for _ in range(20_000))
+    ((_, block),) = parses.examples(line.rstrip(b"\n") for line in lines)
+    assert len(block) < LONGEST + 100
+    (answer,) = predict(heads, Stream([block]))
+    assert isinstance(answer, Failure) and "more than the 262,144 bytes" in answer.message
 
 
 def test_nodes_are_for_trees_alone(tiny_run: RunFolder) -> None:

@@ -1,7 +1,8 @@
 """Inputs named by a person, read in order and ahead of their use: files, folders, globs, URLs, bytes, a pipe.
 
 A thread reads the names and a few decode, ahead of the model by a bounded number of inputs. What comes through a pipe
-are the names of images, but of text the examples themselves, a line each.
+are the names of images, but of text the examples themselves, a line each, and a block of lines where a dependency tree
+is written so; a .conllu file holds as many.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def inputs(paths: Iterable[Given], spec: Spec) -> Iterator[Input]:
             matches = sorted(glob.iglob(name, recursive=True))
             yield from _or_failure(_matched(matches, spec), name, "nothing matches.")
         else:
-            yield Input(name, Path(name))
+            yield from _in_file(name, spec)
 
 
 def _or_failure(found: Iterator[Input], name: str, reason: str) -> Iterator[Input]:
@@ -107,8 +108,30 @@ def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
         return
     from dlkit.data.lines import LONGEST
 
-    for number, line in enumerate(pieces(stream, LONGEST), start=1):
-        yield Input(f"{STDIN_NAME}:{number}", line)
+    lines = pieces(stream, LONGEST)
+    for number, written in _trees(lines) if isinstance(spec, TreeSpec) else enumerate(lines, start=1):
+        yield Input(f"{STDIN_NAME}:{number}", written)
+
+
+def _in_file(name: str, spec: Spec) -> Iterator[Input]:
+    """The one input that a file is, or the dependency trees that it holds."""
+    if not (isinstance(spec, TreeSpec) and name.lower().endswith(".conllu")):
+        yield Input(name, Path(name))
+        return
+    from dlkit.data.lines import raw_lines
+
+    try:
+        for number, written in _trees(raw_lines(Path(name))):
+            if written.strip():
+                yield Input(f"{name}:{number}", written)
+    except DlkitError as error:
+        yield Input(name, error)
+
+
+def _trees(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    from dlkit.data.parses import examples
+
+    return examples(lines)
 
 
 def _matched(matches: list[str], spec: Spec) -> Iterator[Input]:
@@ -116,21 +139,22 @@ def _matched(matches: list[str], spec: Spec) -> Iterator[Input]:
         if os.path.isdir(name):
             yield from _in_folder(name, spec)
         else:
-            yield Input(name, Path(name))
+            yield from _in_file(name, spec)
 
 
 def _in_folder(folder: str, spec: Spec) -> Iterator[Input]:
     """The inputs below a folder, sorted, its own before those of the folders in it; hidden ones are left out."""
     from dlkit.data.images import EXTENSIONS
 
-    wanted = EXTENSIONS if isinstance(spec, ImageSpec) else {".txt"}
+    wanted = (
+        EXTENSIONS if isinstance(spec, ImageSpec) else {".txt", ".conllu"} if isinstance(spec, TreeSpec) else {".txt"}
+    )
     failures: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=failures.append):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
-                path = os.path.join(parent, name)
-                yield Input(path, Path(path))
+                yield from _in_file(os.path.join(parent, name), spec)
     for error in failures:
         yield Input(str(error.filename), StorageError(f"{error.filename}: cannot be read: {error.strerror}."))
 
@@ -165,7 +189,7 @@ def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -
     try:
         written = lines.decoded(source if isinstance(source, bytes) else lines.read_example(source))
         if isinstance(spec, TreeSpec):
-            return parses.labelled_tree(written, spec.labels)
+            return parses.labelled_example(written, spec.labels)
         words = text.words_of(written, spec.tokens)
     except DataError as error:
         raise DataError(f"{name}: {error}.") from error

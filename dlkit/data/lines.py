@@ -17,7 +17,7 @@ def lines_of(path: Path, shown: str = "") -> Iterator[tuple[int, str]]:
     Raises:
         DataError: no such file, a line that is not UTF-8 or too long; the message names file and line.
     """
-    for number, line in enumerate(_raw_lines(path), start=1):
+    for number, line in enumerate(raw_lines(path), start=1):
         try:
             yield number, decoded(line)
         except DataError as error:
@@ -48,11 +48,16 @@ def decoded(raw: bytes) -> str:
         raise DataError(f"{where}byte 0x{byte:02x} is not UTF-8") from None
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file without their ends, of a longer one no more than tells that it is too long.
+
+    Raises:
+        DataError: there is no such file.
+    """
     if not path.is_file():
         raise DataError(f"{path}: {'not a regular file' if path.exists() else 'there is no such file'}.")
     with storage_errors(path), open(path, "rb") as file:
-        while line := file.readline(LONGEST + 3):  # no more of a line than tells that it is too long
+        while line := file.readline(LONGEST + 3):
             yield line.rstrip(b"\r\n")
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 
-from dlkit.data.lines import lines_of, quoted
+from dlkit.data.lines import LONGEST, lines_of, quoted
 from dlkit.errors import DataError
 
 BRACKETED = re.compile(r"[()]|[^() \t\r\n]+")
+DEPENDENCIES = re.compile(rb"#|\d+([-.]\d+)?\t")  # how a line of CoNLL-U begins; a tree in brackets never does
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,33 @@ def read_dependencies(path: Path, labels: Sequence[str] = ()) -> Iterator[Parsed
             block = []
 
 
+def examples(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The trees of a pipe or file and the numbers of their lines: one a line in brackets, CoNLL-U up to an empty line.
+
+    Of a longer block no more is kept than tells that it is too long.
+    """
+    begun, block = 0, bytearray()
+    for number, line in enumerate(lines, start=1):
+        if block and line.strip():
+            block += b"\n" + line if len(block) <= LONGEST else b""
+        elif block:
+            yield begun, bytes(block)
+            block.clear()
+        elif DEPENDENCIES.match(line):
+            begun, block = number, bytearray(line)
+        else:
+            yield number, line
+    if block:
+        yield begun, bytes(block)
+
+
+def labelled_example(written: str, labels: Sequence[str]) -> Parsed:
+    """A tree in either form; raises DataError without the place."""
+    if DEPENDENCIES.match(written.encode()):
+        return _dependencies(written.split("\n"), labels)
+    return labelled_tree(written, labels)
+
+
 def _dependencies(lines: Sequence[str], labels: Sequence[str]) -> Parsed:
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
     rows = [row for row in rows if row[0].isdecimal()]  # not 3-4, which is two words written as one, nor 3.1
@@ -127,14 +155,15 @@ def _checked(tree: Parsed, labels: Sequence[str]) -> Parsed:
 
 
 def words_below(tree: Parsed, most: int) -> list[str]:
-    """The words below each node of a tree in brackets, `most` of them at most."""
+    """The words below each node, its own among them, in word order and `most` of them at most."""
+    below: list[list[int]] = [[] for _ in tree.parents]  # of each node, the first places in word order, one more
+    for place, node in enumerate(tree.reading):
+        below[node].append(place)
+    for node in range(len(below) - 1, 0, -1):
+        parent = tree.parents[node]
+        below[parent] = sorted(below[parent] + below[node])[: most + 1]
     words = [str(tree.words[node]) for node in tree.reading]
-    counts = [int(word is not None) for word in tree.words]
-    firsts = [0, *accumulate(counts[:-1])]  # a node is written before all that is below it
-    for node in range(len(counts) - 1, 0, -1):
-        counts[tree.parents[node]] += counts[node]
-    spans = zip(firsts, counts, strict=True)
-    return [" ".join(words[first : first + min(count, most)] + ["…"] * (count > most)) for first, count in spans]
+    return [" ".join([words[place] for place in places[:most]] + ["…"] * (len(places) > most)) for places in below]
 
 
 def tree_of_heads(words: Sequence[str], heads: Sequence[int]) -> Parsed:

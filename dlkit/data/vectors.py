@@ -40,7 +40,7 @@ def read_vectors(
                 continue  # word2vec's first line
             first = first or number
             if len(fields) != width + 1 or (number == first and b" " in fields[0]):
-                raise DataError(f"{path}:{number}: {_misfit(line, width)}")
+                raise DataError(f"{path}:{number}: {_misfit(line, width, number == first)}")
             place = places.get(fields[0])
             if place is not None and place not in found:
                 found[place] = _numbers(fields[1:], path, number)
@@ -48,9 +48,11 @@ def read_vectors(
     return np.array(list(found), dtype=np.int64), rows
 
 
-def _misfit(line: bytes, width: int) -> str:
+def _misfit(line: bytes, width: int, first: bool) -> str:
     numbers = len(line.split()) - 1
-    hint = f"set model.options.embedding_size={numbers}" if numbers > 1 else "is it a file of word vectors?"
+    hint = "the lines before have as many as that; is the file whole?"
+    if first:
+        hint = f"set model.options.embedding_size={numbers}" if numbers > 1 else "is it a file of word vectors?"
     return f"a word and {numbers} numbers, where the embedding takes {width}; {hint}"
 
 

@@ -48,6 +48,7 @@ class Part:
 
     node: Node
     value: float
+    place: int | None = None  # of its own word, among the text's
 
     def document(self) -> dict[str, Any]:
         """As `dlkit.predict/1` has nodes, with the value."""
@@ -72,7 +73,7 @@ class Explanation:
     sanity: Sanity
     map: npt.NDArray[np.float32]  # (H, W), as the network saw the image; (1, T) of text
     image: npt.NDArray[np.uint8] | None = None  # (C, H, W)
-    words: tuple[Word, ...] = ()  # of a text, or of a tree's leaves
+    words: tuple[Word, ...] = ()  # of a text or a tree, in word order
     parts: tuple[Part, ...] = ()  # of a tree, from its root
     png: Path | None = None
 

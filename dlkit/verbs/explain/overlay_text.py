@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ UNKNOWN_NOTE = "; in grey: words that the vocabulary does not have"
 
 def draw(explanation: Explanation, path: Path) -> None:
     """The text's words, or its tree where it is small enough to be read, with class, probability and figures."""
-    tree = _tree(explanation.parts) if explanation.parts else None
+    tree = placed(explanation.parts) if explanation.parts else None
     if tree is not None and len(explanation.words) <= MOST_LEAVES and max(tree.heights) <= MOST_LEVELS:
         _draw_tree(explanation, tree, path)
     else:
@@ -94,33 +93,29 @@ def _box(pen: ImageDraw.ImageDraw, at: tuple[float, float], word: Word, ink: tup
 
 
 @dataclass(frozen=True)
-class _Tree:
-    """Of each node how high it stands over the leaves and where, its leaves counted from the left."""
+class Placed:
+    """Of each node how high it stands over the leaves, and where: at its own word, or amid the nodes below it."""
 
     heights: list[int]
     centres: list[float]
 
 
-def _tree(parts: Sequence[Part]) -> _Tree:
+def placed(parts: Sequence[Part]) -> Placed:
+    """Where each node of a tree is drawn."""
     parents = [-1 if part.node.parent is None else part.node.parent for part in parts]
     heights, children = [0] * len(parts), [0] * len(parts)
     centres = [0.0] * len(parts)
-    inner = set(parents)
-    leaves = accumulate(int(node not in inner) for node in range(len(parts)))  # written in word order
-    for node, before in enumerate(leaves):
-        centres[node] = before - 1.0 if node not in inner else 0.0
-    for node in range(len(parts) - 1, 0, -1):  # a parent is written before its children
-        if children[node]:
-            centres[node] /= children[node]
-        above = parents[node]
-        heights[above] = max(heights[above], heights[node] + 1)
-        centres[above] += centres[node]
-        children[above] += 1
-    centres[0] /= max(1, children[0])
-    return _Tree(heights, centres)
+    for node in range(len(parts) - 1, -1, -1):  # a parent is written before its children
+        place, above = parts[node].place, parents[node]
+        centres[node] = centres[node] / children[node] if place is None else place
+        if above >= 0:
+            heights[above] = max(heights[above], heights[node] + 1)
+            centres[above] += centres[node]
+            children[above] += 1
+    return Placed(heights, centres)
 
 
-def _draw_tree(explanation: Explanation, tree: _Tree, path: Path) -> None:
+def _draw_tree(explanation: Explanation, tree: Placed, path: Path) -> None:
     column = max(COLUMN, *(_width(word) + 10 for word in explanation.words))
     levels = max(tree.heights)
     bottom = (levels + 1) * LEVEL
@@ -134,10 +129,10 @@ def _draw_tree(explanation: Explanation, tree: _Tree, path: Path) -> None:
         assert part.node.parent is not None
         x, y = at[part.node.parent]
         pen.line((x, y + BOX, *at[place]), fill=GRID, width=2)
-    inks, words = colours([part.value for part in explanation.parts]), iter(explanation.words)
+    inks = colours([part.value for part in explanation.parts])
     for part, (x, y), ink, height in zip(explanation.parts, at, inks, tree.heights, strict=True):
-        if height == 0:
-            word = next(words)
+        if height == 0 and part.place is not None:
+            word = explanation.words[part.place]
             _box(pen, (x - _width(word) / 2, y), word, ink)
         else:
             _node(pen, (x, y), part, ink)
@@ -146,8 +141,9 @@ def _draw_tree(explanation: Explanation, tree: _Tree, path: Path) -> None:
 
 
 def _node(pen: ImageDraw.ImageDraw, at: tuple[float, float], part: Part, ink: tuple[Colour, Colour]) -> None:
-    """A node's most probable class on its colour, its value below."""
-    (x, y), name = at, clipped(part.node.name, 14)
+    """A node's own word where it has one, and its most probable class, on its colour, its value beside it."""
+    own = f"{clipped(part.node.word, 14)}: " if part.node.word else ""
+    (x, y), name = at, own + clipped(part.node.name, 14)
     half = text_width(name, SMALL) / 2 + 6
     pen.rounded_rectangle((x - half, y, x + half, y + BOX), 4, fill=ink[0], outline=GRID)
     write(pen, (x, y + BOX / 2), name, "mm", ink[1], SMALL)

@@ -101,7 +101,9 @@ class TextView:
         of_parts = getattr(explainer, "of_parts", None)
         found = below.to(values) @ values if of_parts is None else of_parts(self.model, targets, below)
         nodes = nodes_of(tree, self.classifier.nodes([tree])[0], self.subject.spec)
-        return tuple(Part(node, value) for node, value in zip(nodes, found.tolist(), strict=True))
+        places = {node: place for place, node in enumerate(tree.reading)}
+        rows = enumerate(zip(nodes, found.tolist(), strict=True))
+        return tuple(Part(node, value, places.get(number)) for number, (node, value) in rows)
 
 
 def words_below(tree: Parsed) -> Tensor:

@@ -52,8 +52,9 @@ def predict(
     """Answer images in order: files, folders (searched through, sorted), globs, http(s) URLs, or an image's bytes.
 
     A model of text reads it from .txt files, an example each, or from bytes; of trees they hold one in brackets, as in
-    (3 (2 a) (4 gem)), whose labels may be left out, and with `nodes` every node is answered. A data.inputs.Stream is
-    lines: paths of images, or examples of text, whose path is then "-:3" of the third line.
+    (3 (2 a) (4 gem)), whose labels may be left out, or dependency trees in a .conllu file, and with `nodes` every node
+    is answered. A data.inputs.Stream is lines: paths of images, or examples of text, whose path is then "-:3" of the
+    third line; a dependency tree takes several.
 
     The model is a run's (the newest, where none is named), an exported file's, or `model` with `weights`: "imagenet", a
     run or a file; a file that does not say what its images and classes are needs `dataset` for that. Where there is no
@@ -119,10 +120,10 @@ def nodes_of(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> t
 
     best = log_probabilities.argmax(axis=1)  # (nodes,)
     values = np.exp(log_probabilities[np.arange(len(best)), best]).tolist()
-    rows = zip(tree.parents, words_below(tree, WORDS_SHOWN), best.tolist(), values, strict=True)
+    rows = zip(tree.parents, tree.words, words_below(tree, WORDS_SHOWN), best.tolist(), values, strict=True)
     return tuple(
-        Node(node, None if parent < 0 else parent, words, spec.classes[index], index, probability)
-        for node, (parent, words, index, probability) in enumerate(rows)
+        Node(node, None if parent < 0 else parent, word, words, spec.classes[index], index, probability)
+        for node, (parent, word, words, index, probability) in enumerate(rows)
     )
 
 

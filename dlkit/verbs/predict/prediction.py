@@ -25,7 +25,8 @@ class Node:
 
     node: int
     parent: int | None
-    words: str  # below it, the first WORDS_SHOWN
+    word: str | None  # its own; an inner node of a tree in brackets has none
+    words: str  # its own and those below it, the first WORDS_SHOWN
     name: str
     index: int
     probability: float
@@ -35,6 +36,7 @@ class Node:
         return {
             "node": self.node,
             "parent": self.parent,
+            "word": self.word,
             "words": self.words,
             "class": self.name,
             "index": self.index,

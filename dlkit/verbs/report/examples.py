@@ -93,7 +93,7 @@ class Originals:
         if isinstance(self.facts.spec, ImageSpec):
             return _encoded(Image.fromarray(_channels_last(self.pixels(id))), "PNG")
         samples, place = self._samples, self._place(id)
-        return (bracketed(samples, place) if isinstance(samples, TreeSamples) else self._text(id)).encode()
+        return (written(samples, place) if isinstance(samples, TreeSamples) else self._text(id)).encode()
 
     def pixels(self, id: int | str) -> Pixels:
         """An image as the network saw it, (C, H, W)."""
@@ -158,12 +158,8 @@ class Originals:
         return " ".join(samples.lexicon[place] for place in places.tolist())
 
 
-def bracketed(samples: TreeSamples, place: int) -> str:
-    """A tree in brackets, without labels: ((a) (gem)).
-
-    Raises:
-        UsageError: its inner nodes have words, which brackets cannot hold.
-    """
+def written(samples: TreeSamples, place: int) -> str:
+    """A tree without labels, in brackets, ((a) (gem)), or as CoNLL-U where inner nodes have words."""
     part = slice(samples.starts[place], samples.starts[place + 1])
     words, parents = samples.words[part].tolist(), samples.parents[part].tolist()
     children: list[list[int]] = [[] for _ in words]
@@ -171,12 +167,18 @@ def bracketed(samples: TreeSamples, place: int) -> str:
         if parents[node] >= 0:
             children[parents[node]].append(node)
     if any(inner and word >= 0 for inner, word in zip(children, words, strict=True)):
-        raise UsageError("a tree with words at its inner nodes is not written in brackets.")
+        return _conllu([samples.lexicon[word] for word in words], parents, samples.reading[part].tolist())
     texts = [""] * len(words)
     for node in reversed(range(len(words))):  # a parent stands before its children
         word = samples.lexicon[words[node]] if words[node] >= 0 else ""
         texts[node] = f"({' '.join(texts[child] for child in children[node]) or BRACKETS.get(word, word)})"
     return texts[0]
+
+
+def _conllu(words: list[str], parents: list[int], reading: list[int]) -> str:
+    numbers = {node: number for number, node in enumerate(reading, start=1)} | {-1: 0}
+    rows = ((str(numbers[node]), words[node], *"____", str(numbers[parents[node]]), *"___") for node in reading)
+    return "\n".join("\t".join(row) for row in rows)
 
 
 def looks(originals: Originals, most: int, say: Say) -> tuple[dict[int | str, Look], list[Gap]]:
