@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
+import numpy.typing as npt
+import pytest
 
 from dlkit.data import randomness
 
@@ -25,8 +29,16 @@ def test_seed_epoch_name_and_sample_each_change_the_numbers() -> None:
             assert abs(np.corrcoef(draws[first], draws[second])[0, 1]) < 0.1
 
 
-def test_numbers_are_uniform_in_zero_to_one() -> None:
-    numbers = randomness.uniform(7, 2, np.arange(100_000), "x")
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        randomness.uniform(7, 2, np.arange(100_000), "x"),
+        np.array(list(islice(randomness.numbers(7, 2, 5), 100_000))),
+        np.array([next(randomness.numbers(7, 2, sample)) for sample in range(100_000)]),
+    ],
+    ids=["of a batch", "of a sample", "the first of each sample"],
+)
+def test_numbers_are_uniform_in_zero_to_one(numbers: npt.NDArray[np.float64]) -> None:
     assert numbers.min() >= 0 and numbers.max() < 1
     counts = np.histogram(numbers, bins=20, range=(0, 1))[0]
     assert np.abs(counts - 5000).max() < 5 * np.sqrt(5000)  # five standard deviations
@@ -42,9 +54,11 @@ def test_permutation_visits_each_sample_once_and_changes_with_the_epoch() -> Non
 def test_the_streams_are_pinned_since_old_runs_must_resume() -> None:
     assert randomness.fold(1, 2, 3) == PINNED_FOLD
     assert randomness.permutation(0, 0, 8).tolist() == PINNED_ORDER
+    assert list(islice(randomness.numbers(1, 2, 3), 3)) == PINNED_NUMBERS
 
 
 PINNED_FOLD = 15020427595393229491
+PINNED_NUMBERS = [0.6900230619880093, 0.10864447595661797, 0.6256076945601532]
 PINNED_ORDER = [2, 7, 1, 0, 6, 5, 3, 4]
 
 

@@ -74,7 +74,7 @@ def in_parts(images: Tensor, change: Callable[[Tensor, slice], Tensor], channels
 
 
 def standardize(images: Tensor, spec: ImageSpec) -> Tensor:
-    """Images (N, C, H, W) in [0, 1], minus the mean, over the standard deviation."""
+    """Images (N, C, H, W) in [0, 1], minus the mean, over the standard deviation: in place."""
     mean = torch.tensor(spec.mean, dtype=images.dtype, device=images.device)[:, None, None]
     std = torch.tensor(spec.std, dtype=images.dtype, device=images.device)[:, None, None]
-    return images.sub(mean).div_(std)
+    return images.sub_(mean).div_(std)

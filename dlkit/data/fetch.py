@@ -139,27 +139,28 @@ class Decoder(Dataset[Tensor | DlkitError]):
 
     def __getitem__(self, item: tuple[int, Indices]) -> Tensor | DlkitError:
         epoch, indices = item
-        pixels = np.empty((len(indices), self.spec.channels, self.spec.height, self.spec.width), np.uint8)
+        shape = (len(indices), self.spec.channels, self.spec.height, self.spec.width)
+        pixels = torch.from_numpy(np.empty(shape, np.uint8))  # numpy's memory, as in batches.in_parts
         try:
             for place, index in enumerate(indices.tolist()):
                 pixels[place] = self.image(epoch, index)
         except DlkitError as error:
             return error
-        return torch.from_numpy(pixels)
+        return pixels
 
-    def image(self, epoch: int, index: int) -> Pixels:
+    def image(self, epoch: int, index: int) -> Tensor:
         """(C, H, W) uint8."""
         source = self.sources[index]
         if self.resized_crop is None:
             whole = self._plain(source) if self.quick else None
-            return image_files.load(source, self.spec) if whole is None else whole.numpy()
-        rng = randomness.generator(self.seed, epoch, index)
+            return torch.from_numpy(image_files.load(source, self.spec)) if whole is None else whole
+        numbers = randomness.numbers(self.seed, epoch, index)
         if isinstance(source, packed.PackedImage) and source.part.spec.channels == self.spec.channels:
-            return _random_part(torch.from_numpy(source.part.image(source.row)), self.spec, self.resized_crop, rng)
+            return _random_part(torch.from_numpy(source.part.image(source.row)), self.spec, self.resized_crop, numbers)
         if self.quick and (whole := self._plain(source)) is not None:
-            return _random_part(whole, self.spec, self.resized_crop, rng)
+            return _random_part(whole, self.spec, self.resized_crop, numbers)
         image = image_files.decode(source, self.spec.channels, draft=self.draft)
-        return image_files.random_resized_crop(image, self.spec, self.resized_crop, rng)
+        return torch.from_numpy(image_files.random_resized_crop(image, self.spec, self.resized_crop, numbers))
 
     def _plain(self, source: ImageSource) -> Tensor | None:
         """(C, H, W) of a plain JPEG, if it has the network's size, or is cropped and too small for a draft."""
@@ -178,13 +179,15 @@ def _named_jpeg(source: ImageSource) -> bool:
     return not isinstance(source, packed.PackedImage) and str(source).lower().endswith((".jpg", ".jpeg"))
 
 
-def _random_part(pixels: Tensor, spec: ImageSpec, area: Area, rng: np.random.Generator) -> Pixels:
-    """images.random_resized_crop of what is decoded already (C, h, w), by torch: quicker, and the same to a level."""
-    left, top, right, bottom = image_files.random_box(pixels.shape[2], pixels.shape[1], area, rng)
-    part = pixels[None, :, top:bottom, left:right]
+def _random_part(pixels: Tensor, spec: ImageSpec, area: Area, numbers: Iterator[float]) -> Tensor:
+    """images.random_resized_crop of what is decoded already (C, h, w), by torch: quicker, and the same to a level.
+
+    Quickest where its memory is (h, w, C), which torch must be shown: of one image alone it takes any for (C, h, w).
+    """
+    left, top, right, bottom = image_files.random_box(pixels.shape[2], pixels.shape[1], area, numbers)
+    part = pixels.permute(1, 2, 0)[None, top:bottom, left:right].permute(0, 3, 1, 2)
     size = (spec.height, spec.width)
-    found: Pixels = functional.interpolate(part, size, mode="bilinear", antialias=True)[0].numpy()
-    return found
+    return functional.interpolate(part, size, mode="bilinear", antialias=True)[0]
 
 
 def _decoded(decoder: Decoder, workers: int) -> Fetch:

@@ -198,13 +198,13 @@ def whole(source: ImageSource | bytes, channels: int, side: int) -> Pixels:
 
 
 def random_resized_crop(
-    image: Image.Image, spec: ImageSpec, area: tuple[float, float], rng: np.random.Generator
+    image: Image.Image, spec: ImageSpec, area: tuple[float, float], numbers: Iterator[float]
 ) -> Pixels:
     """(C, H, W) uint8 of a random part of the image, `area` of it, aspect 3:4 to 4:3, resized to the network's size.
 
     Szegedy et al., "Going deeper with convolutions", 2015, section 6.
     """
-    box = random_box(image.width, image.height, area, rng)
+    box = random_box(image.width, image.height, area, numbers)
     return _pixels(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
 
 
@@ -214,15 +214,16 @@ def crop_draft(spec: ImageSpec, area: tuple[float, float]) -> tuple[int, int]:
 
 
 def random_box(
-    width: int, height: int, area: tuple[float, float], rng: np.random.Generator
+    width: int, height: int, area: tuple[float, float], numbers: Iterator[float]
 ) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a random part: `area` of the whole, aspect 3:4 to 4:3."""
+    """Left, top, right and bottom of a random part: `area` of the whole, aspect 3:4 to 4:3, by numbers in [0, 1)."""
+    least, most = area
     for _ in range(10):
-        wanted = width * height * rng.uniform(*area)
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wanted = width * height * (least + next(numbers) * (most - least))
+        aspect = math.exp((2 * next(numbers) - 1) * math.log(4 / 3))
         w, h = round(math.sqrt(wanted * aspect)), round(math.sqrt(wanted / aspect))
         if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            left, top = int(next(numbers) * (width - w + 1)), int(next(numbers) * (height - h + 1))
             return left, top, left + w, top + h
     # Too long for any such part: the largest one in the centre.
     w = max(1, min(width, round(height * 4 / 3)))

@@ -7,7 +7,8 @@ The file is a safetensors file: a JSON header, then arrays. Of each split, by na
     sizes    (N, 2) int32    height and width
     digests  (N, 32) uint8   SHA-256 of each image: its name, class, size and pixels
     names    uint8           what the images were called, with NUL behind each
-    pixels   uint8           (C, height, width) of each image, one behind the other
+    pixels   uint8           of each image, one behind the other: (C, height, width), as a network reads them, or of
+                             whole pictures, which random parts are cut from, (height, width, C), which is cut quickest
 
 The header's metadata hold the classes and what a network is to see of the images, with a SHA-256 of their own. Altered
 pixels are found by `verify`, a file that was cut or that is none of these when it is opened.
@@ -32,7 +33,7 @@ from dlkit.durable import storage_errors
 from dlkit.errors import DataError, VerificationError
 from dlkit.specs import ImageSpec, from_json
 
-SCHEMA = "dlkit.pack/1"
+SCHEMA = "dlkit.pack/2"
 LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 TYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "U8": np.dtype("u1")}
 SPLITS = ("train", "validation", "test")
@@ -53,6 +54,7 @@ class Part:
     digests: Bytes
     names: Sequence[str]
     pixels: Bytes  # (bytes,), mapped
+    whole: bool  # pictures, not what a network sees of them
     groups: Ints | None = None
     starts: Ints = field(init=False)  # (N + 1,) where each image begins in pixels
 
@@ -69,7 +71,10 @@ class Part:
     def image(self, row: int) -> Bytes:
         """(C, H, W), a view of the file."""
         height, width = self.sizes[row].tolist()
-        return self.pixels[self.starts[row] : self.starts[row + 1]].reshape(self.spec.channels, height, width)
+        pixels = self.pixels[self.starts[row] : self.starts[row + 1]]
+        if self.whole:
+            return pixels.reshape(height, width, self.spec.channels).transpose(2, 0, 1)
+        return pixels.reshape(self.spec.channels, height, width)
 
     def digest(self, row: int) -> bytes:
         """What the digest of this image is now."""
@@ -127,7 +132,7 @@ def rows_of(sources: Sequence[ImageSource], spec: ImageSpec) -> tuple[Bytes, Int
     if not isinstance(first, PackedImage) or first.part.spec.channels != spec.channels:
         return None
     part = first.part
-    if (part.sizes != (spec.height, spec.width)).any():
+    if part.whole or (part.sizes != (spec.height, spec.width)).any():
         return None
     rows = [source.row for source in sources if isinstance(source, PackedImage) and source.part is part]
     if len(rows) != len(sources):
@@ -166,7 +171,8 @@ def opened(path: Path) -> Pack:
         spec = from_json(document["spec"])
         assert isinstance(spec, ImageSpec), "a pack holds images"
         arrays = {name: _array(content[begin:], place) for name, place in places.items()}
-        parts = {split: _checked(path, split, spec, arrays) for split in document["splits"]}
+        whole = document["side"] is not None
+        parts = {split: _checked(path, split, spec, arrays, whole) for split in document["splits"]}
     except (KeyError, TypeError, ValueError, AssertionError, OverflowError, AttributeError) as error:
         reason = str(error) if type(error) is ValueError else "its header does not fit its contents"
         raise _damaged(path, reason) from error
@@ -196,7 +202,7 @@ def write(
         for row, (name, label, image) in enumerate(zip(facts["names"], labels, images(split), strict=True)):
             tables[f"{split}/sizes"][row] = image.shape[1:]
             tables[f"{split}/digests"][row] = np.frombuffer(digest_of(name, label, image), np.uint8)
-            file.write(np.ascontiguousarray(image).data)
+            file.write(np.ascontiguousarray(image if side is None else image.transpose(1, 2, 0)).data)
         end = file.tell() - begin
         places[f"{split}/pixels"] = {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
     file.seek(begin)
@@ -262,13 +268,13 @@ def _array(content: Bytes, place: Mapping[str, Any]) -> npt.NDArray[Any]:
     return found
 
 
-def _checked(path: Path, split: str, spec: ImageSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> Part:
+def _checked(path: Path, split: str, spec: ImageSpec, arrays: Mapping[str, npt.NDArray[Any]], whole: bool) -> Part:
     """A split, its arrays found to fit each other."""
     targets, sizes, digests, pixels = (arrays[f"{split}/{name}"] for name in ("targets", "sizes", "digests", "pixels"))
     count, groups = len(targets), arrays.get(f"{split}/groups")
     groups = None if groups is None else np.array(groups)
     names = arrays[f"{split}/names"].tobytes().decode("utf-8", errors="surrogateescape").split("\0")[:count]
-    part = Part(path, split, spec, np.array(targets), np.array(sizes), digests, names, pixels, groups)
+    part = Part(path, split, spec, np.array(targets), np.array(sizes), digests, names, pixels, whole, groups)
     fits = (
         split in SPLITS
         and targets.shape == (count,)

@@ -8,6 +8,8 @@ the same data.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +32,11 @@ def permutation(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=fold(seed, epoch, size))).permutation(size)
 
 
-def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """A stream of numbers of its own for one sample in one epoch."""
-    return np.random.Generator(np.random.Philox(key=fold(seed, epoch, index)))
+def numbers(seed: int, epoch: int, index: int) -> Iterator[float]:
+    """Numbers in [0, 1) without end, for one sample in one epoch; numpy takes five times as long to begin a stream."""
+    start = fold(seed, epoch, index)
+    for place in count():
+        yield (fold(start, place) >> 11) * 2.0**-53
 
 
 def fold(*numbers: int) -> int:
