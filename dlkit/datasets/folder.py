@@ -139,8 +139,8 @@ def _classes(folder: Path, kind: Kind, notes: list[str]) -> dict[str, list[Path]
     others: list[str] = []
     classes = {name: _files_in(folders[name], kind, others) for name in sorted(folders, key=natural)}
     if others:
-        ignored = f"ignored {len(others)} files that are not named like {kind.noun}s, such as {others[0]!r}."
-        notes.append(f"{folder}: {ignored}")
+        files = "1 file" if len(others) == 1 else f"{len(others)} files"
+        notes.append(f"{folder}: ignored {files} not named like {kind.noun}s, such as {others[0]!r}.")
     return classes
 
 

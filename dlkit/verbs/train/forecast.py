@@ -42,7 +42,7 @@ class Epoch:
         return self.training + self.validation + self.saving
 
     def __str__(self) -> str:
-        step = f"{self.steps:,} steps of {1000 * self.training / self.steps:.3g} ms"
+        step = f"{self.steps:,} step{'s' if self.steps > 1 else ''} of {1000 * self.training / self.steps:.3g} ms"
         return f"{lasting(self.seconds)}: {step}, validation {lasting(self.validation)}, saving {lasting(self.saving)}"
 
 
