@@ -218,7 +218,8 @@ for path in sys.argv[2:]:
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if about["input"]["channels"] == 1 else "RGB")
     scale = max(round(width / crop) / image.width, round(height / crop) / image.height)
-    image = image.resize([round(scale * side) for side in image.size], Image.Resampling.BILINEAR)
+    size = [round(scale * side) for side in image.size]
+    image = image.resize((size[0], image.height), Image.Resampling.BILINEAR).resize(size, Image.Resampling.BILINEAR)
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     pixels = numpy.asarray(image.crop((left, top, left + width, top + height)))
     (probabilities,) = session.run(None, {"images": pixels.reshape(1, height, width, -1)})[0]
@@ -754,7 +755,7 @@ def stretched(count: int) -> list[Image.Image]:
 
 @pytest.mark.parametrize("spec", [natural_spec(3, 28, 28, 2), natural_spec(1, 32, 40, 2), natural_spec(3, 64, 64, 2)])
 @pytest.mark.parametrize("crop", [1.0, 0.875])
-def test_resizing_in_the_graph_is_prepares_to_two_grey_levels(spec: ImageSpec, crop: float) -> None:
+def test_resizing_in_the_graph_is_prepares_to_the_bit(spec: ImageSpec, crop: float) -> None:
     spec = ImageSpec.from_json({**spec.to_json(), "crop": crop})
     shape = ["N", spec.height, spec.width, spec.channels]
     ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name in ("images", "out")]
@@ -766,14 +767,14 @@ def test_resizing_in_the_graph_is_prepares_to_two_grey_levels(spec: ImageSpec, c
     for image in [*stretched(20), *noise, picture(spec.width, spec.height)]:
         flat = image.convert("L" if spec.channels == 1 else "RGB")
         pixels = np.asarray(flat).reshape(1, flat.height, flat.width, spec.channels)
-        found = session.run(None, {"images": pixels})[0][0].transpose(2, 0, 1).astype(int)
-        assert abs(found - image_files.prepare(flat, spec)).max() <= 2, image.size
+        found = session.run(None, {"images": pixels})[0][0].transpose(2, 0, 1)
+        assert (found == image_files.prepare(flat, spec)).all(), image.size
 
 
 @pytest.mark.slow
 def test_a_resize_export_takes_images_of_any_size(tiny_run: RunFolder, pictures: list[Path], tmp_path: Path) -> None:
     found = verb.export(tiny_run, resize=True, output=tmp_path / "any.onnx")
-    assert found.entry["feed"] == "any_size" and found.entry["verified"]["max_difference"] <= 1e-2
+    assert found.entry["feed"] == "any_size" and found.entry["verified"]["max_difference"] <= 1e-4
     verify(found.path)
     same_answers(list(predict(None, pictures, model=str(found.path))), list(predict(tiny_run, pictures)))
     session = onnxruntime.InferenceSession(found.path)
@@ -784,7 +785,7 @@ def test_a_resize_export_takes_images_of_any_size(tiny_run: RunFolder, pictures:
     for image in stretched(40):
         answers = session.run(None, {"images": np.asarray(image)[None]})[0]
         expected = np.exp(reference(image_files.prepare(image, spec)[None]))
-        assert abs(answers - expected).max() <= 1e-2 and answers.argmax() == expected.argmax()
+        assert abs(answers - expected).max() <= 1e-4 and answers.argmax() == expected.argmax()
 
 
 @pytest.mark.slow

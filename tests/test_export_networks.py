@@ -34,11 +34,12 @@ for path in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """260 pictures of many sizes: as they are, turned by EXIF, grey, with alpha, CMYK."""
+    """260 pictures of many sizes, dark and bright: as they are, turned by EXIF, grey, with alpha, CMYK."""
     folder = tmp_path_factory.mktemp("photographs")
     turned = Image.Exif()
     for number in range(52):
         base = picture(60 + 4 * number, 180 - 2 * number, seed=number)
+        base = Image.blend(base, Image.new("RGB", base.size, ("black", "white")[number % 2]), 0.6)
         alpha = base.convert("RGBA")
         alpha.putalpha(picture(*base.size, "L", seed=number + 100))
         turned[0x0112] = 1 + number % 8
@@ -64,8 +65,7 @@ def answers_of(script: str, file: Path, images: list[Path], folder: Path) -> dic
 @pytest.mark.parametrize("name", ["lenet5", "alexnet", "vgg16", "resnet50", "densenet121", "vit_tiny_16"])
 def test_a_script_without_dlkit_answers_as_predict(name: str, photographs: list[Path], tmp_path: Path) -> None:
     for path in photographs:
-        kind = path.stem.partition("-")[2]
-        place = tmp_path / "data" / (kind if kind in ("grey", "alpha") else "colour")
+        place = tmp_path / "data" / ("dark", "bright")[int(path.name[:2]) % 2]
         place.mkdir(parents=True, exist_ok=True)
         (place / path.name).symlink_to(path)
     settings = {"data.size": SIZE, "train.batch_size": 16}
@@ -76,12 +76,11 @@ def test_a_script_without_dlkit_answers_as_predict(name: str, photographs: list[
     )  # fmt: skip
     expected = {a.path: a.predictions[0] for a in predict(run, photographs) if isinstance(a, Prediction)}
     assert len(expected) == len(photographs) >= 256 and len({best.name for best in expected.values()}) > 1
-    for script, resize, tolerance in ((SCRIPT, False, 1e-4), (ANY_SIZE, True, 1e-2)):
+    for script, resize in ((SCRIPT, False), (ANY_SIZE, True)):
         file = verb.export(run, resize=resize, output=tmp_path / "model.onnx").path
         found = answers_of(script, file, photographs, tmp_path)
         assert found.keys() == expected.keys()
-        assert max(abs(found[path][1] - best.probability) for path, best in expected.items()) <= tolerance
-        if not resize:  # with it a near tie may fall either way
-            assert {path: found[path][0] for path in found} == {path: best.name for path, best in expected.items()}
+        assert max(abs(found[path][1] - best.probability) for path, best in expected.items()) <= 1e-4
+        assert {path: found[path][0] for path in found} == {path: best.name for path, best in expected.items()}
         file.unlink()
         (tmp_path / "export.json").unlink()

@@ -376,7 +376,10 @@ def _covering(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     image = _without_far_ends(image, target)
     scale = max(target[0] / image.width, target[1] / image.height)
     width, height = (max(side, round(scale * length)) for side, length in zip(target, image.size, strict=True))
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    # One side after the other: in one call the order is Pillow's own choice, which its versions make differently.
+    return image.resize((width, image.height), Image.Resampling.BILINEAR).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
 
 
 def _without_far_ends(image: Image.Image, target: tuple[int, int]) -> Image.Image:

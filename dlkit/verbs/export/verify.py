@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dlkit.engine.restore import Restored
 
 BATCH = 64
-TOLERANCES = {"prepared": 1e-4, "normalised": 1e-4, "any_size": 1e-2, "tokens": 1e-4, "trees": 1e-4}  # of a probability
+TOLERANCE = 1e-4  # of a probability
 MOST_LOST = 0.05  # of top-1, by int8
 AGREEMENT_SLACK = 0.02  # another CPU rounds int8 otherwise
 
@@ -146,9 +146,8 @@ def judge(entry: dict[str, Any], path: Path, run: RunFolder, before: dict[str, A
         right = lost <= MOST_LOST and found["top1_agreement"] >= agreement - AGREEMENT_SLACK
         bound = f"at most {100 * MOST_LOST:g} points may be lost"
     else:
-        tolerance = TOLERANCES[entry["feed"]]
-        right = found["max_difference"] <= tolerance  # not so for NaN
-        bound = f"at most {tolerance:g}"
+        right = found["max_difference"] <= TOLERANCE  # not so for NaN
+        bound = f"at most {TOLERANCE:g}"
     if not right:
         raise VerificationError(
             f"{path} does not answer as the run {run.name} does: max |Δp| {found['max_difference']:.2g} ({bound}), "
