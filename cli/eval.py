@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,11 @@ CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support")
 class Checkpoint(StrEnum):
     best = "best"
     last = "last"
+
+
+class OnBadImage(StrEnum):
+    error = "error"
+    skip = "skip"
 
 
 class Split(StrEnum):
@@ -46,6 +51,10 @@ def eval_command(
         str | None, typer.Option("--dataset", help="Another data set; its classes are matched by name.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The folder that the data set is in.")] = None,
+    on_bad_image: Annotated[
+        OnBadImage | None,
+        typer.Option("--on-bad-image", help="Skip leaves out up to 1 % of damaged files (default: as trained)."),
+    ] = None,
     checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which weights.")] = Checkpoint.best,
     mc_dropout: Annotated[
         int | None,
@@ -79,6 +88,7 @@ def eval_command(
     """
     from dlkit.verbs import evaluate as verb
 
+    bad: Literal["error", "skip"] | None = None if on_bad_image is None else on_bad_image.value
     if model is not None:
         from dlkit.verbs.evaluate.file import evaluate_file, open_model_file
 
@@ -89,8 +99,8 @@ def eval_command(
         gates = _gates(fail_under or [], verb.gate_names(k))
         with console.progress(None, f"testing {model}") as bar:
             evaluation = evaluate_file(
-                file, dataset=dataset, data_dir=data_dir, split=split.value, topk=k, batch_size=batch_size,
-                workers=workers, device=device, say=console.say, advance=bar.advance,
+                file, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
+                batch_size=batch_size, workers=workers, device=device, say=console.say, advance=bar.advance,
             )  # fmt: skip
     else:
         found = verb.chosen_run(run, runs_dir, console.note)
@@ -98,9 +108,9 @@ def eval_command(
         gates = _gates(fail_under or [], verb.gate_names(k))
         with console.progress(None, f"testing {found.name}") as bar:
             evaluation = verb.evaluate(
-                found, dataset=dataset, data_dir=data_dir, split=split.value, topk=k, checkpoint=checkpoint.value,
-                mc_dropout=mc_dropout, batch_size=batch_size, workers=workers, device=device, write=not no_write,
-                say=console.say, advance=bar.advance,
+                found, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
+                checkpoint=checkpoint.value, mc_dropout=mc_dropout, batch_size=batch_size, workers=workers,
+                device=device, write=not no_write, say=console.say, advance=bar.advance,
             )  # fmt: skip
     _show(evaluation, console.resolve(format, json))
     _hold(gates, evaluation)

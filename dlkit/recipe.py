@@ -70,6 +70,9 @@ class Augment(Section):
     policy: Literal["none", "trivial", "rand"] = "none"  # TrivialAugment or RandAugment, by torchvision
 
 
+OnBadImage = Literal["error", "skip"]
+
+
 class Data(Section):
     name: str
     dir: str | None = None
@@ -79,7 +82,7 @@ class Data(Section):
     size: Count | None = None  # pixels a side; none: the data set's own
     channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
-    on_bad_image: Literal["error", "skip"] = "error"  # skip: left out before the first epoch, up to 1 % of a split
+    on_bad_image: OnBadImage = "error"  # skip: left out before the first epoch or batch, up to 1 % of a split
     augment: Augment = Augment()
 
 

@@ -188,6 +188,16 @@ def test_a_bad_image_is_left_out_where_that_is_asked_for(tmp_path: Path, capsys:
     assert list(info["left_out"]) == [str(bad)] and "not an image" in info["left_out"][str(bad)]
     assert sum(part["samples"] for part in info["data"].values()) == 299
     assert f"such as {bad}" in capsys.readouterr().err
+    of_run = ["eval", str(tmp_path / "runs/skipped"), "--format", "json", "--split"]
+    found, codes = [], []
+    for split in ("train", "validation"):
+        assert main.run([*of_run, split]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+        codes.append(main.run([*of_run, split, "--on-bad-image", "error"]))
+        assert str(bad) in capsys.readouterr().err or not codes[-1]
+    assert sum(document["samples"] for document in found) == 299
+    assert [path for document in found for path in document.get("left_out", ())] == [str(bad)]
+    assert sorted(codes) == [0, DataError.exit_code] and not any(document["warnings"] for document in found)
     three_hundred(tmp_path / "data", 4)
     assert main.run([*line, "skip"]) == DataError.exit_code and "more than 1%" in capsys.readouterr().err
     assert main.run([*line, "ignore"]) == 2

@@ -12,7 +12,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ from dlkit import durable
 from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError, StorageError, UsageError
-from dlkit.recipe import Data, apart, data_for
+from dlkit.recipe import Data, OnBadImage, apart, data_for
 from dlkit.specs import ImageSpec, Spec
 from dlkit.verbs.evaluate.matching import Part, matched
 
@@ -74,10 +74,12 @@ class Evaluation:
     fingerprint: str  # SHA-256 of the split
     warnings: tuple[str, ...] = ()
     mc_dropout: int | None = None  # passes
+    left_out: Mapping[str, str] = field(default_factory=dict)  # images that cannot be read, and what is wrong with them
 
     def document(self) -> dict[str, Any]:
-        """The JSON form, `dlkit.eval/1`; `mc_dropout` stands in it where passes were asked for."""
+        """The JSON form, `dlkit.eval/1`; `mc_dropout` and `left_out` stand in it where there is something to say."""
         passes = {} if self.mc_dropout is None else {"mc_dropout": self.mc_dropout}
+        left_out = {"left_out": dict(self.left_out)} if self.left_out else {}
         return {
             "schema": SCHEMA,
             "run": self.run.name,
@@ -93,6 +95,7 @@ class Evaluation:
             "metrics": {name: _without_none(asdict(metric)) for name, metric in self.metrics.items()},
             "classes": [{"class": result.name, **_scores(result)} for result in self.classes],
             "warnings": list(self.warnings),
+            **left_out,
         }
 
 
@@ -102,6 +105,7 @@ def evaluate(
     dataset: str | None = None,
     data_dir: Path | str | None = None,
     split: str = "test",
+    on_bad_image: OnBadImage | None = None,
     topk: int | None = None,
     checkpoint: Checkpoint = "best",
     mc_dropout: int | None = None,
@@ -117,6 +121,7 @@ def evaluate(
 
     topk is 5 unless given, or the greatest k that still says something where the model has five classes or fewer.
     Another data set's classes are matched to the model's by name. "train" and "validation" are what training used.
+    Images that cannot be read are an error, or with on_bad_image="skip" (or where the run was trained so) left out.
     mc_dropout is a number of passes with the dropout left on (see engine/mc_dropout.py): the figures are then those of
     their mean probabilities, and the uncertainty is measured too.
     `advance` hears of every batch how many samples it held.
@@ -140,6 +145,8 @@ def evaluate(
     if write and not os.access(found.path, os.W_OK | os.X_OK):
         raise StorageError(f"cannot write into {found.path}: no permission. --no-write only prints the figures.")
     data = _data(found, dataset, data_dir)
+    if on_bad_image is not None:
+        data = data.model_copy(update={"on_bad_image": on_bad_image})
     part = matched(found, data, split, spec, say)
 
     from dlkit.engine import memory
@@ -335,6 +342,7 @@ def _evaluation(
         fingerprint=part.fingerprint,
         warnings=part.warnings,
         mc_dropout=mc_dropout,
+        left_out=part.left_out,
     )
 
 

@@ -14,10 +14,10 @@ from dlkit import catalog
 from dlkit.engine.model_file import ModelFile
 from dlkit.engine.model_file import open_model_file as open_model_file
 from dlkit.errors import DataError, ModelFileError, UsageError
-from dlkit.recipe import Data, apart, data_for
+from dlkit.recipe import Data, OnBadImage, apart, data_for
 from dlkit.specs import ImageSpec, Spec
 from dlkit.verbs.evaluate import SPLITS, Answers, Evaluation, class_results, resolved_topk
-from dlkit.verbs.evaluate.matching import Part, by_name, check_kind, fitted, missing_classes
+from dlkit.verbs.evaluate.matching import Part, by_name, check_kind, fitted, missing_classes, readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ def evaluate_file(
     dataset: str | None = None,
     data_dir: Path | str | None = None,
     split: str = "test",
+    on_bad_image: OnBadImage | None = None,
     topk: int | None = None,
     batch_size: int = 256,
     workers: int | None = None,
@@ -58,6 +59,8 @@ def evaluate_file(
         raise UsageError(f"a batch of {batch_size} holds nothing. Give --batch-size 1 or more.")
     ranks = resolved_topk(topk, len(found.about.spec.classes), say)
     data = _data(found, dataset, data_dir)
+    if on_bad_image is not None:
+        data = data.model_copy(update={"on_bad_image": on_bad_image})
     part = _part(found, data, split, say)
 
     from dlkit.verbs.evaluate.tally import Tally
@@ -83,6 +86,7 @@ def evaluate_file(
         confusion=tally.confusion.numpy(),
         fingerprint=part.fingerprint,
         warnings=part.warnings,
+        left_out=part.left_out,
     )
 
 
@@ -116,11 +120,12 @@ def _part(file: ModelFile, data: Data, split: str, say: Say) -> Part:
     parts = loader.split(found, *cut)
     if split not in parts:
         raise DataError(f"data set {data.name!r} has no {split} split. It has: {', '.join(parts)}.")
-    mapped = by_name(parts[split], found.spec.classes, spec.classes, data.name)
+    samples, left_out = readable(parts[split], split, data, say)
+    mapped = by_name(samples, found.spec.classes, spec.classes, data.name)
     warnings = [*found.warnings, *missing_classes(mapped, split, spec)]
     for warning in warnings:
         say(f"warning: {warning}")
-    return Part(fitted(mapped, spec), fingerprint(parts[split], found.spec.classes), tuple(warnings))
+    return Part(fitted(mapped, spec), fingerprint(samples, found.spec.classes), tuple(warnings), left_out)
 
 
 def _answers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ class Part:
     samples: Samples
     fingerprint: str
     warnings: tuple[str, ...]
+    left_out: Mapping[str, str]  # images that cannot be read, where they may be left out, and what is wrong with each
 
 
 def matched(run: RunFolder, data: Data, split: str, spec: Spec, say: Say) -> Part:
@@ -42,12 +43,23 @@ def matched(run: RunFolder, data: Data, split: str, spec: Spec, say: Say) -> Par
         raise DataError(
             f"data set {data.name!r} has no {split} split. It has: {', '.join(parts)}; give one by --split."
         )
-    now = fingerprint(parts[split], found.spec.classes)
-    mapped = by_name(parts[split], found.spec.classes, spec.classes, data.name)
+    samples, left_out = readable(parts[split], split, data, say)
+    now = fingerprint(samples, found.spec.classes)
+    mapped = by_name(samples, found.spec.classes, spec.classes, data.name)
     warnings = [*found.warnings, *_changes(run, data.name, split, now), *missing_classes(mapped, split, spec)]
     for warning in warnings:
         say(f"warning: {warning}")
-    return Part(fitted(mapped, spec), now, tuple(warnings))
+    return Part(fitted(mapped, spec), now, tuple(warnings), left_out)
+
+
+def readable(samples: Samples, split: str, data: Data, say: Say) -> tuple[Samples, dict[str, str]]:
+    """The samples, without the images that cannot be read where data.on_bad_image is skip, and these."""
+    if data.on_bad_image == "error":
+        return samples, {}
+    from dlkit.data.usable import usable
+
+    kept, left_out = usable({split: samples}, say)
+    return kept[split], left_out
 
 
 def check_kind(theirs: Spec, ours: Spec, dataset: str) -> None:

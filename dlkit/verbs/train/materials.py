@@ -16,6 +16,7 @@ from dlkit.data.fingerprint import Files, file_digests, fingerprint, fingerprint
 from dlkit.data.loader import split
 from dlkit.data.samples import ImageFiles, Samples
 from dlkit.data.text import known_words
+from dlkit.data.usable import usable
 from dlkit.engine import memory, precision, transfer, weights
 from dlkit.engine.distributed import World, joined
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
@@ -23,7 +24,6 @@ from dlkit.recipe import Recipe
 from dlkit.specs import Spec
 from dlkit.verbs import dataset
 from dlkit.verbs.evaluate.matching import missing_classes
-from dlkit.verbs.train.usable import usable
 
 Say = Callable[[str], None]
 

@@ -1,4 +1,4 @@
-"""Images that cannot be read are left out before the first epoch, where data.on_bad_image is skip.
+"""Images that cannot be read are left out before the first epoch or batch, where data.on_bad_image is skip.
 
 Left out, not replaced: a neighbour in a bad image's place would count twice. More than 1 % of a split is no accident
 but another data set, and refused.
