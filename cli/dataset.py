@@ -86,7 +86,7 @@ def info_command(
     format: FormatOption = console.Format.auto,
     json: JsonFlag = False,
 ) -> None:
-    """Describe a data set: classes, sizes, licence, sources, options, and where it is; or a pack.
+    """Describe a data set: classes, sizes, licence, sources, options, and where it is; or a folder, or a pack.
 
     Example: dlkit dataset info cifar10 -o cifar10.png --augment resnet20-cifar10
     """
@@ -98,12 +98,13 @@ def info_command(
     from dlkit.verbs import dataset
 
     resolved = console.resolve(format, json)
-    found = dataset.info(name)
+    name, place = _named(name, data_dir)
+    found = dataset.info(name, place)
     whole = resolved in (console.Format.json, console.Format.jsonl)
     if output is not None:
-        _draw(name, output, augment, data_dir)
-    elif augment is not None or data_dir is not None:
-        raise UsageError("--augment and --data-dir go with -o FILE.png, which is drawn.")
+        _draw(name, output, augment, place)
+    elif augment is not None:
+        raise UsageError("--augment goes with -o FILE.png, which is drawn.")
     console.write_document({"schema": SCHEMA, **asdict(found)} if whole else _brief(found), resolved)
 
 
@@ -182,11 +183,21 @@ def verify_command(name: Name, format: FormatOption = console.Format.auto, json:
     _show(dataset_cache.verify(name), console.resolve(format, json))
 
 
-def _draw(name: str, output: Path, augment: str | None, data_dir: Path | None) -> None:
+def _named(given: str, data_dir: Path | None) -> tuple[str, str | None]:
+    """A data set's name and where it lies: NAME, NAME:PLACE, or a folder of images."""
+    from dlkit import catalog
+    from dlkit.recipe import apart
+
+    name, place = apart(given, None if data_dir is None else str(data_dir))
+    if name not in catalog.entries("datasets") and Path(given).is_dir():
+        return "folder", given
+    return str(name), place
+
+
+def _draw(name: str, output: Path, augment: str | None, place: str | None) -> None:
     from dlkit.recipe import Data, resolve
     from dlkit.verbs.dataset.contact_sheet import contact_sheet
 
-    place = None if data_dir is None else str(data_dir)
     flags = {} if place is None else {"data.dir": place}
     recipe = None if augment is None else resolve(dataset=name, recipe=augment, flags=flags).recipe
     data = Data(name=name, dir=place) if recipe is None else recipe.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +64,22 @@ def test_many_classes_are_thinned_out_and_said(tmp_path: Path) -> None:
     assert said == ["50 of 60 classes are drawn."] and (tmp_path / "sheet.png").stat().st_size > 1000
 
 
+def test_a_folder_is_described_by_its_path_or_as_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(6):
+        (tmp_path / f"data/{'ab'[number % 2]}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"data/{'ab'[number % 2]}/{number}.png").write_bytes(encoded(picture(20, 20, seed=number), "PNG"))
+    for named in ([str(tmp_path / "data")], [f"folder:{tmp_path}/data"], ["folder", "--data-dir", f"{tmp_path}/data"]):
+        assert main.run(["dataset", "info", *named, "--json", "-o", str(tmp_path / "sheet.png")]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert (document["classes"], document["sizes"]) == (2, {"train": 6}) and (tmp_path / "sheet.png").is_file()
+        (tmp_path / "sheet.png").unlink()
+    assert main.run(["dataset", "info", "mnist", "--data-dir", str(tmp_path)]) == UsageError.exit_code
+
+
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="a PNG file"):
         contact_sheet(SMALL, tmp_path / "sheet.jpg")
     assert main.run(["dataset", "info", "shapes", "--augment", "lenet5-mnist"]) == UsageError.exit_code
-    assert "go with -o" in capsys.readouterr().err
+    assert "goes with -o" in capsys.readouterr().err
     assert main.run(["dataset", "info", "sst", "-o", str(tmp_path / "sheet.png")]) == UsageError.exit_code
     assert "no images" in capsys.readouterr().err and not list(tmp_path.iterdir())

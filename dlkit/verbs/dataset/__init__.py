@@ -50,7 +50,7 @@ class Info:
     options: Mapping[str, Any]
     sources: Mapping[str, tuple[str, ...]]  # file → where it can be had, in order
     state: str
-    folder: Path | None  # where it is in the cache
+    folder: Path | None  # where it is
     files: tuple[File, ...]
 
 
@@ -77,25 +77,31 @@ def splits(data: Data, *, allow_download: bool = True, say: Say = nothing_said) 
     return _with_channels(found, spec, data)
 
 
-def info(name: str) -> Info:
-    """What a data set is, where it comes from and whether it is here."""
+def info(name: str, place: str | None = None) -> Info:
+    """What a data set is, where it comes from and whether it is here; of one of your own at `place`, what it holds.
+
+    Raises what `splits` does.
+    """
     entry, module = catalog.entry("datasets", name), catalog.load("datasets", name)
     about = about_of(name)
     sources = about.files if about else {}
     folder = home(name)
     here = hasattr(module, "fetch") and cache.present(folder)
+    found = None if place is None else splits(Data(name=name, dir=place))
+    own = {} if found is None else {"train": found.train, "validation": found.validation, "test": found.test}
+    sizes = about.sizes if about else {split: len(samples) for split, samples in own.items() if samples is not None}
     return Info(
         name=name,
         title=about.title if about else entry.summary,
         document=entry.document,
-        classes=about.classes if about else None,
-        sizes=about.sizes if about else {},
+        classes=about.classes if about else len(found.spec.classes) if found else None,
+        sizes=sizes,
         licence=about.licence if about else "",
         citation=about.citation if about else "",
         options={**entry.options, **entry.fixed},
         sources={file: tuple(source.url for source in origins) for file, origins in sources.items()} if about else {},
         state=_state(name, module),
-        folder=folder if here else None,
+        folder=folder if here else None if place is None else Path(place),
         files=recorded(name) if here else (),
     )
 
