@@ -269,6 +269,13 @@ def test_a_pipe_may_mix_both_forms_and_a_bad_tree_is_named_by_its_first_line(hea
     assert "-:6: empty" in told[0] and "-:7: 2 words take a head each" in told[1]
 
 
+def test_a_file_without_a_tree_is_told(heads: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "empty.conllu").write_text("\n\n")
+    for name, told in (("empty.conllu", "holds no tree"), ("none.conllu", "no such file")):
+        (answer,) = predict(heads, tmp_path / name)
+        assert isinstance(answer, Failure) and told in answer.message and name in answer.message
+
+
 def test_a_block_without_end_is_told_and_not_kept(heads: RunFolder) -> None:
     lines = (b"1\tb\t_\t_\t_\t_\t0\t_\t_\t_\n" for _ in range(20_000))
     ((_, block),) = parses.examples(line.rstrip(b"\n") for line in lines)

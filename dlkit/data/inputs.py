@@ -115,9 +115,13 @@ def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
 
 def _in_file(name: str, spec: Spec) -> Iterator[Input]:
     """The one input that a file is, or the dependency trees that it holds."""
-    if not (isinstance(spec, TreeSpec) and name.lower().endswith(".conllu")):
+    if isinstance(spec, TreeSpec) and name.lower().endswith(".conllu"):
+        yield from _or_failure(_dependency_trees(name), name, "the file holds no tree.")
+    else:
         yield Input(name, Path(name))
-        return
+
+
+def _dependency_trees(name: str) -> Iterator[Input]:
     from dlkit.data.lines import raw_lines
 
     try:
