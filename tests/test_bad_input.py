@@ -181,7 +181,7 @@ def three_hundred(root: Path, bad: int) -> list[Path]:
 def test_a_bad_image_is_left_out_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (bad,) = three_hundred(tmp_path / "data", 1)
     line = ["train", "mlp", "--dataset", "folder", "--data-dir", str(tmp_path / "data"), "--epochs", "1", "-j", "0"]
-    line += ["--set", "data.size=8", "--runs-dir", str(tmp_path / "runs"), "--on-bad-image"]
+    line += ["--set", "data.size=8", "--validation", "0.9", "--runs-dir", str(tmp_path / "runs"), "--on-bad-image"]
     assert main.run([*line, "error"]) == DataError.exit_code
     assert main.run([*line, "skip", "--name", "skipped"]) == 0
     info = json.loads((tmp_path / "runs/skipped/run.json").read_text())
@@ -198,6 +198,9 @@ def test_a_bad_image_is_left_out_where_that_is_asked_for(tmp_path: Path, capsys:
     assert sum(document["samples"] for document in found) == 299
     assert [path for document in found for path in document.get("left_out", ())] == [str(bad)]
     assert sorted(codes) == [0, DataError.exit_code] and not any(document["warnings"] for document in found)
+    exported = str(tmp_path / "m.safetensors")
+    assert main.run(["export", str(tmp_path / "runs/skipped"), "--to", "safetensors", "-o", exported]) == 0
+    assert "left out 1 of" in capsys.readouterr().err
     three_hundred(tmp_path / "data", 4)
     assert main.run([*line, "skip"]) == DataError.exit_code and "more than 1%" in capsys.readouterr().err
     assert main.run([*line, "ignore"]) == 2

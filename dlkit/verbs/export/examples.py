@@ -42,6 +42,7 @@ class Examples:
         """The validation split, else test, else train; fewer than 256 examples are said."""
         from dlkit.data import loader
         from dlkit.verbs.dataset import splits
+        from dlkit.verbs.evaluate.matching import readable
 
         recipe = restored.recipe
         place = {} if data_dir is None else {"dir": os.fspath(data_dir)}
@@ -50,6 +51,7 @@ class Examples:
             raise DataError(f"data set {recipe.data.name!r} no longer has the classes of the run {restored.run.name}.")
         parts = loader.split(found, recipe.data.validation, recipe.train.seed)
         split = next(name for name in ("validation", "test", "train") if name in parts)
+        parts |= {name: readable(parts[name], name, recipe.data, say)[0] for name in {split, "train"}}
         if len(parts[split]) < ENOUGH:
             kind = restored.spec.kind
             say(f"the {split} split has {len(parts[split])} {kind}: fewer than {ENOUGH} are compared")
