@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import dlkit
 from dlkit import catalog, durable, exported
-from dlkit.data import images as image_files
+from dlkit.data import framing
 from dlkit.data.classifier import torch_classifier
 from dlkit.engine.model_file import open_model_file
 from dlkit.engine.run_folder import RunFolder
@@ -768,7 +768,7 @@ def test_resizing_in_the_graph_is_prepares_to_the_bit(spec: ImageSpec, crop: flo
         flat = image.convert("L" if spec.channels == 1 else "RGB")
         pixels = np.asarray(flat).reshape(1, flat.height, flat.width, spec.channels)
         found = session.run(None, {"images": pixels})[0][0].transpose(2, 0, 1)
-        assert (found == image_files.prepare(flat, spec)).all(), image.size
+        assert (found == framing.prepare(flat, spec)).all(), image.size
 
 
 @pytest.mark.slow
@@ -784,7 +784,7 @@ def test_a_resize_export_takes_images_of_any_size(tiny_run: RunFolder, pictures:
     )
     for image in stretched(40):
         answers = session.run(None, {"images": np.asarray(image)[None]})[0]
-        expected = np.exp(reference(image_files.prepare(image, spec)[None]))
+        expected = np.exp(reference(framing.prepare(image, spec)[None]))
         assert abs(answers - expected).max() <= 1e-4 and answers.argmax() == expected.argmax()
 
 

@@ -14,7 +14,7 @@ import pytest
 from corpus import IMAGES, Bad, encoded, gray_tiff, jpeg, picture, png, png_chunk
 from PIL import Image, ImageFile
 
-from dlkit.data import images, randomness
+from dlkit.data import framing, images, randomness
 from dlkit.errors import DataError, StorageError
 from dlkit.specs import ImageSpec
 
@@ -208,14 +208,14 @@ def test_threads_decode_alike_and_leave_the_warning_filters_alone() -> None:
 
 def test_image_of_the_right_size_passes_unchanged() -> None:
     image = picture(32, 24)
-    assert (images.prepare(image, SPEC) == np.asarray(image).transpose(2, 0, 1)).all()
+    assert (framing.prepare(image, SPEC) == np.asarray(image).transpose(2, 0, 1)).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (640, 48), (20, 500), (33, 24), (5000, 2), (2, 5000)])
 @pytest.mark.parametrize("crop", [1.0, 0.875, 0.3])
 def test_prepared_image_always_has_the_networks_size(size: tuple[int, int], crop: float) -> None:
     spec = ImageSpec(3, 24, 32, ("a", "b"), (0.5,) * 3, (0.5,) * 3, crop)
-    assert images.prepare(picture(*size), spec).shape == (3, 24, 32)
+    assert framing.prepare(picture(*size), spec).shape == (3, 24, 32)
 
 
 def test_prepare_keeps_the_aspect_and_the_centre() -> None:
@@ -223,7 +223,7 @@ def test_prepare_keeps_the_aspect_and_the_centre() -> None:
     image = picture(120, 60)
     spec = ImageSpec(3, 28, 28, ("a", "b"), (0.5,) * 3, (0.5,) * 3, 0.875)
     expected = image.resize((64, 32), Image.Resampling.BILINEAR).crop((18, 2, 46, 30))
-    assert (images.prepare(image, spec) == np.asarray(expected).transpose(2, 0, 1)).all()
+    assert (framing.prepare(image, spec) == np.asarray(expected).transpose(2, 0, 1)).all()
 
 
 def test_gray_model_gets_one_channel() -> None:
@@ -234,25 +234,25 @@ def test_gray_model_gets_one_channel() -> None:
 def test_drafting_a_large_jpeg_changes_little() -> None:
     data = encoded(picture(1600, 1200), "JPEG", quality=95)
     drafted = images.load(data, SPEC).astype(int)
-    whole = images.prepare(images.decode(data, 3), SPEC).astype(int)
+    whole = framing.prepare(images.decode(data, 3), SPEC).astype(int)
     assert images.decode(data, 3, draft=(64, 48)).width < 1600
     assert np.abs(drafted - whole).mean() < 2
 
 
 def test_random_crop_depends_on_its_numbers_alone() -> None:
     image = picture(200, 100)
-    crops = [images.random_resized_crop(image, SPEC, (0.1, 1.0), randomness.numbers(seed, 0, 0)) for seed in (1, 1, 2)]
+    crops = [framing.random_resized_crop(image, SPEC, (0.1, 1.0), randomness.numbers(seed, 0, 0)) for seed in (1, 1, 2)]
     assert (crops[0] == crops[1]).all() and (crops[0] != crops[2]).any()
     assert crops[0].shape == (3, 24, 32) and crops[0].flags.writeable
 
 
 def test_random_box_lies_inside_and_has_the_wanted_area() -> None:
     for sample in range(300):
-        left, top, right, bottom = images.random_box(200, 150, (0.2, 0.5), randomness.numbers(0, 0, sample))
+        left, top, right, bottom = framing.random_box(200, 150, (0.2, 0.5), randomness.numbers(0, 0, sample))
         assert 0 <= left < right <= 200 and 0 <= top < bottom <= 150
         assert 0.18 < (right - left) * (bottom - top) / (200 * 150) < 0.52
         assert 0.7 < (right - left) / (bottom - top) < 1.4
-    assert images.random_box(1000, 3, (1.0, 1.0), randomness.numbers(0, 0, 0)) == (498, 0, 502, 3)
+    assert framing.random_box(1000, 3, (1.0, 1.0), randomness.numbers(0, 0, 0)) == (498, 0, 502, 3)
 
 
 def test_float_in_zero_to_one_is_refused_rather_than_black() -> None:

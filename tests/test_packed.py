@@ -18,7 +18,7 @@ from PIL import Image
 from shapes_on_disk import write_folder
 
 import dlkit
-from dlkit.data import images, packed, randomness
+from dlkit.data import framing, images, packed, randomness
 from dlkit.data.fetch import fetcher
 from dlkit.data.loader import TrainingData, batches_in_order, split
 from dlkit.data.samples import ImageFiles, Splits
@@ -173,7 +173,7 @@ def test_random_crops_are_cut_from_the_pack_the_same_with_any_number_of_workers(
         decoded.append(torch.cat(list(fetch([np.arange(5), np.arange(5, 9)], 1))))
     assert torch.equal(*decoded)
     for index in range(9):  # by Pillow, of the part alone
-        box = images.random_box(*image_of(found.train, index).size, area, randomness.numbers(4, 1, index))
+        box = framing.random_box(*image_of(found.train, index).size, area, randomness.numbers(4, 1, index))
         wanted = image_of(found.train, index).crop(box).resize((16, 16), Image.Resampling.BILINEAR)
         assert np.abs(decoded[0][index].numpy().astype(int) - np.asarray(wanted).transpose(2, 0, 1)).max() <= 1
     data = TrainingData(found.train, found.spec, Augment(resized_crop=area), 16, seed=4, device=CPU)

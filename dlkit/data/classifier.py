@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Pixels = npt.NDArray[np.uint8]  # (N, C, H, W), as dlkit.data.images prepares them
+Pixels = npt.NDArray[np.uint8]  # (N, C, H, W), as dlkit.data.framing prepares them
 LogProbabilities = npt.NDArray[np.float64]  # (N, K)
 Classifier = Callable[[Any], LogProbabilities]  # of Pixels, or of a list of dlkit.data.encoded.Text
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
 # Each allowed format's plugin is imported by name: Pillow would otherwise import all of its sixty to look for one.
 from PIL import (
@@ -36,6 +35,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from dlkit.data.framing import Pixels, prepare, shrunk
 from dlkit.data.samples import ImageSource
 from dlkit.errors import DataError, StorageError
 from dlkit.specs import ImageSpec
@@ -83,8 +83,6 @@ _FOREIGN = {
 }
 _BROKEN_EXIF = "its EXIF block is broken and was ignored."
 _header_lock = threading.Lock()
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,61 +173,12 @@ def read(source: ImageSource) -> bytes:
         raise StorageError(f"{source}: cannot be read: {error.strerror or error}.") from error
 
 
-def prepare(image: Image.Image, spec: ImageSpec) -> Pixels:
-    """(C, H, W) uint8 as the network expects: resized to cover (height / crop, width / crop), then centre cropped.
-
-    The aspect is kept and the resizing is bilinear and antialiased. An image that has the network's size already
-    passes unchanged.
-    """
-    if image.size == (spec.width, spec.height):
-        return _pixels(image)
-    image = _covering(image, (round(spec.width / spec.crop), round(spec.height / spec.crop)))
-    left, top = round((image.width - spec.width) / 2), round((image.height - spec.height) / 2)
-    return _pixels(image.crop((left, top, left + spec.width, top + spec.height)))
-
-
 def whole(source: ImageSource | bytes, channels: int, side: int) -> Pixels:
     """(C, H, W) of a whole image, its shorter side made `side` long where it is longer; very long ends are cut off.
 
     Prepared for a network that cuts its images from that side, it is what `load` gives.
     """
-    image = decode(source, channels, draft=(2 * side, 2 * side))
-    return _pixels(_covering(image, (side, side)) if min(image.size) > side else _without_far_ends(image, (side, side)))
-
-
-def random_resized_crop(
-    image: Image.Image, spec: ImageSpec, area: tuple[float, float], numbers: Iterator[float]
-) -> Pixels:
-    """(C, H, W) uint8 of a random part of the image, `area` of it, aspect 3:4 to 4:3, resized to the network's size.
-
-    Szegedy et al., "Going deeper with convolutions", 2015, section 6.
-    """
-    box = random_box(image.width, image.height, area, numbers)
-    return _pixels(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
-
-
-def crop_draft(spec: ImageSpec, area: tuple[float, float]) -> tuple[int, int]:
-    """The draft at which the smallest random part still has four pixels for each that the network sees of it."""
-    return (math.ceil(2 * spec.width / math.sqrt(area[0])), math.ceil(2 * spec.height / math.sqrt(area[0])))
-
-
-def random_box(
-    width: int, height: int, area: tuple[float, float], numbers: Iterator[float]
-) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a random part: `area` of the whole, aspect 3:4 to 4:3, by numbers in [0, 1)."""
-    least, most = area
-    for _ in range(10):
-        wanted = width * height * (least + next(numbers) * (most - least))
-        aspect = math.exp((2 * next(numbers) - 1) * math.log(4 / 3))
-        w, h = round(math.sqrt(wanted * aspect)), round(math.sqrt(wanted / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(next(numbers) * (width - w + 1)), int(next(numbers) * (height - h + 1))
-            return left, top, left + w, top + h
-    # Too long for any such part: the largest one in the centre.
-    w = max(1, min(width, round(height * 4 / 3)))
-    h = max(1, min(height, round(width * 4 / 3)))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
+    return shrunk(decode(source, channels, draft=(2 * side, 2 * side)), side)
 
 
 @contextmanager
@@ -369,36 +318,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if tags.get(262) == 0:  # PhotometricInterpretation: white is zero
         values = most - values
     return Image.fromarray(((values * 255 + most // 2) // most).clip(0, 255).astype(np.uint8))
-
-
-def _covering(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """The image resized until it just covers (width, height), less its far ends."""
-    image = _without_far_ends(image, target)
-    scale = max(target[0] / image.width, target[1] / image.height)
-    width, height = (max(side, round(scale * length)) for side, length in zip(target, image.size, strict=True))
-    # One side after the other: in one call the order is Pillow's own choice, which its versions make differently.
-    return image.resize((width, image.height), Image.Resampling.BILINEAR).resize(
-        (width, height), Image.Resampling.BILINEAR
-    )
-
-
-def _without_far_ends(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """A very long image less what a centre crop never sees, so that resizing it cannot take gigabytes."""
-    scale = max(target[0] / image.width, target[1] / image.height)
-    width = min(image.width, math.ceil(4 * target[0] / scale))
-    height = min(image.height, math.ceil(4 * target[1] / scale))
-    if (width, height) == image.size:
-        return image
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _pixels(image: Image.Image) -> Pixels:
-    """(C, H, W), a copy that may be written to."""
-    if image.mode == "L":
-        return np.array(image)[None]
-    lines = np.frombuffer(image.tobytes("raw", "RGB;L"), np.uint8)  # line by line, of each its red, green and blue
-    return lines.reshape(image.height, 3, image.width).transpose(1, 0, 2).copy()
 
 
 def _reason(error: Exception) -> str:

@@ -5,7 +5,7 @@ exporter; any number of inputs at a time. `images` (uint8, N×H×W×C) go in, or
 the words, padded behind) and `lengths` (int64, N); `probabilities` (float32, N×K) come out.
 
 raw=True is the bare network: normalised float32 N×C×H×W in, `logits` out. resize=True takes images of any size and
-resizes and centre crops them as dlkit.data.images.prepare does, to the last bit. All weights are in the one file, so
+resizes and centre crops them as dlkit.data.framing.prepare does, to the last bit. All weights are in the one file, so
 that a network of more than 2 GiB cannot be exported.
 """
 
@@ -140,7 +140,7 @@ def _name_axes(proto: ModelProto, names: tuple[str, ...]) -> None:
             message.dim_param = named[message.dim_param]
 
 
-# The arithmetic of dlkit.data.images.prepare, far ends of long images left out first, as there. What has the network's
+# The arithmetic of dlkit.data.framing.prepare, far ends of long images left out first, as there. What has the network's
 # size passes unchanged. `side` resizes the last side as Pillow does: a new pixel is the mean of old ones, weighted by a
 # triangle over two new pixels, or over two old ones where these are larger; the weights have 22 bits, which are worked
 # with in bytes. The Resize operator is a grey level off here and there, and some networks notice.

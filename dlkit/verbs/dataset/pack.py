@@ -11,7 +11,7 @@ from pathlib import Path
 from dlkit import durable
 from dlkit.data import images, packed
 from dlkit.data.download import nothing_said
-from dlkit.data.images import Pixels
+from dlkit.data.framing import Pixels
 from dlkit.data.samples import ImageFiles, Splits
 from dlkit.errors import DlkitError, StorageError, UsageError
 from dlkit.recipe import Data

@@ -126,7 +126,7 @@ def fitted(samples: Samples, spec: Spec) -> Samples:
     import numpy as np
     from PIL import Image
 
-    from dlkit.data.images import prepare
+    from dlkit.data.framing import prepare
     from dlkit.data.samples import MemoryImages
 
     if not isinstance(samples, MemoryImages) or not isinstance(spec, ImageSpec):

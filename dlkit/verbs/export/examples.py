@@ -15,6 +15,7 @@ from PIL import Image
 from dlkit.data import images
 from dlkit.data.classifier import Pixels
 from dlkit.data.encoded import Text, texts_of
+from dlkit.data.framing import prepare
 from dlkit.data.samples import ImageFiles, MemoryImages, Samples, SequenceSamples, TreeSamples
 from dlkit.errors import DataError
 from dlkit.specs import ImageSpec, Spec
@@ -76,7 +77,7 @@ class Examples:
                 larger = (spec.width + number % 37, spec.height + number % 23)
                 picture = picture.resize(larger, Image.Resampling.BICUBIC)
             pixels = np.asarray(picture).reshape(picture.height, picture.width, spec.channels)
-            yield pixels.transpose(2, 0, 1)[None], images.prepare(picture, spec)[None]
+            yield pixels.transpose(2, 0, 1)[None], prepare(picture, spec)[None]
 
     def _samples(self, split: str, most: int) -> Samples:
         from dlkit.data import loader

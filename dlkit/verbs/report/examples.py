@@ -21,7 +21,7 @@ from PIL import Image
 
 from dlkit.data import images as image_files
 from dlkit.data.fingerprint import fingerprint
-from dlkit.data.images import Pixels
+from dlkit.data.framing import Pixels
 from dlkit.data.samples import ImageFiles, ImageSource, Samples, SequenceSamples, TreeSamples
 from dlkit.errors import DataError, DlkitError, UsageError
 from dlkit.recipe import data_for
