@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -95,6 +96,31 @@ def test_training_is_torchvisions_with_the_same_weights() -> None:
     for (name, one), (other_name, other) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
         assert name == other_name
         torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("size", [16, 40])
+def test_positions_for_another_size_are_torchvisions_interpolation(size: int) -> None:
+    trained, wanted = tiny(natural_spec(3, 32, 32, 5)), tiny(natural_spec(3, size, size, 5))
+    tensors = trained.state_dict()
+    theirs = torchvisions.vision_transformer.interpolate_embeddings(size, 8, OrderedDict(tensors))
+    for seen in (None, natural_spec(3, 32, 32, 5)):
+        ours = wanted.at_this_size(tensors, seen)
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name])
+
+
+def test_positions_follow_the_grid_and_not_only_their_count() -> None:
+    """What rises to the right still does on a grid turned on its side; a grid of the same size stays to the bit."""
+    trained, wide = tiny(natural_spec(3, 64, 16, 5)), tiny(natural_spec(3, 16, 64, 5))
+    tensors = trained.state_dict()
+    field = torch.tensor([0.0, 1.0]).repeat(8)  # 8 rows of 2 columns
+    tensors["encoder.pos_embedding"] = torch.cat([torch.tensor([7.0]), field]).view(1, -1, 1).expand(1, 17, 24)
+    assert wide.at_this_size(tensors, None) == tensors  # as many, and no word of another shape
+    found = wide.at_this_size(tensors, natural_spec(3, 64, 16, 5))["encoder.pos_embedding"][0, :, 0]
+    assert found[0] == 7 and (found[1:].view(2, 8).diff(dim=1) > 0).all()
+    kept = trained.at_this_size(tensors, natural_spec(3, 64, 16, 5))
+    assert kept["encoder.pos_embedding"] is tensors["encoder.pos_embedding"]
 
 
 def test_patches_are_cut_row_by_row_and_mapped_alike() -> None:

@@ -6,7 +6,7 @@ starts from scratch. Pixels are normalised as the weights were trained for; the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,7 +92,7 @@ def inherit(model: nn.Module, start: Start, spec: Spec, options: Mapping[str, An
     Raises:
         ModelFileError: the weights do not fit; with counts and the first five of each kind.
     """
-    own, given = model.state_dict(), renewed(start.tensors, model)
+    own, given = model.state_dict(), fitted(start.tensors, start.source, model, say)
     if start.init_layers is not None:
         names = set(matching(given, start.init_layers))
         given = {name: tensor for name, tensor in given.items() if name in names}
@@ -109,6 +109,19 @@ def inherit(model: nn.Module, start: Start, spec: Spec, options: Mapping[str, An
         say(f"warning: {start.source.name} was built with {told}; this network is not.")
     _tell(model, scratch, start.source.name, say)
     return scratch
+
+
+def fitted(tensors: Mapping[str, Tensor], source: Weights, model: nn.Module, say: Say) -> dict[str, Tensor]:
+    """A source's tensors by the names of today, and for images of the network's size where it knows how (a ViT)."""
+    found = renewed(tensors, model)
+    resize: Callable[..., dict[str, Tensor]] | None = getattr(model, "at_this_size", None)
+    if resize is None:
+        return found
+    resized = resize(found, source.spec)
+    for name, tensor in resized.items():
+        if tensor.shape != found[name].shape:
+            say(f"{name} is interpolated from {len(found[name][0])} to {len(tensor[0])} positions")
+    return resized
 
 
 def fill(model: nn.Module, source: Weights, spec: Spec) -> None:

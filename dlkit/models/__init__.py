@@ -8,6 +8,7 @@ the family was made for: channels, height, width, classes; `NATURAL_OF` those of
 Common options: activation, init (dlkit.nn.init), dropout, norm (dlkit.nn.norm), stem (dlkit.nn.stem).
 A model's `feature_map` is the path of the module that gives its last maps in space (N, C, H, W), or None; its `notes`,
 if it has any, say in a sentence each what was chosen for the spec, such as the stem. build raises DataError for images
-that are too small. A module of our own that multiplies has `multiply_adds(output) -> int`, so that the summary can
-count it.
+that are too small. One whose parameters' shapes follow the images' size has `at_this_size(tensors, seen) -> tensors`,
+which fits weights from images like the spec `seen` to its own. A module of our own that multiplies has
+`multiply_adds(output) -> int`, so that the summary can count it.
 """

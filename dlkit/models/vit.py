@@ -8,7 +8,8 @@ is the paper's ViT-B/16, with torchvision's parameter names, so that its weights
 `vit_tiny_16` have DeiT's sizes (Touvron et al. 2021, 2012.12877). For images of about 32 pixels there are
 `vit_small_4`, `vit_tiny_4` and `vit_mini_4`, which a CPU can train; for 64 pixels set patch_size=8. An image that the
 patches do not divide is centred in zeros, the mean colour. `dropout` is behind the positions and in each branch,
-`attention_dropout` of the attention weights; `drop_path` leaves whole branches out, later ones more often.
+`attention_dropout` of the attention weights; `drop_path` leaves whole branches out, later ones more often. Weights that
+were trained on images of another size keep their positions, read between those of the old grid (section 3.2).
 
 Differs from the paper: the output starts at random with deviation 0.02, not at zero, from which no gradient would reach
 the rest in the first step; the class token alone goes to a linear output when pretraining, too.
@@ -17,7 +18,8 @@ the rest in the first step; the class token alone goes to a linear output when p
 from __future__ import annotations
 
 from collections import OrderedDict
-from math import sqrt
+from collections.abc import Mapping
+from math import isqrt, sqrt
 from typing import Any
 
 import torch
@@ -97,6 +99,22 @@ class VisionTransformer(nn.Module):
         x = torch.cat([self.class_token.expand(images.shape[0], -1, -1), patches], 1)  # (N, T, D)
         logits: Tensor = self.heads(self.encoder(x)[:, 0])
         return logits
+
+    def at_this_size(self, tensors: Mapping[str, Tensor], seen: ImageSpec | None) -> dict[str, Tensor]:
+        """Weights for images like `seen` (None: square ones), their positions interpolated to this grid of patches."""
+        name, own = "encoder.pos_embedding", self.encoder.pos_embedding
+        theirs = tensors.get(name, own)
+        if theirs.ndim != own.ndim or theirs.shape[-1] != own.shape[-1]:
+            return dict(tensors)
+        token, positions = theirs[:, :1], theirs[:, 1:]
+        patch_size, square = self.conv_proj.kernel_size[0], isqrt(positions.shape[1])
+        grid = (-(-seen.height // patch_size), -(-seen.width // patch_size)) if seen else (square, square)
+        known = theirs.shape == own.shape and seen is None
+        if known or grid == self.grid or grid[0] * grid[1] != positions.shape[1]:
+            return dict(tensors)
+        plane = positions.transpose(1, 2).unflatten(2, grid)  # (1, D, rows, columns)
+        plane = F.interpolate(plane, self.grid, mode="bicubic", align_corners=True)
+        return {**tensors, name: torch.cat([token, plane.flatten(2).transpose(1, 2)], 1)}
 
 
 def build(

@@ -17,7 +17,7 @@ from dlkit.engine import loss, optim, precision, transfer, weights
 from dlkit.engine.distributed import World
 from dlkit.engine.freezing import choose_frozen
 from dlkit.engine.loop import Run
-from dlkit.engine.restore import build, renewed
+from dlkit.engine.restore import build
 from dlkit.engine.schedule import learning_rate
 from dlkit.errors import UsageError
 from dlkit.recipe import Recipe
@@ -119,7 +119,8 @@ def regularize(
     def weights_of(source: str) -> Mapping[str, torch.Tensor]:
         if source == "start":  # on a resume the checkpoint brings their values
             return {name: tensor for name, tensor in model.state_dict().items() if name not in scratch}
-        return renewed(weights.find(source, recipe.model.name, runs_dir, silent).read(), model)
+        found = weights.find(source, recipe.model.name, runs_dir, silent)
+        return transfer.fitted(found.read(), found, model, silent)
 
     plan = Plan(
         data.spec,
