@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlkit.errors import UsageError
 from dlkit.nn.activation import ACTIVATIONS, activation
+from dlkit.nn.conv_pool import LANES, conv_max_pool
 from dlkit.nn.dropout import dropout
 from dlkit.nn.init import GAINS, SCHEMES, initialize
 from dlkit.nn.options import sizes
@@ -76,6 +77,26 @@ def test_subsampling_is_the_formula(size: tuple[int, int], format: torch.memory_
 def test_subsampling_starts_as_the_average() -> None:
     x = torch.randn(2, 3, 6, 6)
     torch.testing.assert_close(Subsampling(3)(x), F.avg_pool2d(x, 2))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("channels", "maps"), [(1, 6), (6, 16), (3, 8)])
+def test_a_convolution_filled_up_to_full_vectors_is_the_same_with_its_pool(
+    channels: int, maps: int, bias: bool
+) -> None:
+    layer = nn.Conv2d(channels, maps, 5, bias=bias).double()
+    filled = torch.randn(3, channels + 2, 13, 12, dtype=torch.double)  # more than the convolution looks at
+    filled[:, :, :, 6:] = 0.5  # equal neighbours: which one the maximum came from matters to the gradient
+    images, more = (filled.clone().requires_grad_() for _ in range(2))
+    expected = F.max_pool2d(layer(images[:, :channels]), 2)
+    found = conv_max_pool(more, layer)
+    assert found.shape[1] == -(-maps // LANES) * LANES and not found[:, maps:].any()
+    torch.testing.assert_close(found[:, :maps], expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(found)
+    theirs = torch.autograd.grad((expected * weights[:, :maps]).sum(), [images, *layer.parameters()])
+    ours = torch.autograd.grad((found * weights).sum(), [more, *layer.parameters()])
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_scaled_tanh_is_the_papers() -> None:

@@ -34,6 +34,9 @@ class Batch:
 
     def parts(self, count: int) -> Iterator[Batch]:
         """The batch cut into at most `count` parts."""
+        if count == 1:
+            yield self
+            return
         pieces = self.inputs.chunk(count)
         sizes = [len(piece) for piece in pieces]
         targets, indices = torch.split(self.targets, sizes), torch.split(self.indices, sizes)
@@ -61,12 +64,14 @@ def in_parts(images: Tensor, change: Callable[[Tensor, slice], Tensor], channels
     if images.device.type != "cpu":
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return change(images, slice(0, count)).contiguous(memory_format=layout)
+    size = max(1, AT_ONCE // (channels * height * width))
+    if count <= size and not channels_last:
+        return change(images, slice(0, count))
     # numpy's memory, because it asks for large pages: the small ones of a new tensor cost more than the work on it
     if channels_last:
         found = torch.from_numpy(np.empty((count, height, width, channels), np.float32)).permute(0, 3, 1, 2)
     else:
         found = torch.from_numpy(np.empty((count, channels, height, width), np.float32))
-    size = max(1, AT_ONCE // (channels * height * width))
     for start in range(0, count, size):
         places = slice(start, start + size)
         found[places].copy_(change(images[places], places))

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from dlkit.data import framing, jpeg, packed, randomness
 from dlkit.data import images as image_files
-from dlkit.data import jpeg, packed, randomness
-from dlkit.data.images import Pixels
+from dlkit.data.framing import Pixels
 from dlkit.data.samples import ImageFiles, ImageSource, MemoryImages, Samples
 from dlkit.errors import DlkitError, WorkerLostError
 from dlkit.specs import ImageSpec
@@ -69,7 +69,7 @@ def _from_memory(samples: MemoryImages, device: torch.device) -> Fetch:
 
     def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
         for indices in shares:
-            yield held[torch.from_numpy(indices).to(device)]
+            yield held.index_select(0, torch.from_numpy(indices).to(device))
 
     return fetch
 
@@ -133,7 +133,7 @@ class Decoder(Dataset[Tensor | DlkitError]):
         self.spec = spec
         self.seed = seed
         self.resized_crop = resized_crop
-        self.draft = None if resized_crop is None else image_files.crop_draft(spec, resized_crop)
+        self.draft = None if resized_crop is None else framing.crop_draft(spec, resized_crop)
         self.quick = any(map(_named_jpeg, samples.paths)) and jpeg.agrees()  # asked before there are workers
         self.packed = all(isinstance(source, packed.PackedImage) for source in samples.paths)
 
@@ -160,7 +160,7 @@ class Decoder(Dataset[Tensor | DlkitError]):
         if self.quick and (whole := self._plain(source)) is not None:
             return _random_part(whole, self.spec, self.resized_crop, numbers)
         image = image_files.decode(source, self.spec.channels, draft=self.draft)
-        return torch.from_numpy(image_files.random_resized_crop(image, self.spec, self.resized_crop, numbers))
+        return torch.from_numpy(framing.random_resized_crop(image, self.spec, self.resized_crop, numbers))
 
     def _plain(self, source: ImageSource) -> Tensor | None:
         """(C, H, W) of a plain JPEG, if it has the network's size, or is cropped and too small for a draft."""
@@ -180,11 +180,11 @@ def _named_jpeg(source: ImageSource) -> bool:
 
 
 def _random_part(pixels: Tensor, spec: ImageSpec, area: Area, numbers: Iterator[float]) -> Tensor:
-    """images.random_resized_crop of what is decoded already (C, h, w), by torch: quicker, and the same to a level.
+    """framing.random_resized_crop of what is decoded already (C, h, w), by torch: quicker, and the same to a level.
 
     Quickest where its memory is (h, w, C), which torch must be shown: of one image alone it takes any for (C, h, w).
     """
-    left, top, right, bottom = image_files.random_box(pixels.shape[2], pixels.shape[1], area, numbers)
+    left, top, right, bottom = framing.random_box(pixels.shape[2], pixels.shape[1], area, numbers)
     part = pixels.permute(1, 2, 0)[None, top:bottom, left:right].permute(0, 3, 1, 2)
     size = (spec.height, spec.width)
     return functional.interpolate(part, size, mode="bilinear", antialias=True)[0]

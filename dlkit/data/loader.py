@@ -62,7 +62,8 @@ class TrainingData:
             with beside_workers():
                 images = self.changed(images.to(self.device, non_blocking=True), indices, epoch)
             places = torch.from_numpy(indices)
-            yield Batch(images, targets[places].to(self.device, non_blocking=True), places, total=len(batch))
+            wanted = targets.index_select(0, places).to(self.device, non_blocking=True)
+            yield Batch(images, wanted, places, total=len(batch))
 
     def order(self, epoch: int) -> Indices:
         """The samples in the order of epoch `epoch`; those of different sizes with their like."""

@@ -146,7 +146,7 @@ def train_step(run: Run, batch: Batch, asked: int = 0) -> bool:
         seed(run)  # alike on every rank, as the gradients are
     for regularizer in run.regularizers:
         regularizer.on_gradients(run.model, run.step)
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = total_norm(gradients)
     loss, correct, anyone = run.world.sum_(torch.stack([*sums, sums[0].new_tensor(float(asked))])).tolist()
     lr = run.lr(run.step)
     refuse_non_finite(run, batch, loss / batch.total, float(norm), lr)
@@ -178,6 +178,11 @@ def gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of all gradients as one vector."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if gradients else torch.zeros(())
+
+
 def sharpened(run: Run, batch: Batch, regularizer: Regularizer) -> tuple[Tensor, Tensor]:
     """forward_backward of sharpness-aware minimisation: the gradients are of other weights, the sums of these."""
     seed(run, run.world.rank, 1)
@@ -192,7 +197,8 @@ def sharpened(run: Run, batch: Batch, regularizer: Regularizer) -> tuple[Tensor,
 
 def forward_backward(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     """Gradients of the batch's mean loss, computed in parts; returns the sum of losses and the right answers."""
-    losses, correct = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
+    losses: list[Tensor] = []
+    correct: list[Tensor] = []
     penalties = [regularizer.penalty(run.model) for regularizer in run.regularizers]
     penalty = sum((value for value in penalties if value is not None), start=torch.zeros((), device=run.device))
     for number, part in enumerate(batch.parts(run.settings.accumulate)):
@@ -204,9 +210,9 @@ def forward_backward(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
             objective = objective + penalty / run.world.size  # ranks add up
         run.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
         answers = part.targets if part.targets.ndim == 1 else part.targets.argmax(dim=1)
-        losses += total.detach() + penalty.detach() * len(part)
-        correct += (logits.detach().argmax(dim=1) == answers).sum()
-    return losses, correct
+        losses.append(total.detach() + penalty.detach() * len(part) if penalties else total.detach())
+        correct.append((logits.detach().argmax(dim=1) == answers).sum())
+    return sum(losses[1:], losses[0]), sum(correct[1:], correct[0]).float()
 
 
 def refuse_non_finite(run: Run, batch: Batch, loss: float, norm: float, lr: float) -> None:

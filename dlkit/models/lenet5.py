@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from dlkit.errors import UsageError
 from dlkit.nn.activation import activation as activation_named
+from dlkit.nn.conv_pool import conv_max_pool
 from dlkit.nn.dropout import dropout as dropout_of
 from dlkit.nn.init import initialize
 from dlkit.nn.options import check_choice
@@ -127,11 +128,16 @@ class LeNet5(nn.Module):
         self.output = output
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K); sizes for 32×32
-        x = self.squash_before_pool(self.c1(self.border(images)))  # (N, 6, 28, 28)
-        x = self.squash(self.s2(x))  # (N, 6, 14, 14)
-        x = self.squash_before_pool(self.c3(x))  # (N, 16, 10, 10)
-        x = self.shrink(self.squash(self.s4(x)))  # (N, 16, 5, 5)
-        x = self.squash(self.c5(x.flatten(1)))  # (N, 120)
+        x = self.border(images)
+        if self.training and isinstance(self.s2, nn.MaxPool2d) and isinstance(self.c3, nn.Conv2d):
+            x = self.squash(conv_max_pool(x, self.c1))  # (N, 8, 14, 14), two of them without weight in C3
+            x = self.squash(conv_max_pool(x, self.c3))  # (N, 16, 5, 5)
+        else:
+            x = self.squash_before_pool(self.c1(x))  # (N, 6, 28, 28)
+            x = self.squash(self.s2(x))  # (N, 6, 14, 14)
+            x = self.squash_before_pool(self.c3(x))  # (N, 16, 10, 10)
+            x = self.squash(self.s4(x))  # (N, 16, 5, 5)
+        x = self.squash(self.c5(self.shrink(x).flatten(1)))  # (N, 120)
         x = self.squash(self.f6(x))  # (N, 84)
         logits: Tensor = self.output(self.dropout(x))
         return logits
@@ -156,7 +162,7 @@ def build(
         s2=Subsampling(6) if subsampling == "trainable" else nn.MaxPool2d(2),
         c3=PartialConv2d(6, CONNECTIONS, 5) if connections == "paper" else nn.Conv2d(6, 16, 5),
         s4=Subsampling(16) if subsampling == "trainable" else nn.MaxPool2d(2),
-        squash=activation_named(activation),
+        squash=activation_named(activation, inplace=True),
         output=_output(output, len(spec.classes)),
         dropout=dropout_of(dropout),
     )
