@@ -68,12 +68,12 @@ def dlkit_steps(name: str) -> dict[str, Step]:
 
     from dlkit.data.batches import Batch
     from dlkit.engine.loop import train_step
-    from dlkit.engine.precision import wants_channels_last
+    from dlkit.engine.precision import lay_out, trains_channels_last
 
-    model, (images, targets) = build(name), batch()
-    if wants_channels_last(model, torch.device("cpu"), None):
-        model = model.to(memory_format=torch.channels_last)
-        images = images.contiguous(memory_format=torch.channels_last)
+    cpu, model, (images, targets) = torch.device("cpu"), build(name), batch()
+    side_by_side = images.contiguous(memory_format=torch.channels_last)
+    if trains_channels_last(model, natural_spec(), cpu, None):
+        model, images = model.to(memory_format=torch.channels_last), side_by_side
     run, step = as_run(model), Batch(images, targets, torch.arange(BATCH), BATCH)
 
     def train() -> None:
@@ -81,9 +81,10 @@ def dlkit_steps(name: str) -> dict[str, Step]:
         train_step(run, step)
 
     def infer() -> None:
+        lay_out(model, cpu)  # changes nothing where it has been
         model.eval()
         with torch.inference_mode():
-            model(images)
+            model(side_by_side)
 
     return {"training": train, "inference": infer}
 
@@ -115,9 +116,14 @@ def as_run(model: Any) -> Any:
 
 def build(name: str) -> Any:
     from dlkit.engine.restore import build as build_model
-    from dlkit.verbs.summary import natural_spec
 
-    return build_model(name, natural_spec(3, SIZE, SIZE, CLASSES), {})
+    return build_model(name, natural_spec(), {})
+
+
+def natural_spec() -> Any:
+    from dlkit.verbs import summary
+
+    return summary.natural_spec(3, SIZE, SIZE, CLASSES)
 
 
 def batch() -> tuple[Any, Any]:

@@ -79,7 +79,7 @@ def assemble(
     frozen.freeze_for_good(model)
     dtype = precision.autocast_dtype(recipe.train.amp, device)
     wanted = recipe.train.channels_last
-    if precision.wants_channels_last(model, device, dtype) if wanted is None else wanted:
+    if precision.trains_channels_last(model, data.spec, device, dtype) if wanted is None else wanted:
         model = model.to(memory_format=torch.channels_last)
     model = model.to(device)
     steps = -(-len(data.splits["train"]) // recipe.train.batch_size)
