@@ -272,12 +272,12 @@ def free_port() -> int:
 
 
 def test_killed_at_points_of_a_run_it_ends_like_an_uninterrupted_one() -> None:
-    """Every seventeenth of the points of tests/crash.py; `python tests/crash.py` takes them all."""
+    """Every twenty-ninth of the points of tests/crash.py; `python tests/crash.py` takes them all."""
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("crash.py")), "17"], capture_output=True, text=True, timeout=300
+        [sys.executable, str(Path(__file__).with_name("crash.py")), "29"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "each resumed to the same bits" in done.stdout and int(done.stdout.split()[0]) > 12
+    assert "each resumed to the same bits" in done.stdout and int(done.stdout.split()[0]) > 7
 
 
 @pytest.mark.slow
