@@ -150,14 +150,18 @@ def test_a_fusion_hears_every_stage(fusion: str) -> None:
     assert model.fc.in_features == (16 + 32 + 64 if fusion == "pool" else 3 * 16)
 
 
-def test_a_pyramid_is_its_formula() -> None:
+@pytest.mark.parametrize(("norm", "activation"), [("batch", "relu"), ("none", "tanh")])
+def test_a_pyramid_is_its_formula(norm: str, activation: str) -> None:
     torch.manual_seed(0)
-    pyramid = Pyramid([4, 6], 3)
+    pyramid, squash = Pyramid([4, 6], 3, norm, activation), {"relu": torch.relu, "tanh": torch.tanh}[activation]
     fine, coarse = torch.randn(2, 4, 6, 5), torch.randn(2, 6, 3, 3)
     top = pyramid.lateral[1](coarse)
     enlarged = top[:, :, [0, 0, 1, 1, 2, 2]][:, :, :, [0, 0, 1, 1, 2]]  # nearest: row i of 6 is row i // 2 of 3
-    bottom = pyramid.lateral[0](fine) + enlarged
-    expected = torch.cat([pyramid.smooth[0](bottom).mean((2, 3)), pyramid.smooth[1](top).mean((2, 3))], 1)
+    levels = [pyramid.lateral[0](fine) + enlarged, top]
+    smoothed = [smooth(level) for smooth, level in zip(pyramid.smooth, levels, strict=True)]
+    if norm == "batch":
+        smoothed = [F.batch_norm(maps, None, None, training=True) for maps in smoothed]
+    expected = torch.cat([squash(maps).mean((2, 3)) for maps in smoothed], 1)
     torch.testing.assert_close(pyramid([fine, coarse]), expected)
     assert pyramid.out_features == 6
 

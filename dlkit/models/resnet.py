@@ -169,7 +169,9 @@ def build(
     stem = choose_stem(stem, spec)
     stages = _stages(BLOCKS[block], depths, width, shortcut, drop_path, norm, activation)
     widths = [width * BLOCKS[block].expansion * 2**number for number in range(len(depths))]
-    neck = Pyramid(widths, widths[0]) if fusion == "pyramid" else PooledMaps(widths, all_stages=fusion == "pool")
+    neck: Pyramid | PooledMaps = PooledMaps(widths, all_stages=fusion == "pool")
+    if fusion == "pyramid":
+        neck = Pyramid(widths, widths[0], norm, activation)
     fc = nn.Linear(neck.out_features, len(spec.classes))
     model = ResNet(
         _stem(stem, spec.channels, width, norm, activation), stages, neck, dropout_of(dropout), fc, NOTES[stem]
