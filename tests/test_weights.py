@@ -25,6 +25,7 @@ from dlkit.engine import weights
 from dlkit.engine.restore import build, load_state, read_weights, renewed
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError, StorageError, UsageError, VerificationError
+from dlkit.verbs.export import export
 from dlkit.verbs.predict import network as predict_network
 from dlkit.verbs.predict import predict
 from dlkit.verbs.predict.prediction import Prediction
@@ -344,6 +345,11 @@ def test_a_network_of_timm_is_trained_and_answers(tmp_path: Path) -> None:
         if isinstance(answer, Prediction)
     )
     assert found.model == "timm/test_resnet" and 0 <= right <= len(paths)
+    export(run, to="torch_export", output=tmp_path / "model.pt2")  # verified against the run, as all are
+    for to in ("onnx", "safetensors"):
+        export(run, to=to, output=tmp_path / f"model.{to}")
+        answers = predict(paths=paths, model=str(tmp_path / f"model.{to}"))
+        assert [isinstance(answer, Prediction) for answer in answers] == [True] * len(paths)
 
 
 def test_a_name_that_timm_does_not_have_brings_the_nearest() -> None:

@@ -62,8 +62,8 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
     import torch
 
     try:
-        catalog.check_options("models", about.model, about.options)
-        model: nn.Module = catalog.load("models", about.model).build(about.spec, **about.options)
+        options = catalog.resolved_options("models", about.model, about.options)
+        model: nn.Module = catalog.load("models", about.model).build(about.spec, **options)
         model.load_state_dict(safetensors.torch.load(data))
     except (UsageError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]

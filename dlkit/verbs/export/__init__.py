@@ -157,7 +157,9 @@ def _about(restored: Restored, checkpoint: str) -> About:
         if lines
         else {},
     }
-    options = catalog.resolved_options("models", recipe.model.name, dict(recipe.model.options))
+    settable = catalog.entry("models", recipe.model.name).options
+    resolved = catalog.resolved_options("models", recipe.model.name, dict(recipe.model.options))
+    options = {key: value for key, value in resolved.items() if key in settable}
     reading = {} if isinstance(spec, ImageSpec) else rule(spec.tokens)
     return About(recipe.model.name, spec, options, training, reading, FEEDS[spec.kind][0])
 
