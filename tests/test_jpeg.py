@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlkit.data import images, jpeg
+from dlkit.data import framing, images, jpeg
 from dlkit.data.fetch import Decoder
 from dlkit.data.samples import ImageFiles
 from dlkit.specs import ImageSpec
@@ -45,7 +45,7 @@ def test_plain_files_have_the_same_pixels(
     content = saved(picture(mode, size), subsampling=subsampling, comment=b"a comment", **options)
     for channels in (3, 1) if mode == "L" else (3,):
         assert jpeg.plain_size(content, channels) == size
-        found, wanted = jpeg.decode(content, channels), images._pixels(images.decode(content, channels))
+        found, wanted = jpeg.decode(content, channels), framing.pixels(images.decode(content, channels))
         assert found is not None and np.array_equal(found.numpy(), wanted)
 
 
@@ -86,7 +86,7 @@ def test_damage_is_left_to_the_careful_decoder() -> None:
         size = jpeg.plain_size(bytes(hurt), 3)
         found = None if size is None else jpeg.decode(bytes(hurt), 3)
         if found is not None:
-            assert np.array_equal(found.numpy(), images._pixels(images.decode(bytes(hurt), 3))), seed
+            assert np.array_equal(found.numpy(), framing.pixels(images.decode(bytes(hurt), 3))), seed
 
 
 def test_a_folder_of_all_sorts_is_read_as_predict_reads_it(tmp_path: Path) -> None:
