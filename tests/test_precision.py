@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+import dlkit
+from dlkit.data.batches import Batch
+from dlkit.engine import loop, precision
 from dlkit.engine.precision import LARGE_MAP, MANY_MAPS, trains_channels_last
 from dlkit.verbs.summary import natural_spec
 
@@ -30,6 +35,28 @@ def test_a_cpu_trains_channels_last_but_for_large_maps(maps: int, side: int, sid
 
 def test_a_network_without_convolutions_stays_as_it_is() -> None:
     assert not trains_channels_last(nn.Flatten(), natural_spec(3, 8, 8, 10), CPU, None)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_run_trains_in_the_format_that_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:  # every map is
+        monkeypatch.setattr(precision, "MANY_MAPS", 1)
+        monkeypatch.setattr(precision, "LARGE_MAP", 1)
+    seen, step = [], loop.train_step
+
+    def looked_at(run: loop.Run, batch: Batch, asked: int = 0) -> bool:
+        weights = next(weight for weight in run.model.parameters() if weight.ndim == 4)
+        seen.append((weights.is_contiguous(), batch.inputs.is_contiguous()))
+        return step(run, batch, asked)
+
+    monkeypatch.setattr(loop, "train_step", looked_at)
+    settings = {"data.options.train": 40, "data.options.test": 8, "train.batch_size": 18, "train.threads": 1}
+    dlkit.train(
+        "simple_cnn", dataset="shapes", epochs=1, settings={**settings, "train.device": "cpu"}, runs_dir=tmp_path
+    )
+    assert seen == [(large, large)] * 2
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -287,6 +287,12 @@ def test_killed_at_every_point_of_a_run_it_ends_like_an_uninterrupted_one() -> N
     assert int(done.stdout.split()[0]) > 200
 
 
+def test_the_norm_of_all_gradients_is_torchs() -> None:
+    gradients = [torch.randn(3, 4), torch.randn(5), torch.randn(())]
+    torch.testing.assert_close(loop.total_norm(gradients), torch.nn.utils.get_total_norm(gradients))
+    assert loop.total_norm([]) == 0
+
+
 def test_metrics_are_json_lines_with_increasing_steps(tmp_path: Path) -> None:
     run = tiny(tmp_path, **{"train.log_every": 2})
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]

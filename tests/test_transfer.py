@@ -149,6 +149,19 @@ def test_a_class_that_the_source_does_not_know_brings_a_new_head(classes: tuple[
         assert torch.equal(tensor, fresh[key] if key in scratch else theirs.state_dict()[key]), key
 
 
+def test_positions_of_a_vision_transformer_are_interpolated_and_it_is_said() -> None:
+    classes, small = ("ant", "bee", "cat"), {"depth": 1, "width": 12, "heads": 3, "patch_size": 4}
+    theirs = build("vit_mini_4", replace(natural_spec(3, 16, 16, 3), classes=classes), small)
+    source = replace(known(classes, theirs), spec=natural_spec(3, 16, 16, 3), model="vit_mini_4", options=small)
+    larger = replace(natural_spec(3, 24, 24, 3), classes=natural_spec(3, 16, 16, 3).classes)
+    said: list[str] = []
+    start, model = transfer.Start("vit_mini_4", source, theirs.state_dict()), build("vit_mini_4", larger, small)
+    assert transfer.inherit(model, start, larger, small, said.append) == []
+    assert "interpolated from 17 to 37 positions" in " ".join(said)
+    expected = model.at_this_size(theirs.state_dict(), None)  # type: ignore[operator]
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
 def test_a_file_without_names_keeps_its_head_only_for_as_many_classes() -> None:
     spec = natural_spec(3, 8, 8, 4)
     theirs = build("mlp", spec, {})

@@ -31,7 +31,8 @@ class Pyramid(nn.Module):
 
     Level i is 1×1(stage i) + level i + 1 enlarged to its size; a 3×3 convolution smooths each. Lin et al. 2017
     (1612.03144). What follows there is a detector on every level; here it is one classifier over all, so that norm and
-    activation come before the average: without them all levels would be one linear map of the stages' averages.
+    activation come before the average: without them all levels would be, but for borders, one linear map of the
+    stages' averages.
     """
 
     def __init__(self, widths: Sequence[int], width: int, norm: str, activation: str) -> None:
