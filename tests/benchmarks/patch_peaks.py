@@ -1,0 +1,99 @@
+"""Whether explanations look where the answer is: `python tests/benchmarks/patch_peaks.py [NAMES] [--images N]`.
+
+Every hosted CNN (or NAMES, comma-separated), as large as it is hosted, learns 32×32 images of which one patch of 8×8
+pixels alone decides the class (tests/patches.py), until it tells 64 others apart. Printed is the share of N new images
+(by default 20) whose map has its peak in the patch, for each method; wanted are 95 %. One network a CPU at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+METHODS: dict[str, dict[str, int]] = {
+    "grad_cam": {},
+    "integrated_gradients": {"steps": 16, "most": 16},  # more would change its sum, hardly its peak
+    "occlusion": {},
+}
+OPTIONS = {name: {"init": "he"} for name in ("alexnet", "alexnet_owt")}  # the paper's takes epochs to begin
+WANTED, BATCH, EVERY, MOST = 0.95, 16, 10, 400
+
+
+def cnns() -> list[str]:
+    """Every hosted network that has maps in space, the one with the most multiply-adds first."""
+    from dlkit import catalog
+
+    named = {name: entry.family for name, entry in catalog.entries("models").items()}
+    families = ("resnet", "densenet", "vgg", "alexnet", "lenet5", "simple_cnn")
+    return sorted(named.keys() & {name for name in named if named[name] in families}, key=_multiply_adds, reverse=True)
+
+
+def _multiply_adds(name: str) -> int:
+    from patches import CLASSES, SIDE
+
+    from dlkit.verbs.summary import natural_spec, summarize
+
+    return summarize(name, natural_spec(3, SIDE, SIDE, CLASSES), OPTIONS.get(name, {})).macs
+
+
+def measure(name: str, images: int) -> bool:
+    """Print a network's shares; returns whether all are as wanted."""
+    import torch
+    from patches import CLASSES, build, maps_of, patches, share_in_patch, train
+    from torch.nn.functional import cross_entropy
+
+    from dlkit.engine.memory import keep_freed
+
+    keep_freed()
+    begun, steps = time.monotonic(), 0
+    model = build(name, OPTIONS.get(name, {})).to(memory_format=torch.channels_last)
+    others, classes, _ = patches(64, seed=1, classes=CLASSES)
+    loss = right = float("nan")
+    while steps < MOST and not (loss < 0.02 and right == 1):
+        train(model, EVERY, BATCH, seed=1000 + steps)
+        steps += EVERY
+        with torch.no_grad():
+            logits = model(others)
+        loss, right = float(cross_entropy(logits, classes)), float((logits.argmax(1) == classes).float().mean())
+    inputs, targets, corners = patches(images, seed=2)
+    shares = {m: share_in_patch(maps_of(m, model, inputs, targets, **o), corners) for m, o in METHODS.items()}
+    seconds = time.monotonic() - begun
+    print(
+        f"{name:15} {steps:4} steps  loss {loss:.4f}  "
+        + "  ".join(f"{method} {share:.3f}" for method, share in shares.items())
+        + f"  {seconds:5.0f} s",
+        flush=True,
+    )
+    return right == 1 and min(shares.values()) >= WANTED
+
+
+def main(names: list[str], images: int) -> int:
+    def of_its_own(name: str) -> tuple[str, int]:
+        call = [sys.executable, __file__, name, "--images", str(images), "--here"]
+        return name, subprocess.run(call, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = [future.result() for future in as_completed(pool.submit(of_its_own, name) for name in names)]
+    below = [name for name, code in done if code != 0]
+    print(f"\n{len(done) - len(below)} of {len(done)} networks with a peak in the patch for {WANTED:.0%} of images")
+    if below:
+        print("not:", ", ".join(sorted(below)))
+    return 1 if below else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="?", default="")
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--here", action="store_true", help="one network, in this process")
+    asked = parser.parse_args()
+    if asked.here:
+        sys.exit(0 if measure(asked.names, asked.images) else 1)
+    sys.exit(main(asked.names.split(",") if asked.names else cnns(), asked.images))
