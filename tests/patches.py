@@ -6,7 +6,9 @@ else, and then no patch decides for that one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +21,27 @@ from dlkit.verbs.summary import natural_spec
 SIDE, PATCH = 32, 8
 COLOURS = torch.tensor([[2.0, -1, -1], [-1, 2, -1], [-1, -1, 2], [2, 2, -1], [0, 0, 0]])  # of a patch, by class
 CLASSES, PATCHED = len(COLOURS), len(COLOURS) - 1
+MOST, EVERY = 400, 10  # steps of training, and between two looks at how far it is
+
+_families = {name: entry.family for name, entry in catalog.entries("models").items()}
+# The start that AlexNet's paper gives takes epochs to begin.
+OPTIONS = {name: {"init": "he"} for name in _families if _families[name] == "alexnet"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """By Adam, until the loss on other images is `enough`."""
+
+    lr: float = 1e-3
+    batch: int = 16
+    enough: float = 0.02
+
+
+# Deep networks without norms learn nothing at 1e-3; LeNet-5 of 1998, whose units saturate, has to have learned well.
+TRAINING = {
+    "lenet5": Training(3e-3, 128, 0.003),
+    **{name: Training(1e-4) for name in _families if _families[name] in ("alexnet", "vgg")},
+}
 
 
 def patches(count: int, seed: int, classes: int = PATCHED) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,23 +55,32 @@ def patches(count: int, seed: int, classes: int = PATCHED) -> tuple[Tensor, Tens
     return images, targets, corners
 
 
-def build(name: str, options: Mapping[str, Any]) -> nn.Module:
+def build(name: str, options: Mapping[str, Any], classes: int = CLASSES) -> nn.Module:
     """The network for such images, drawn from seed 0, in eval mode."""
     torch.manual_seed(0)
-    spec = natural_spec(3, SIDE, SIDE, CLASSES)
+    spec = natural_spec(3, SIDE, SIDE, classes)
     model: nn.Module = catalog.load("models", name).build(spec, **catalog.resolved_options("models", name, options))
     return model.eval()
 
 
-def train(model: nn.Module, steps: int, batch: int = 32, seed: int = 1000) -> None:
-    """By Adam, on images drawn from seed, seed + 1, …: so a second call begins Adam anew and may draw others."""
-    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3)
-    for step in range(steps):
-        images, targets, _ = patches(batch, seed + step, classes=CLASSES)
+def learned(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int, float, float]:
+    """A network trained until it tells 64 other images apart, in eval mode; steps, and loss and accuracy there."""
+    model, training = build(name, options).to(memory_format=torch.channels_last), TRAINING.get(name, Training())
+    optimizer = torch.optim.Adam(model.parameters(), training.lr)
+    others, classes, _ = patches(64, seed=1, classes=CLASSES)
+    loss = right = math.nan
+    for step in range(1, MOST + 1):
+        images, targets, _ = patches(training.batch, seed=1000 + step, classes=CLASSES)
         optimizer.zero_grad()
-        F.cross_entropy(model(images), targets).backward()
+        F.cross_entropy(model.train()(images), targets).backward()
         optimizer.step()
-    model.eval()
+        if step % EVERY == 0:
+            with torch.no_grad():
+                logits = model.eval()(others)
+            loss, right = float(F.cross_entropy(logits, classes)), float((logits.argmax(1) == classes).float().mean())
+            if loss < training.enough and right == 1:
+                break
+    return model.eval(), step, loss, right
 
 
 def maps_of(method: str, model: nn.Module, images: Tensor, targets: Tensor, **options: Any) -> Tensor:

@@ -22,8 +22,7 @@ METHODS: dict[str, dict[str, int]] = {
     "integrated_gradients": {"steps": 16, "most": 16},  # more would change its sum, hardly its peak
     "occlusion": {},
 }
-OPTIONS = {name: {"init": "he"} for name in ("alexnet", "alexnet_owt")}  # the paper's takes epochs to begin
-WANTED, BATCH, EVERY, MOST = 0.95, 16, 10, 400
+WANTED = 0.95
 
 
 def cnns() -> list[str]:
@@ -36,7 +35,7 @@ def cnns() -> list[str]:
 
 
 def _multiply_adds(name: str) -> int:
-    from patches import CLASSES, SIDE
+    from patches import CLASSES, OPTIONS, SIDE
 
     from dlkit.verbs.summary import natural_spec, summarize
 
@@ -45,32 +44,18 @@ def _multiply_adds(name: str) -> int:
 
 def measure(name: str, images: int) -> bool:
     """Print a network's shares; returns whether all are as wanted."""
-    import torch
-    from patches import CLASSES, build, maps_of, patches, share_in_patch, train
-    from torch.nn.functional import cross_entropy
+    from patches import OPTIONS, learned, maps_of, patches, share_in_patch
 
     from dlkit.engine.memory import keep_freed
 
     keep_freed()
-    begun, steps = time.monotonic(), 0
-    model = build(name, OPTIONS.get(name, {})).to(memory_format=torch.channels_last)
-    others, classes, _ = patches(64, seed=1, classes=CLASSES)
-    loss = right = float("nan")
-    while steps < MOST and not (loss < 0.02 and right == 1):
-        train(model, EVERY, BATCH, seed=1000 + steps)
-        steps += EVERY
-        with torch.no_grad():
-            logits = model(others)
-        loss, right = float(cross_entropy(logits, classes)), float((logits.argmax(1) == classes).float().mean())
+    begun = time.monotonic()
+    model, steps, loss, right = learned(name, OPTIONS.get(name, {}))
     inputs, targets, corners = patches(images, seed=2)
     shares = {m: share_in_patch(maps_of(m, model, inputs, targets, **o), corners) for m, o in METHODS.items()}
+    told = "  ".join(f"{method} {share:.3f}" for method, share in shares.items())
     seconds = time.monotonic() - begun
-    print(
-        f"{name:15} {steps:4} steps  loss {loss:.4f}  "
-        + "  ".join(f"{method} {share:.3f}" for method, share in shares.items())
-        + f"  {seconds:5.0f} s",
-        flush=True,
-    )
+    print(f"{name:15} {steps:4} steps  loss {loss:.4f}  {told}  {seconds:5.0f} s", flush=True)
     return right == 1 and min(shares.values()) >= WANTED
 
 
