@@ -21,6 +21,11 @@ from dlkit.verbs.summary import natural_spec
 SIDE, PATCH = 32, 8
 COLOURS = torch.tensor([[2.0, -1, -1], [-1, 2, -1], [-1, -1, 2], [2, 2, -1], [0, 0, 0]])  # of a patch, by class
 CLASSES, PATCHED = len(COLOURS), len(COLOURS) - 1
+METHODS: dict[str, dict[str, int]] = {
+    "grad_cam": {},
+    "integrated_gradients": {"steps": 16, "most": 16},  # more would change its sum, hardly its peak
+    "occlusion": {"window": PATCH, "stride": 2},  # less than the patch, and what is left of it may still be enough
+}
 MOST, EVERY = 400, 10  # steps of training, and between two looks at how far it is
 
 _families = {name: entry.family for name, entry in catalog.entries("models").items()}
@@ -30,7 +35,7 @@ OPTIONS = {name: {"init": "he"} for name in _families if _families[name] == "ale
 
 @dataclass(frozen=True)
 class Training:
-    """By Adam, until the loss on other images is `enough`."""
+    """By Adam, until the loss on other images is `enough`, twice in a row: batch norm's statistics lag behind."""
 
     lr: float = 1e-3
     batch: int = 16
@@ -41,6 +46,7 @@ class Training:
 TRAINING = {
     "lenet5": Training(3e-3, 128, 0.003),
     **{name: Training(1e-4) for name in _families if _families[name] in ("alexnet", "vgg")},
+    **{name: Training(3e-4) for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
 }
 
 
@@ -69,6 +75,7 @@ def learned(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int, floa
     optimizer = torch.optim.Adam(model.parameters(), training.lr)
     others, classes, _ = patches(64, seed=1, classes=CLASSES)
     loss = right = math.nan
+    known = False
     for step in range(1, MOST + 1):
         images, targets, _ = patches(training.batch, seed=1000 + step, classes=CLASSES)
         optimizer.zero_grad()
@@ -78,7 +85,8 @@ def learned(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int, floa
             with torch.no_grad():
                 logits = model.eval()(others)
             loss, right = float(F.cross_entropy(logits, classes)), float((logits.argmax(1) == classes).float().mean())
-            if loss < training.enough and right == 1:
+            known, before = loss < training.enough and right == 1, known
+            if known and before:
                 break
     return model.eval(), step, loss, right
 
@@ -88,8 +96,11 @@ def maps_of(method: str, model: nn.Module, images: Tensor, targets: Tensor, **op
     return explain(model, images, targets, **options)
 
 
-def share_in_patch(maps: Tensor, corners: Tensor) -> float:
-    """Of maps (N, SIDE, SIDE), how many have their peak in the patch."""
-    peaks = maps.flatten(1).argmax(1)
-    found = torch.stack([peaks // SIDE, peaks % SIDE], 1) - corners
-    return float(((found >= 0) & (found < PATCH)).all(1).double().mean())
+def shares_in_patch(model: nn.Module, images: Tensor, targets: Tensor, corners: Tensor) -> dict[str, float]:
+    """Of the maps of each of METHODS, how many have their peak in the patch."""
+    shares = {}
+    for method, options in METHODS.items():
+        peaks = maps_of(method, model, images, targets, **options).flatten(1).argmax(1)
+        found = torch.stack([peaks // SIDE, peaks % SIDE], 1) - corners
+        shares[method] = float(((found >= 0) & (found < PATCH)).all(1).double().mean())
+    return shares

@@ -2,7 +2,8 @@
 
 Every hosted CNN (or NAMES, comma-separated), as large as it is hosted, learns 32×32 images of which one patch of 8×8
 pixels alone decides the class (tests/patches.py), until it tells 64 others apart. Printed is the share of N new images
-(by default 20) whose map has its peak in the patch, for each method; wanted are 95 %. One network a CPU at a time.
+(by default 20) whose map has its peak in the patch, for each method; wanted are 95 %. Squares of occlusion are as large
+as the patch. One network a CPU at a time.
 """
 
 from __future__ import annotations
@@ -17,11 +18,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-METHODS: dict[str, dict[str, int]] = {
-    "grad_cam": {},
-    "integrated_gradients": {"steps": 16, "most": 16},  # more would change its sum, hardly its peak
-    "occlusion": {},
-}
 WANTED = 0.95
 
 
@@ -44,15 +40,14 @@ def _multiply_adds(name: str) -> int:
 
 def measure(name: str, images: int) -> bool:
     """Print a network's shares; returns whether all are as wanted."""
-    from patches import OPTIONS, learned, maps_of, patches, share_in_patch
+    from patches import OPTIONS, learned, patches, shares_in_patch
 
     from dlkit.engine.memory import keep_freed
 
     keep_freed()
     begun = time.monotonic()
     model, steps, loss, right = learned(name, OPTIONS.get(name, {}))
-    inputs, targets, corners = patches(images, seed=2)
-    shares = {m: share_in_patch(maps_of(m, model, inputs, targets, **o), corners) for m, o in METHODS.items()}
+    shares = shares_in_patch(model, *patches(images, seed=2))
     told = "  ".join(f"{method} {share:.3f}" for method, share in shares.items())
     seconds = time.monotonic() - begun
     print(f"{name:15} {steps:4} steps  loss {loss:.4f}  {told}  {seconds:5.0f} s", flush=True)
