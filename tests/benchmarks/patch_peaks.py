@@ -25,9 +25,9 @@ def cnns() -> list[str]:
     """Every hosted network that has maps in space, the one with the most multiply-adds first."""
     from dlkit import catalog
 
-    named = {name: entry.family for name, entry in catalog.entries("models").items()}
     families = ("resnet", "densenet", "vgg", "alexnet", "lenet5", "simple_cnn")
-    return sorted(named.keys() & {name for name in named if named[name] in families}, key=_multiply_adds, reverse=True)
+    names = [name for name, entry in catalog.entries("models").items() if entry.family in families]
+    return sorted(names, key=_multiply_adds, reverse=True)
 
 
 def _multiply_adds(name: str) -> int:
