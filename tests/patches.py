@@ -46,6 +46,7 @@ class Training:
 TRAINING = {
     "lenet5": Training(3e-3, 128, 0.003),
     **{name: Training(1e-4) for name in _families if _families[name] in ("alexnet", "vgg")},
+    **{name: Training(3e-4, 32, 0.003) for name in ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")},
     **{name: Training(3e-4) for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
 }
 
