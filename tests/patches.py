@@ -24,7 +24,7 @@ CLASSES, PATCHED = len(COLOURS), len(COLOURS) - 1
 METHODS: dict[str, dict[str, int]] = {
     "grad_cam": {},
     "integrated_gradients": {"steps": 16, "most": 16},  # more would change its sum, hardly its peak
-    "occlusion": {"window": PATCH, "stride": 2},  # less than the patch, and what is left of it may still be enough
+    "occlusion": {"window": PATCH},  # less than the patch, and what is left of it may still be enough
 }
 MOST, EVERY = 400, 10  # steps of training, and between two looks at how far it is
 
@@ -44,10 +44,10 @@ class Training:
 
 # Deep networks without norms learn nothing at 1e-3; LeNet-5 of 1998, whose units saturate, has to have learned well.
 TRAINING = {
-    "lenet5": Training(3e-3, 128, 0.003),
+    "lenet5": Training(1e-3, 128, 0.003),
     **{name: Training(1e-4) for name in _families if _families[name] in ("alexnet", "vgg")},
-    **{name: Training(3e-4, 32, 0.003) for name in ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")},
-    **{name: Training(3e-4) for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
+    **{name: Training(3e-4, 16, 0.001) for name in ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")},
+    **{name: Training(3e-4, 32) for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
 }
 
 
@@ -73,7 +73,7 @@ def build(name: str, options: Mapping[str, Any], classes: int = CLASSES) -> nn.M
 def learned(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int, float, float]:
     """A network trained until it tells 64 other images apart, in eval mode; steps, and loss and accuracy there."""
     model, training = build(name, options).to(memory_format=torch.channels_last), TRAINING.get(name, Training())
-    optimizer = torch.optim.Adam(model.parameters(), training.lr)
+    optimizer = torch.optim.Adam(model.parameters(), training.lr, fused=True)
     others, classes, _ = patches(64, seed=1, classes=CLASSES)
     loss = right = math.nan
     known = False

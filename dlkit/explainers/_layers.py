@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit.catalog import did_you_mean
 from dlkit.errors import UsageError
 
 COARSEST = 7  # cells a side, what networks for 224 pixels end with; fewer tell too little of where
+REACH = 4  # cells, beyond which a Gaussian has less than a thousandth of its height
 
 
 def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int, int]]:
@@ -95,29 +95,29 @@ def maps_and_gradients(model: nn.Module, images: Tensor, targets: Tensor, path: 
 
 
 def enlarged(maps: Tensor, height: int, width: int) -> Tensor:
-    """(N, h, w) -> (N, H, W), bilinear, the cells spread evenly over the image."""
+    """(N, h, w) -> (N, H, W), the cells spread evenly over the image."""
     H, W = maps.shape[1:]
     return placed(maps, _evenly(H, height), _evenly(W, width), height, width)
 
 
 def placed(maps: Tensor, rows: Places, columns: Places, height: int, width: int) -> Tensor:
-    """(N, h, w) -> (N, H, W), bilinear, each cell where the network looks.
+    """(N, h, w) -> (N, H, W): each pixel the mean of the cells around it, by a Gaussian of one cell's deviation.
 
-    Beyond the outermost cells their values go on, less a quarter for each cell's width, so that the peak is at a cell.
+    A cell sees more than its square, and what activates several cells lies between them: a bilinear map, which peaks at
+    a cell, misses a small object by one. Beyond the outermost cells their values go on, less a quarter for each cell's
+    width, so that the peak is on the map.
     """
-    y, fade_y = _along(rows, height, maps.shape[1])
-    x, fade_x = _along(columns, width, maps.shape[2])
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (H, W, 2)
-    grid = grid.to(maps).expand(len(maps), -1, -1, -1)
-    large = F.grid_sample(maps[:, None], grid, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
-    return large * (fade_y[:, None] * fade_x).to(maps)
+    return _shares(rows, height, maps.shape[1]).to(maps) @ maps @ _shares(columns, width, maps.shape[2]).to(maps).T
 
 
-def _along(places: Places, pixels: int, cells: int) -> tuple[Tensor, Tensor]:
-    """Of each pixel, where it is from -1 at the first cell to 1 at the last, and how much of a value is left there."""
-    cell = (torch.arange(pixels) - places.first) / places.stride
-    beyond = (cell - cell.clamp(0, cells - 1)).abs()
-    return 2 * cell / max(1, cells - 1) - 1, (1 - beyond / 4).clamp(min=0)
+def _shares(places: Places, pixels: int, cells: int) -> Tensor:
+    """(pixels, cells): how much of each cell's value a row or column of pixels is given."""
+    at = (torch.arange(pixels) - places.first) / places.stride  # in cells
+    on_the_map = at.clamp(0, cells - 1)
+    around = torch.arange(-REACH, cells + REACH)  # those beyond the map are its outermost again
+    shares = torch.exp(-(on_the_map[:, None] - around).square() / 2)
+    shares *= ((1 - (at - on_the_map).abs() / 4).clamp(min=0) / shares.sum(1))[:, None]
+    return shares.new_zeros(pixels, cells).index_add_(1, around.clamp(0, cells - 1), shares)
 
 
 @dataclass(frozen=True)

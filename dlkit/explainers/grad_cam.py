@@ -7,7 +7,8 @@ gradient-based localization", 2017 (1610.02391), equations 1 and 2:
     map = ReLU(Σ_k weight_k · map_k), enlarged to the image
 
 Differs from the paper: maps coarser than 7×7, as networks have them for small images, give way to the last finer ones
-before them, and each cell is put where the network looks and not where an even grid would have it.
+before them; and each cell is drawn as a Gaussian where the network looks, where the paper has an even grid and straight
+lines between its cells.
 """
 
 from __future__ import annotations

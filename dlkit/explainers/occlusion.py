@@ -47,9 +47,12 @@ def of_parts(model: Reader, targets: Tensor, parts: Tensor) -> Tensor:
 
 
 def _squares(height: int, width: int, side: int, stride: int) -> Tensor:
-    """Where each square lies, (S, H, W) bool; the last of a row or column ends at the image's edge."""
-    rows, columns = (sorted({*range(0, length - side, stride), length - side}) for length in (height, width))
-    squares = torch.zeros(len(rows) * len(columns), height, width, dtype=torch.bool)
-    for number, (top, left) in enumerate((top, left) for top in rows for left in columns):
-        squares[number, top : top + side, left : left + side] = True
+    """Where each square lies, (S, H, W) bool.
+
+    They reach over the edges, or a pixel there would be covered by none but those that cover much of what is beside it.
+    """
+    tops, lefts = (range(-((side - 1) // stride * stride), length, stride) for length in (height, width))
+    squares = torch.zeros(len(tops) * len(lefts), height, width, dtype=torch.bool)
+    for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):
+        squares[number, max(0, top) : top + side, max(0, left) : left + side] = True
     return squares
