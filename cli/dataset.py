@@ -95,10 +95,11 @@ def info_command(
 
         show_pack(pack.described(Path(name)), console.resolve(format, json))
         return
+    from dlkit.recipe import located
     from dlkit.verbs import dataset
 
     resolved = console.resolve(format, json)
-    name, place = _named(name, data_dir)
+    name, place = located(name, None if data_dir is None else str(data_dir))
     found = dataset.info(name, place)
     whole = resolved in (console.Format.json, console.Format.jsonl)
     if output is not None:
@@ -181,17 +182,6 @@ def verify_command(name: Name, format: FormatOption = console.Format.auto, json:
     from dlkit.verbs.dataset import store as dataset_cache
 
     _show(dataset_cache.verify(name), console.resolve(format, json))
-
-
-def _named(given: str, data_dir: Path | None) -> tuple[str, str | None]:
-    """A data set's name and where it lies: NAME, NAME:PLACE, or a folder of images."""
-    from dlkit import catalog
-    from dlkit.recipe import apart
-
-    name, place = apart(given, None if data_dir is None else str(data_dir))
-    if name not in catalog.entries("datasets") and Path(given).is_dir():
-        return "folder", given
-    return str(name), place
 
 
 def _draw(name: str, output: Path, augment: str | None, place: str | None) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlkit import catalog
 from dlkit.errors import UsageError
 
 from . import console, formats
@@ -99,11 +98,9 @@ def _data(
     dataset: str, place: str | None, size: int | None, channels: int | None, crop: float | None, settings: list[str]
 ) -> Data:
     """The data section of a recipe that these flags ask for."""
-    from dlkit.recipe import Data, apart, parse_setting
+    from dlkit.recipe import Data, located, parse_setting
 
-    name, place = apart(dataset, place)
-    if place is not None and place.partition(":")[0] in catalog.entries("datasets"):
-        name, place = apart(place)
+    name, place = located(place) if dataset == "folder" and place is not None else located(dataset, place)
     if channels == 2:
         raise UsageError("--channels is 1 or 3, not 2.")
     options: dict[str, Any] = {} if crop is None else {"crop": crop}

@@ -274,6 +274,22 @@ def apart(dataset: str | None, place: str | None = None) -> tuple[str | None, st
     return name, inner or None
 
 
+def located(given: str, place: str | None = None) -> tuple[str, str | None]:
+    """A data set's name and where it lies, from NAME, NAME:PLACE or a folder of images; ./NAME is a folder called so.
+
+    Raises:
+        UsageError: it is none of them, or the place is told twice.
+    """
+    name, inner = apart(given, place)
+    shelf = catalog.entries("datasets")
+    if name in shelf:
+        return str(name), inner
+    if place is None and (os.path.lexists(given) or os.sep in given):
+        return "folder", given
+    hint = catalog.did_you_mean(str(name), shelf)
+    raise UsageError(f"there is no folder {given!r}, and no data set is called {name!r}. {hint}")
+
+
 def _with_place(settings: Iterable[Setting]) -> list[Setting]:
     """The settings, a data set's NAME:PLACE in its two parts."""
     found = {setting.key: setting for setting in settings}

@@ -20,7 +20,7 @@ from dlkit.data import download as downloads
 from dlkit.data.samples import ImageFiles, MemoryImages
 from dlkit.datasets import mnist
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
-from dlkit.recipe import Data
+from dlkit.recipe import Data, located
 from dlkit.verbs import dataset
 from dlkit.verbs.dataset import store as dataset_cache
 
@@ -279,3 +279,20 @@ def test_real_mnist_passes_its_pinned_digests(home: Path) -> None:
     assert len(splits.train) == 60_000 and splits.test is not None and len(splits.test) == 10_000
     assert np.bincount(splits.test.targets).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     shutil.rmtree(home)
+
+
+def test_a_data_set_is_named_or_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """info, check and pack take the same: a name comes before a folder that is called like it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mnist", "photos", "a:b"):
+        (tmp_path / name).mkdir()
+    assert located("mnist") == ("mnist", None)
+    assert located("./mnist") == ("folder", "./mnist")
+    assert located("photos") == ("folder", "photos")
+    assert located("a:b") == ("folder", "a:b")
+    assert located("wds:shards") == located("wds", "shards") == ("wds", "shards")
+    with pytest.raises(UsageError, match="Say it once"):
+        located("wds:shards", "others")
+    for given, place in (("photo", None), ("mnits", None), ("photos", "there"), ("mnits:there", None)):
+        with pytest.raises(UsageError, match=f"there is no folder '{given}', and no data set is called"):
+            located(given, place)

@@ -18,7 +18,7 @@ from dlkit import catalog, durable
 from dlkit.catalog import did_you_mean
 from dlkit.data.images import Header
 from dlkit.errors import UsageError
-from dlkit.recipe import Data, apart
+from dlkit.recipe import Data, located
 from dlkit.verbs import dataset
 from dlkit.verbs.dataset.findings import Seen, of_copies, of_files, of_hashes, of_labels, of_near_copies
 from dlkit.verbs.dataset.survey import FAULT, NOTE, Finding, Survey, of_folder, of_splits
@@ -98,15 +98,13 @@ def check(
     for kind in ignore:
         if kind not in KINDS:
             raise UsageError(f"no fault is called {kind!r}. {did_you_mean(kind, KINDS)}")
-    if target.partition(":")[0] in catalog.entries("datasets"):
-        name, place = apart(target, None if data_dir is None else str(data_dir))
-        target, data_dir = str(name), None if place is None else Path(place)
+    name, place = located(target, None if data_dir is None else str(data_dir))
     if fix_list is not None:
         with durable.storage_errors(fix_list):
             fix_list.parent.stat()  # before the work
-    folder = Path(target) if data_dir is None else data_dir
+    folder = Path(name if place is None else place)
     expected = {} if hashes is None else _listed(hashes, folder)
-    survey = _survey(target, data_dir, say)
+    survey = _survey(name, place, say)
     seen = Seen.of(survey, workers, progress)
     findings = [*survey.findings, *of_files(seen), *of_copies(seen), *of_near_copies(seen), *of_labels(seen)]
     findings += of_hashes(seen, expected)
@@ -122,20 +120,12 @@ def check(
     return report
 
 
-def _survey(target: str, data_dir: Path | None, say: dataset.Say) -> Survey:
-    """A name on the shelf is taken for one, even where a folder is called like it; that one is ./NAME."""
-    if target == "folder" and data_dir is not None:
-        return of_folder(data_dir)
-    if target in catalog.entries("datasets"):
-        if hasattr(catalog.load("datasets", target), "GIVES"):
-            raise UsageError(f"dataset check looks at images; data set {target!r} has none.")
-        return of_splits(dataset.splits(Data(name=target, dir=None if data_dir is None else str(data_dir)), say=say))
-    if data_dir is not None or not (os.path.lexists(target) or os.sep in target):
-        try:
-            catalog.entry("datasets", target)  # says what it could have meant
-        except UsageError as error:
-            raise UsageError(f"there is no folder {target!r}, and {error}") from error
-    return of_folder(Path(target))
+def _survey(name: str, place: str | None, say: dataset.Say) -> Survey:
+    if name == "folder" and place is not None:
+        return of_folder(Path(place))
+    if hasattr(catalog.load("datasets", name), "GIVES"):
+        raise UsageError(f"dataset check looks at images; data set {name!r} has none.")
+    return of_splits(dataset.splits(Data(name=name, dir=place), say=say))
 
 
 def _listed(path: Path, folder: Path) -> dict[str, str]:
