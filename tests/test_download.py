@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -360,7 +360,7 @@ def _fetch_in_child(url: str, path: Path, broken_lock: bool, results: Any) -> No
 
         fcntl.flock = lambda *_: None
     try:
-        fetch([Source(url, SHA256, len(CONTENT))], path, network=QUICK)
+        fetch([Source(url, SHA256, len(CONTENT))], path, network=replace(QUICK, timeout_s=20))
         results.put("")
     except Exception as error:
         results.put(repr(error))
@@ -374,7 +374,7 @@ def test_many_processes_leave_one_right_file(broken_lock: bool, server: Server, 
     children = [context.Process(target=_fetch_in_child, args=arguments) for _ in range(8)]
     for child in children:
         child.start()
-    assert [results.get(timeout=20) for _ in children] == [""] * 8
+    assert [results.get(timeout=60) for _ in children] == [""] * 8
     for child in children:
         child.join()
     assert (tmp_path / "file.bin").read_bytes() == CONTENT and left(tmp_path) == ["file.bin"]
