@@ -1,15 +1,19 @@
-"""What several test files share: a tiny trained run, and a cache of the tests' own."""
+"""What several test files share: tiny trained runs, exported files, and a cache of the tests' own."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tiny_texts
 
 from dlkit.engine.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from exported_files import File
 
 # One thread, also in the processes that tests start: tiny models gain nothing from two and lose much on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,6 +41,25 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
         name="tiny",
         runs_dir=runs_dir,
     )
+
+
+@pytest.fixture(scope="session")
+def onnx_file(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> File:
+    from exported_files import File
+
+    from dlkit.verbs.export import export
+
+    return File(export(tiny_run, output=tmp_path_factory.mktemp("onnx") / "tiny.onnx").path)
+
+
+@pytest.fixture(scope="session")
+def weights_file(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> File:
+    from exported_files import File
+
+    from dlkit.verbs.export import export
+
+    path = tmp_path_factory.mktemp("safetensors") / "tiny.safetensors"
+    return File(export(tiny_run, to="safetensors", output=path).path)
 
 
 @pytest.fixture(scope="session")
