@@ -258,6 +258,18 @@ def test_many_processes_leave_one_right_set(broken_lock: bool, copy: Path, home:
     dataset_cache.verify("mnist")
 
 
+def test_who_loses_a_race_without_locks_leaves_nothing(copy: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_place = dataset_cache.put_in_place
+
+    def another_was_quicker(temporary: Path, folder: Path) -> None:
+        put_in_place(temporary, folder)
+        raise StorageError("the disk refuses")  # its files wait among the parts, and it finds the set there
+
+    monkeypatch.setattr(dataset_cache, "put_in_place", another_was_quicker)
+    assert not dataset_cache.download("mnist", str(copy)).fetched
+    assert visible(home / "datasets") == ["mnist"]
+
+
 def test_killed_download_leaves_no_set_and_the_next_one_tidies_up(copy: Path, home: Path) -> None:
     child = multiprocessing.get_context("fork").Process(target=_die_before_renaming, args=(copy,))
     child.start()

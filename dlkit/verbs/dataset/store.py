@@ -74,6 +74,7 @@ def download(
     files = about.files if source is None else _trusting_contents(place(source, about.files), module)
     base = cache.writable(cache.datasets_dir())
     place_in_cache = home(name).name
+    parts = base / f".{place_in_cache}.parts"
     with locked(base / place_in_cache, say, network.waiting_says_s):
         if found := intact(name, say):
             return found
@@ -84,13 +85,18 @@ def download(
             )
         remove_leftovers(base, place_in_cache)
         try:
-            _install(name, module, _supplier(base / f".{place_in_cache}.parts", files, say, progress, network))
+            _install(name, module, _supplier(parts, files, say, progress, network))
+        except VerificationError:
+            shutil.rmtree(parts, ignore_errors=True)
+            raise
         except StorageError as error:
             if found := intact(name, nothing_said):  # where locks do not work, another process was quicker
+                shutil.rmtree(parts, ignore_errors=True)
                 return found
             if isinstance(error, UnreachableError):
                 raise UnreachableError(f"{error} Try again, or: dlkit dataset download {name} --from PLACE.") from error
             raise
+        shutil.rmtree(parts, ignore_errors=True)
         return replace(verify(name), fetched=True)
 
 
@@ -163,7 +169,6 @@ def _supplier(
 def _install(name: str, module: ModuleType, supply: Callable[[str], Path]) -> None:
     """Prepare the set in a folder beside its place, then rename it there."""
     folder = home(name)
-    parts = folder.with_name(f".{folder.name}.parts")
     temporary = beside(folder)
     try:
         with durable.storage_errors(temporary):
@@ -172,12 +177,8 @@ def _install(name: str, module: ModuleType, supply: Callable[[str], Path]) -> No
         module.fetch(temporary, supply, **{option: value for option, value in fixed.items() if option in taken})
         _write_manifest(name, module, temporary)
         put_in_place(temporary, folder)
-    except VerificationError:
-        shutil.rmtree(parts, ignore_errors=True)
-        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(parts, ignore_errors=True)
 
 
 def _write_manifest(name: str, module: ModuleType, folder: Path) -> None:
