@@ -258,16 +258,24 @@ def test_many_processes_leave_one_right_set(broken_lock: bool, copy: Path, home:
     dataset_cache.verify("mnist")
 
 
-def test_who_loses_a_race_without_locks_leaves_nothing(copy: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in_place = dataset_cache.put_in_place
+@pytest.mark.parametrize("how_late", ["before it looks", "after it looked"])
+def test_who_loses_a_race_without_locks_leaves_all_as_it_is(
+    how_late: str, copy: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another has put the set in place meanwhile, and a third may be reading it."""
+    shutil.copytree(dataset_cache.download("mnist", str(copy)).folder, tmp_path / "another")
+    shutil.rmtree(home / "datasets" / "mnist")
 
-    def another_was_quicker(temporary: Path, folder: Path) -> None:
-        put_in_place(temporary, folder)
-        raise StorageError("the disk refuses")  # its files wait among the parts, and it finds the set there
+    def another_is_quicker(*given: Any) -> Any:
+        (tmp_path / "another").rename(home / "datasets" / "mnist")
+        return slower(*given)
 
-    monkeypatch.setattr(dataset_cache, "put_in_place", another_was_quicker)
+    where = "_write_manifest" if how_late == "before it looks" else "put_in_place"
+    slower = getattr(dataset_cache, where)
+    monkeypatch.setattr(dataset_cache, where, another_is_quicker)
+    anothers = (tmp_path / "another").stat().st_ino
     assert not dataset_cache.download("mnist", str(copy)).fetched
-    assert visible(home / "datasets") == ["mnist"]
+    assert visible(home / "datasets") == ["mnist"] and (home / "datasets" / "mnist").stat().st_ino == anothers
 
 
 def test_killed_download_leaves_no_set_and_the_next_one_tidies_up(copy: Path, home: Path) -> None:

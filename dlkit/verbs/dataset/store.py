@@ -85,19 +85,19 @@ def download(
             )
         remove_leftovers(base, place_in_cache)
         try:
-            _install(name, module, _supplier(parts, files, say, progress, network))
+            fetched = _install(name, module, _supplier(parts, files, say, progress, network))
         except VerificationError:
             shutil.rmtree(parts, ignore_errors=True)
             raise
         except StorageError as error:
-            if found := intact(name, nothing_said):  # where locks do not work, another process was quicker
+            if found := intact(name, nothing_said):  # as in _install
                 shutil.rmtree(parts, ignore_errors=True)
                 return found
             if isinstance(error, UnreachableError):
                 raise UnreachableError(f"{error} Try again, or: dlkit dataset download {name} --from PLACE.") from error
             raise
         shutil.rmtree(parts, ignore_errors=True)
-        return replace(verify(name), fetched=True)
+        return replace(verify(name), fetched=fetched)
 
 
 def verify(name: str) -> Cached:
@@ -166,8 +166,8 @@ def _supplier(
     return supply
 
 
-def _install(name: str, module: ModuleType, supply: Callable[[str], Path]) -> None:
-    """Prepare the set in a folder beside its place, then rename it there."""
+def _install(name: str, module: ModuleType, supply: Callable[[str], Path]) -> bool:
+    """Prepare the set in a folder beside its place, then rename it there; whether it was not there by then."""
     folder = home(name)
     temporary = beside(folder)
     try:
@@ -176,7 +176,11 @@ def _install(name: str, module: ModuleType, supply: Callable[[str], Path]) -> No
         fixed, taken = catalog.entry("datasets", name).fixed, module.fetch.__kwdefaults__ or {}
         module.fetch(temporary, supply, **{option: value for option, value in fixed.items() if option in taken})
         _write_manifest(name, module, temporary)
-        put_in_place(temporary, folder)
+        there = os.path.lexists(folder)
+        if there and intact(name, nothing_said):  # where locks do not work, another process was quicker
+            return False
+        put_in_place(temporary, folder, there)  # never moves a whole one away, which a third may be reading
+        return True
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -194,13 +198,13 @@ def _write_manifest(name: str, module: ModuleType, folder: Path) -> None:
     durable.write_json(folder / MANIFEST, {"schema": SCHEMA, "name": name, "files": files})
 
 
-def put_in_place(temporary: Path, folder: Path) -> None:
-    """Rename the finished folder; a damaged one that stands there gives way."""
+def put_in_place(temporary: Path, folder: Path, instead: bool = True) -> None:
+    """Rename the finished folder; with `instead`, what stands there gives way."""
     old = beside(folder)
     with durable.storage_errors(folder):
-        if folder.is_dir() and not folder.is_symlink():
+        if instead and folder.is_dir() and not folder.is_symlink():
             folder.rename(old)
-        elif folder.exists() or folder.is_symlink():
+        elif instead and os.path.lexists(folder):
             folder.unlink()
     durable.move_folder(temporary, folder)
     shutil.rmtree(old, ignore_errors=True)
