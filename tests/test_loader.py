@@ -223,3 +223,9 @@ def test_batches_are_prepared_on_the_threads_that_workers_leave(way: Any) -> Non
             assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_without_workers_nobody_touches_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even to set it to what it is makes oneDNN forget its convolutions."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: pytest.fail(f"set to {count}"))
+    assert len(list(data(in_memory()).epoch(0))) > 1

@@ -204,6 +204,9 @@ _at_work: list[int] = []  # of each loader that is being read, how many processe
 @contextmanager
 def beside_workers() -> Iterator[None]:
     """Compute on the threads that loader workers leave: on their cores, each would only wait for the other."""
+    if not _at_work:  # to set their number costs oneDNN what it has prepared for its convolutions
+        yield
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - sum(_at_work)))
     try:

@@ -155,7 +155,7 @@ def train_step(run: Run, batch: Batch, asked: int = 0) -> bool:
         group["lr"] = lr * group.get("lr_factor", 1.0)
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
+    drop_gradients(run.optimizer)
     for regularizer in run.regularizers:
         regularizer.on_weights(run.model, run.step)
     run.step += 1
@@ -178,6 +178,13 @@ def gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
+def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer's zero_grad, without its 50 µs."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
 def total_norm(gradients: list[Tensor]) -> Tensor:
     """The norm of all gradients as one vector; torch's get_total_norm takes twice as long for a small network's."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if gradients else torch.zeros(())
@@ -189,7 +196,7 @@ def sharpened(run: Run, batch: Batch, regularizer: Regularizer) -> tuple[Tensor,
     sums = forward_backward(run, batch)
     run.world.sum_gradients_(gradients_of(run.optimizer))
     with regularizer.ascended(run.model):
-        run.optimizer.zero_grad(set_to_none=True)
+        drop_gradients(run.optimizer)
         seed(run, run.world.rank, 1)  # the same dropout masks
         forward_backward(run, batch)
     return sums
@@ -200,17 +207,18 @@ def forward_backward(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     losses: list[Tensor] = []
     correct: list[Tensor] = []
     penalties = [regularizer.penalty(run.model) for regularizer in run.regularizers]
-    penalty = sum((value for value in penalties if value is not None), start=torch.zeros((), device=run.device))
+    terms = [value for value in penalties if value is not None]
+    penalty = sum(terms[1:], terms[0]) if terms else None
     for number, part in enumerate(batch.parts(run.settings.accumulate)):
         with autocast(run.dtype, run.device):
             logits = run.network(part.inputs)
         total = run.loss(logits.float(), part.targets).sum()
         objective = total / batch.total
-        if number == 0 and penalty.requires_grad:
+        if number == 0 and penalty is not None:
             objective = objective + penalty / run.world.size  # ranks add up
         run.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
         answers = part.targets if part.targets.ndim == 1 else part.targets.argmax(dim=1)
-        losses.append(total.detach() + penalty.detach() * len(part) if penalties else total.detach())
+        losses.append(total.detach() if penalty is None else total.detach() + penalty.detach() * len(part))
         correct.append((logits.detach().argmax(dim=1) == answers).sum())
     return sum(losses[1:], losses[0]), sum(correct[1:], correct[0]).float()
 
