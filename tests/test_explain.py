@@ -19,6 +19,7 @@ import dlkit
 from dlkit import catalog
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, ModelFileError, StorageError, UsageError
+from dlkit.explainers import grad_cam
 from dlkit.verbs.explain import Explanation, Failure, explain, features, layers
 from dlkit_cli.main import run as dlkit_command
 
@@ -121,6 +122,21 @@ def test_an_untrained_network_is_flagged(files: list[Path], tmp_path: Path) -> N
     (found,) = explained(made, files[0], say=said.append)
     assert found.sanity.random_weights and found.sanity.flagged
     assert any(line.startswith("warning: ") and "random" in line for line in said)
+
+
+def test_an_empty_map_says_that_it_is(
+    run: RunFolder, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grad-CAM's, where all that the layer found speaks against the class."""
+    monkeypatch.setattr(grad_cam, "explain", lambda model, images, targets, **_: images.new_zeros(1, *images.shape[2:]))
+    said: list[str] = []
+    later: list[str] = []
+    (found,) = explained(run, files[0], output=tmp_path / "a.png", say=said.append)
+    assert found.empty and found.document()["empty"] and found.sanity.correlation is None
+    note = f"note: {files[0]}: grad_cam finds nothing that speaks for {found.target} on squash: try another --layer."
+    assert note in said
+    (full,) = explained(run, files[0], method="saliency", output=tmp_path / "b.png", say=later.append)
+    assert not full.empty and not any(line.startswith("note: ") for line in later)
 
 
 def test_a_vision_transformer_is_explained_by_its_attention(files: list[Path], tmp_path: Path) -> None:

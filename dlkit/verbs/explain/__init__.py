@@ -135,6 +135,9 @@ def _explanations(
         view = subject.view(read.content)
         for method in methods:
             explanation = _explanation(subject, view, read, method, target, layer)
+            if explanation.empty:
+                where = f" on {explanation.layer}: try another --layer" if explanation.layer else ""
+                subject.say(f"note: {read.name}: {method} finds nothing that speaks for {explanation.target}{where}.")
             yield explanation if pictures is None else _drawn(explanation, pictures)
 
 

@@ -77,6 +77,11 @@ class Explanation:
     parts: tuple[Part, ...] = ()  # of a tree, from its root
     png: Path | None = None
 
+    @property
+    def empty(self) -> bool:
+        """Whether the map says nothing: of Grad-CAM, where all that the layer found speaks against the class."""
+        return not self.map.any()
+
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.explain/1`; `words` and `nodes` stand in it where there are any."""
         found = {
@@ -93,6 +98,7 @@ class Explanation:
             "deletion_auc": self.deletion_auc,
             "insertion_auc": self.insertion_auc,
             "completeness_error": self.completeness_error,
+            "empty": self.empty,
             "sanity": {**asdict(self.sanity), "flagged": self.sanity.flagged},
         }
         words, nodes = [asdict(word) for word in self.words], [part.document() for part in self.parts]

@@ -192,6 +192,8 @@ def _lines(explanation: Explanation) -> list[tuple[str, Colour]]:
         figures.append(f"correlation with shuffled weights {explanation.sanity.correlation:.2f}")
     name = clipped(Path(explanation.path).name or "-", 60)
     lines = [(f"{explanation.method}{where} · {explanation.model} · {name}", SOFT), (" · ".join(figures), SOFT)]
+    if explanation.empty:
+        lines.append(("empty: nothing there speaks for the class", ORANGE))
     if explanation.sanity.survives:
         lines.append(("flagged: much the same map comes from shuffled weights", ORANGE))
     if explanation.sanity.random_weights:
