@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -81,10 +80,6 @@ def in_parts(images: Tensor, change: Callable[[Tensor, slice], Tensor], channels
 
 def standardize(images: Tensor, spec: ImageSpec) -> Tensor:
     """Images (N, C, H, W) in [0, 1], minus the mean, over the standard deviation: in place."""
-    kind = (images.dtype, images.device)
-    return images.sub_(_by_channel(spec.mean, *kind)).div_(_by_channel(spec.std, *kind))
-
-
-@cache  # each batch asks for them
-def _by_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
+    mean = torch.tensor(spec.mean, dtype=images.dtype, device=images.device)[:, None, None]
+    std = torch.tensor(spec.std, dtype=images.dtype, device=images.device)[:, None, None]
+    return images.sub_(mean).div_(std)
