@@ -72,10 +72,14 @@ def test_an_existing_name_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert (run.path / "run.json").read_bytes() == before
 
 
-def test_accumulation_takes_the_same_steps(tmp_path: Path) -> None:
-    one, four = weights(tiny(tmp_path, "a")), weights(tiny(tmp_path, "b", **{"train.accumulate": 4}))
+@pytest.mark.parametrize("penalty", [{}, {"regularizers.l2.strength": 0.1}])
+def test_accumulation_takes_the_same_steps(penalty: dict[str, float], tmp_path: Path) -> None:
+    whole, parts = tiny(tmp_path, "a", **penalty), tiny(tmp_path, "b", **penalty, **{"train.accumulate": 4})
+    one, four = weights(whole), weights(parts)
     for name in one:
         assert torch.allclose(one[name], four[name], atol=1e-5), name
+    losses = [[line["train/loss"] for line in run.metrics()] for run in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["norm", "value"])
