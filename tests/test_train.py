@@ -82,6 +82,17 @@ def test_accumulation_takes_the_same_steps(penalty: dict[str, float], tmp_path: 
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_the_loss_that_is_told_holds_the_penalty(tmp_path: Path) -> None:
+    still = {"optimizer.lr": 1e-12}
+    plain = tiny(tmp_path, "a", **still)
+    penalized = tiny(tmp_path, "b", **still, **{"regularizers.l2.strength": 0.1})
+    squares = [
+        value.square().sum() for name, value in weights(plain).items() if name.startswith("model/") and value.ndim > 1
+    ]
+    told = [run.metrics()[0]["train/loss"] for run in (plain, penalized)]
+    assert told[1] - told[0] == pytest.approx(0.1 * 0.5 * float(sum(squares)), rel=1e-3) and squares
+
+
 @pytest.mark.parametrize("mode", ["norm", "value"])
 def test_clipping_bounds_the_gradient(mode: str) -> None:
     gradients = [torch.full((3,), 3.0), torch.full((4,), -4.0)]
