@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit import catalog
+from dlkit.nn.averaging import move_towards
 from dlkit.verbs.summary import natural_spec
 
 SIDE, PATCH = 32, 8
@@ -89,7 +90,7 @@ def learned(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int, floa
         F.cross_entropy(model.train()(images), targets).backward()
         optimizer.step()
         if training.averaged:
-            follow(tested, model)
+            move_towards(tested, model, 0.05)
         if step % EVERY == 0:
             with torch.no_grad():
                 logits = tested.eval()(others)
@@ -98,13 +99,6 @@ def learned(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int, floa
             if known and before:
                 break
     return tested.eval(), step, loss, right
-
-
-@torch.no_grad()
-def follow(averaged: nn.Module, model: nn.Module) -> None:
-    """A twentieth of the way to the model's weights and batch norm statistics."""
-    for kept, new in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
-        kept.lerp_(new, 0.05) if kept.is_floating_point() else kept.copy_(new)
 
 
 def maps_of(method: str, model: nn.Module, images: Tensor, targets: Tensor, **options: Any) -> Tensor:

@@ -226,6 +226,6 @@ def test_batches_are_prepared_on_the_threads_that_workers_leave(way: Any) -> Non
 
 
 def test_without_workers_nobody_touches_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even to set it to what it is makes oneDNN forget its convolutions."""
+    """Even to set it to what it is, for each batch, costs a step of LeNet-5 two per cent."""
     monkeypatch.setattr(torch, "set_num_threads", lambda count: pytest.fail(f"set to {count}"))
     assert len(list(data(in_memory()).epoch(0))) > 1

@@ -204,7 +204,7 @@ _at_work: list[int] = []  # of each loader that is being read, how many processe
 @contextmanager
 def beside_workers() -> Iterator[None]:
     """Compute on the threads that loader workers leave: on their cores, each would only wait for the other."""
-    if not _at_work:  # to set their number costs oneDNN what it has prepared for its convolutions
+    if not _at_work:  # to set their number, even to what it is, slows down the step that follows
         yield
         return
     threads = torch.get_num_threads()

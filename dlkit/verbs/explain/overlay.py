@@ -106,8 +106,9 @@ def montage(explanations: Sequence[Explanation], path: Path) -> None:
         for found in line:
             x = left + methods.index(found.method) * column
             image.paste(_panels(found, size)["overlay"], (x, y))
-            note = "flagged" if found.sanity.flagged else f"{found.deletion_auc:.2f} / {found.insertion_auc:.2f}"
-            write(pen, (x, y + size[1] + 5), note, "la", ORANGE if found.sanity.flagged else SOFT)
+            warning = "empty" if found.empty else "flagged" if found.sanity.flagged else ""
+            note = warning or f"{found.deletion_auc:.2f} / {found.insertion_auc:.2f}"
+            write(pen, (x, y + size[1] + 5), note, "la", ORANGE if warning else SOFT)
     write(pen, (MARGIN, top + row * len(rows)), MONTAGE_NOTE, "la", SOFT)
     save(image, path)
 
