@@ -63,6 +63,13 @@ def weights_file(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    from exported_files import draw_pictures
+
+    return draw_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
 def text_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A small LSTM that has learnt which word decides."""
     import dlkit

@@ -1,4 +1,4 @@
-"""Exported files that tests look into, forge and read again."""
+"""Exported files that tests look into, forge and read again, and the pictures that they are asked about."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+from corpus import encoded, picture
+from PIL import Image
+from shapes_on_disk import write_folder
 
 from dlkit.engine.model_file import open_model_file
 from dlkit.exported import About
 from dlkit.exporters import onnx as onnx_exporter
+from dlkit.verbs.predict.prediction import Failure, Prediction
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,39 @@ def other_mean(proto: onnx.ModelProto, about: About) -> None:
     for tensor in means:
         values = onnx.numpy_helper.to_array(tensor)
         tensor.CopyFrom(onnx.numpy_helper.from_array(values + np.float32(0.1), tensor.name))
+
+
+def best(answers: list[Prediction | Failure]) -> dict[str, tuple[str, float]]:
+    found = [answer for answer in answers if isinstance(answer, Prediction)]
+    assert len(found) == len(answers)
+    return {answer.path: (answer.predictions[0].name, answer.predictions[0].probability) for answer in found}
+
+
+def same_answers(one: list[Prediction | Failure], other: list[Prediction | Failure], tolerance: float = 1e-4) -> None:
+    ours, theirs = best(one), best(other)
+    assert ours.keys() == theirs.keys() and len({name for name, _ in ours.values()}) > 2
+    assert {path: name for path, (name, _) in ours.items()} == {path: name for path, (name, _) in theirs.items()}
+    assert max(abs(ours[path][1] - theirs[path][1]) for path in ours) <= tolerance
+
+
+def draw_pictures(folder: Path) -> list[Path]:
+    """Pictures of any size, mode and format: shapes, turned by EXIF, grey, with alpha, CMYK, palette, 16 bits."""
+    paths = write_folder(folder, "test", count=40)
+    turned = Image.Exif()
+    for number in range(24):
+        base = picture(30 + 5 * number, 90 - 2 * number, seed=number)
+        alpha = base.convert("RGBA")
+        alpha.putalpha(picture(*base.size, "L", seed=number + 100))
+        turned[0x0112] = 1 + number % 8
+        sixteen = Image.fromarray(np.asarray(base.convert("L")).astype(np.uint16) * 257)
+        for name, data in {
+            "exif.jpg": encoded(base, "JPEG", exif=turned.tobytes()),
+            "grey.png": encoded(base.convert("L"), "PNG"),
+            "alpha.png": encoded(alpha, "PNG"),
+            "cmyk.jpg": encoded(base.convert("CMYK"), "JPEG"),
+            "palette.gif": encoded(base.convert("P"), "GIF"),
+            "sixteen.png": encoded(sixteen, "PNG"),
+        }.items():
+            paths.append(folder / f"{number:02}-{name}")
+            paths[-1].write_bytes(data)
+    return paths

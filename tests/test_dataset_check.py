@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from corpus import IMAGES, Bad, encoded, flipped, picture
 from PIL import Image
 from shapes_on_disk import form
 
-from dlkit.data import census, copies, images, near_duplicates
-from dlkit.data.exchanged_labels import exchanges
+from dlkit.data import census, copies, images
 from dlkit.data.fingerprint import FileDigest
 from dlkit.data.samples import MemoryImages
 from dlkit.datasets import shapes
@@ -342,72 +339,6 @@ def test_a_process_that_dies_over_a_file_is_told_with_where(clean: Path, monkeyp
     monkeypatch.setattr(census, "look", lambda source: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(WorkerLostError, match=r"0\.jpg.*-j 1"):
         list(census.census(sorted(clean.rglob("*.jpg")) * 4, 2))
-
-
-# Near duplicates
-
-
-def thumbnails(count: int, seed: int = 0) -> np.ndarray:
-    return np.stack([census.thumbnail(picture(48, 48, seed=seed + number)) for number in range(count)])
-
-
-@pytest.mark.parametrize("mirror", near_duplicates.MIRRORS, ids=lambda mirror: mirror.name or "as it is")
-def test_the_hash_of_a_mirror_image_is_one_xor_away(mirror: near_duplicates.Mirror) -> None:
-    pictures = thumbnails(200)
-    assert (near_duplicates.hashes(mirror.of(pictures)) == near_duplicates.hashes(pictures) ^ mirror.bits).mean() > 0.99
-
-
-@pytest.mark.parametrize("mirror", near_duplicates.MIRRORS, ids=lambda mirror: mirror.name or "as it is")
-@pytest.mark.parametrize(("size", "quality"), [(48, 95), (48, 60), (31, 85), (120, 85)])
-def test_a_picture_saved_again_is_found_among_others(mirror: near_duplicates.Mirror, size: int, quality: int) -> None:
-    pictures = [picture(48, 48, seed=number) for number in range(60)]
-    turned = Image.fromarray(np.ascontiguousarray(mirror.of(np.asarray(pictures[17]))))
-    saved = Image.open(io.BytesIO(encoded(turned.resize((size, size)), "JPEG", quality=quality)))
-    known = np.stack([census.thumbnail(image) for image in pictures])
-    (match,) = near_duplicates.matches(known, census.thumbnail(saved)[None])
-    assert (match.known, match.asked, match.mirror.name) == (17, 0, mirror.name)
-    assert near_duplicates.same_picture(match, pictures.__getitem__, saved)
-
-
-def test_other_pictures_and_blank_ones_are_no_match() -> None:
-    assert near_duplicates.matches(thumbnails(300), thumbnails(300, seed=5000)) == []
-    blank = np.full((2, 8, 8, 3), 250, np.uint8)
-    assert near_duplicates.matches(blank, blank) == []
-    assert near_duplicates.matches(blank[:0], thumbnails(3)) == []
-
-
-# Exchanged labels
-
-
-def drawn(rng: np.random.Generator, apart: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Three classes of 8 × 8 noise; `apart` is how far their mean colours are, in deviations."""
-    targets = np.repeat(np.arange(3), count)
-    colours = 128 + 20 * apart * np.eye(3)[targets]
-    noise = 20 * rng.normal(size=(len(targets), 1, 1, 3)) + 20 * rng.normal(size=(len(targets), 8, 8, 3))
-    return (colours[:, None, None] + noise).clip(0, 255).astype(np.uint8), targets.astype(np.int64)
-
-
-def test_exchanged_classes_are_found_and_named() -> None:
-    rng = np.random.default_rng(0)
-    known, targets = drawn(rng, 2.0, 100)
-    asked, labels = drawn(rng, 2.0, 60)
-    assert exchanges(known, targets, asked, labels) == []
-    (found,) = exchanges(known, targets, asked, np.array([2, 1, 0])[labels])
-    assert (found.first, found.second) == (0, 2) and min(found.first_share, found.second_share) > 0.6
-
-
-def test_classes_that_look_alike_are_not_taken_for_exchanged() -> None:
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        assert exchanges(*drawn(rng, 0.0, 100), *drawn(rng, 0.0, 60)) == []
-
-
-def test_other_light_in_a_split_is_not_taken_for_exchanged_labels() -> None:
-    rng = np.random.default_rng(0)
-    known, targets = drawn(rng, 2.0, 100)
-    asked, labels = drawn(rng, 2.0, 60)
-    for light in (-60, 60):
-        assert exchanges(known, targets, (asked.astype(int) + light).clip(0, 255).astype(np.uint8), labels) == []
 
 
 # What training finds by itself

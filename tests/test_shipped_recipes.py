@@ -1,8 +1,9 @@
-"""Every recipe that dlkit ships takes two steps, on made-up data of the shape that it is for."""
+"""Every recipe that dlkit ships says where it comes from, and takes two steps on made-up data of its shape."""
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dlkit import recipe as recipes
 from dlkit import recipe_file
 from dlkit.data.samples import ImageFiles, MemoryImages, Splits
 from dlkit.datasets import sst
-from dlkit.recipe import Data
+from dlkit.recipe import Data, resolve
 from dlkit.specs import ImageSpec
 from dlkit.verbs import dataset
 
@@ -74,3 +75,27 @@ def test_a_shipped_recipe_takes_two_steps(name: str, tmp_path: Path, monkeypatch
     run = dlkit.train(recipe=name, settings=given, name="two_steps", runs_dir=tmp_path)
     last = run.metrics()[-1]
     assert last["step"] == 2 and math.isfinite(last["train/loss"])
+
+
+@pytest.mark.parametrize("name", recipe_file.shipped_names())
+def test_shipped_recipes_are_valid_and_say_where_they_come_from(name: str) -> None:
+    path = recipe_file.shipped_path(name)
+    assert path is not None
+    yours = {"data.dir": "DIR"} if "-folder" in name else {}
+    recipe = resolve(recipe=path, flags=yours).recipe
+    assert name.startswith(f"{recipe.model.name}-{recipe.data.name}")
+    header = recipe_file.header(path)
+    assert all(f"\n{word}: " in header for word in ("Paper", "Command", "Result"))
+    command = re.search(r"^Command: dlkit train (.*)$", header, re.MULTILINE)
+    assert command is not None
+    assert not yours or command[1].endswith(" --data-dir DIR")
+    words = command[1].removesuffix(" --data-dir DIR")
+    named = re.fullmatch(r"(\S+) --dataset (\S+)", words)
+    again = (
+        resolve(*named.groups(), flags=yours) if named else resolve(recipe=words.removeprefix("--recipe "), flags=yours)
+    )
+    assert again.recipe == recipe
+
+
+def test_recipes_are_shipped() -> None:
+    assert {"lenet5-mnist", "lenet5-mnist_augmented", "lenet5_relu-mnist"} <= set(recipe_file.shipped_names())
