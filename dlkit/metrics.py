@@ -30,12 +30,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Scores:
-    """precision, recall and F1, each (K,) float64, and support, (K,) int64: how often each class is the true one."""
+    """precision, recall and F1 of each class, (K,) float64, with its number of targets and predictions, (K,) int64."""
 
     precision: npt.NDArray[np.float64]
     recall: npt.NDArray[np.float64]
     f1: npt.NDArray[np.float64]
-    support: npt.NDArray[np.int64]
+    support: npt.NDArray[np.int64]  # targets
+    predicted: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,24 @@ def confusion_matrix(targets: Tensor, predicted: Tensor, classes: int) -> Tensor
 def class_scores(confusion: npt.NDArray[np.int64]) -> Scores:
     """Precision, recall and F1 of each class from a confusion matrix (K, K); 0 where nothing is to be divided by."""
     hits = confusion.diagonal().astype(np.float64)
-    support, guesses = confusion.sum(axis=1), confusion.sum(axis=0)
+    support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     return Scores(
-        precision=_divide(hits, guesses),
+        precision=_divide(hits, predicted),
         recall=_divide(hits, support),
-        f1=_divide(2 * hits, support + guesses),
+        f1=_divide(2 * hits, support + predicted),
         support=support,
+        predicted=predicted,
     )
 
 
 def macro_means(scores: Scores) -> Means:
-    """The plain mean over the classes that occur, rare ones counting as much as frequent ones."""
-    return _means(scores, (scores.support > 0).astype(np.float64))
+    """The unweighted mean over every class in the targets or the predictions, as in scikit-learn."""
+    return _means(scores, (scores.support + scores.predicted > 0).astype(np.float64))
+
+
+def balanced_accuracy(scores: Scores) -> float:
+    """The mean recall over the classes in the targets, as scikit-learn's balanced_accuracy_score."""
+    return _means(scores, (scores.support > 0).astype(np.float64)).recall
 
 
 def weighted_means(scores: Scores) -> Means:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -78,13 +79,21 @@ def test_confusion_and_class_scores_agree_with_loops(pair: tuple[Tensor, Tensor]
     found = zip(scores.precision, scores.recall, scores.f1, scores.support, strict=True)
     assert np.array(list(found)) == pytest.approx(np.array(rows))
 
-    occurring = [row for row in rows if row[3]]
-    total = sum(row[3] for row in rows)
-    for column, name in enumerate(("precision", "recall", "f1")):
-        macro = sum(row[column] for row in occurring) / len(occurring)
-        weighted = sum(row[column] * row[3] for row in rows) / total
-        assert getattr(metrics.macro_means(scores), name) == pytest.approx(macro)
-        assert getattr(metrics.weighted_means(scores), name) == pytest.approx(weighted)
+
+@given(answers())
+@settings(max_examples=60, deadline=None)
+def test_means_over_classes_are_those_of_scikit_learn(pair: tuple[Tensor, Tensor]) -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    logits, targets = pair
+    predicted = metrics.ranked(logits, 1)[:, 0]
+    scores = metrics.class_scores(metrics.confusion_matrix(targets, predicted, logits.shape[1]).numpy())
+    for average, means in (("macro", metrics.macro_means(scores)), ("weighted", metrics.weighted_means(scores))):
+        expected = sklearn.precision_recall_fscore_support(targets, predicted, average=average, zero_division=0)
+        assert (means.precision, means.recall, means.f1) == pytest.approx(expected[:3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a predicted class without targets
+        expected = sklearn.balanced_accuracy_score(targets, predicted)
+    assert metrics.balanced_accuracy(scores) == pytest.approx(expected)
 
 
 def by_hand_scores(pairs: list[tuple[int, int]], index: int) -> tuple[float, float, float, int]:
@@ -96,10 +105,14 @@ def by_hand_scores(pairs: list[tuple[int, int]], index: int) -> tuple[float, flo
     return precision, recall, f1, support
 
 
-def test_a_class_that_never_occurs_leaves_the_macro_mean_alone() -> None:
-    scores = metrics.class_scores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
-    assert metrics.macro_means(scores).recall == pytest.approx((3 / 4 + 1) / 2)
-    assert scores.support.tolist() == [4, 4, 0]
+def test_macro_means_count_a_class_that_is_only_predicted_and_skip_one_that_never_occurs() -> None:
+    """scikit-learn's definition: the classes are those of the targets and the predictions."""
+    absent = metrics.class_scores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    assert metrics.macro_means(absent).recall == pytest.approx((3 / 4 + 1) / 2)
+    predicted = metrics.class_scores(np.array([[3, 0, 1], [0, 4, 0], [0, 0, 0]]))
+    assert metrics.macro_means(predicted).recall == pytest.approx((3 / 4 + 1) / 3)
+    assert metrics.balanced_accuracy(predicted) == pytest.approx((3 / 4 + 1) / 2)
+    assert predicted.support.tolist() == [4, 4, 0]
 
 
 @given(answers())

@@ -223,7 +223,7 @@ def gate_names(topk: int) -> tuple[str, ...]:
     """The metrics that are better when higher, which a gate can be set on; topk is 0 where there are no classes."""
     if topk == 0:
         return ()
-    return tuple(dict.fromkeys(("top1", f"top{topk}", *MEANS)))
+    return tuple(dict.fromkeys(("top1", f"top{topk}", "balanced_accuracy", *MEANS)))
 
 
 def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> Data:

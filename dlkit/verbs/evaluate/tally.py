@@ -62,6 +62,7 @@ class Tally:
         found["loss"] = Metric(self.loss / self.samples)
         found["ece"] = Metric(metrics.expected_calibration_error(self.bins))
         found["brier"] = Metric(self.brier / self.samples)
+        found["balanced_accuracy"] = Metric(metrics.balanced_accuracy(scores))
         for kind, means in (("macro", metrics.macro_means(scores)), ("weighted", metrics.weighted_means(scores))):
             found |= {f"{kind}_{name}": Metric(value) for name, value in asdict(means).items()}
         return found

@@ -12,7 +12,7 @@ TITLES = {
     "loss": "Loss, nats", "ece": "Calibration error", "brier": "Brier score",
     "mse": "Mean squared error", "rmse": "Root mean squared error", "mae": "Mean absolute error",
 }  # fmt: skip
-SHARES = ("top", "macro_", "weighted_", "ece")  # metrics told in percent
+SHARES = ("top", "balanced_", "macro_", "weighted_", "ece")  # metrics told in percent
 
 Show = Callable[[Any], str]
 
