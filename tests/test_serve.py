@@ -13,7 +13,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,6 +40,7 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 from dlkit.verbs.serve import app as serve_app  # noqa: E402
+from dlkit.verbs.serve import connections  # noqa: E402
 from dlkit.verbs.serve import limits as serve_limits  # noqa: E402
 
 LOCAL = "http://localhost:8000"
@@ -218,7 +223,7 @@ def test_a_body_is_read_no_further_than_it_may_be_long(said: str | None, monkeyp
     headers = [] if said is None else [(b"content-length", said.encode())]
     request = serve_limits.Request({"type": "http", "headers": headers}, receive)
     with pytest.raises(serve_limits.Refused) as refused:
-        asyncio.run(serve_limits.body_of(request))
+        asyncio.run(serve_limits.body_of(request, lambda count: None))
     assert refused.value.status == 413 and taken == (0 if said == "999999999999" else 4)
 
 
@@ -230,7 +235,8 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.Monke
         raise AssertionError
 
     with pytest.raises(serve_limits.Refused) as refused:
-        asyncio.run(serve_limits.body_of(serve_limits.Request({"type": "http", "headers": []}, receive)))
+        request = serve_limits.Request({"type": "http", "headers": []}, receive)
+        asyncio.run(serve_limits.body_of(request, lambda count: None))
     assert refused.value.status == 408
 
 
@@ -465,7 +471,7 @@ def test_a_request_that_hangs_holds_no_server_and_a_second_signal_leaves_at_once
                     with pytest.raises(subprocess.TimeoutExpired):
                         process.wait(0.5)
                     process.send_signal(signal.SIGTERM)
-                assert process.wait(1.5 if signals == 2 else serve_app.PATIENCE_S + 10) == 143
+                assert process.wait(1.5 if signals == 2 else 5.0) == 143
         finally:
             process.kill()
 
@@ -489,5 +495,120 @@ def test_a_server_prints_its_address_answers_and_ends_by_a_signal(tiny_run: RunF
                 assert process.wait(20) == 128 + number
             assert process.stdout.read() == ""
             assert process.stderr.read() == f"dlkit: stopped by {number.name}.\n"
+        finally:
+            process.kill()
+
+
+# -- connections
+
+
+@contextmanager
+def running(app: Any, logged: list[str]) -> Iterator[tuple[int, Callable[[], float]]]:
+    """A server in a thread: its port, and a function that stops it and returns the seconds that this took."""
+    stop = [0]
+    with listening("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=connections.run_until, args=(lambda: stop[0], app, listener, logged.append))
+        thread.start()
+
+        def end() -> float:
+            started = time.monotonic()
+            stop[0] = signal.SIGTERM
+            thread.join(10)
+            return time.monotonic() - started
+
+        try:
+            yield port, end
+        finally:
+            end()
+
+
+def half_open(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-")
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_half_requests_neither_silence_the_server_nor_outlive_their_time_nor_delay_its_end(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
+    logged: list[str] = []
+    with running(client.app, logged) as (port, end), ExitStack() as stack:
+        held = [stack.enter_context(half_open(port)) for _ in range(12)]
+        assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+        assert all(map(is_closed, held[:8])), "the oldest make room"
+        monkeypatch.setattr(connections, "HEADER_S", 0.2)
+        late = stack.enter_context(half_open(port))
+        assert is_closed(late), "the headers did not come in time"
+        monkeypatch.setattr(connections, "HEADER_S", 60)
+        stack.enter_context(half_open(port))
+        assert end() < 2 and not logged
+
+
+def test_fifty_requests_at_once_are_queued_and_all_answered(client: Client, tiny_run: RunFolder) -> None:
+    (expected,) = predict(tiny_run, GOOD, device="cpu")
+    with running(client.app, []) as (port, _), ThreadPoolExecutor(50) as pool:
+        post = partial(httpx.post, content=GOOD, trust_env=False, timeout=30)
+        answers = list(pool.map(post, [f"http://127.0.0.1:{port}/predict"] * 50))
+    assert [answer.json() for answer in answers] == [record(expected)] * 50
+
+
+def test_bodies_that_wait_are_bounded_together(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_limits, "MAX_WAITING_BYTES", len(GOOD))
+    refused = client.post("/predict", GOOD + b"more")
+    assert refused.status_code == 503 and refused.json()["error"]["code"] == BusyError.exit_code
+    assert [client.post("/predict", GOOD).status_code for _ in range(2)] == [200, 200], "the room is free again"
+
+
+def test_errors_of_accept_are_logged_once_a_minute() -> None:
+    now, logged = [0.0], list[str]()
+    log = connections.ErrorLog(logged.append, lambda: now[0])
+    loop = asyncio.new_event_loop()
+    for now[0] in [0.01 * step for step in range(9000)]:
+        log(
+            loop, {"message": "socket.accept() out of system resource", "exception": OSError(24, "Too many open files")}
+        )
+    loop.close()
+    assert len(logged) == 2 and "Too many open files" in logged[0]
+
+
+SLEEPER = """
+import signal, threading, time
+from fastapi import FastAPI
+from dlkit.engine.signals import stop_flag
+from dlkit.verbs.serve import listening
+from dlkit.verbs.serve.connections import run_until
+
+app = FastAPI()
+
+@app.get("/")
+def sleep() -> None:
+    print("running", flush=True)
+    time.sleep(60)
+
+with listening("127.0.0.1", 0) as listener, stop_flag() as stop:
+    print(listener.getsockname()[1], flush=True)
+    run_until(stop, app, listener, print)
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_server_within_5_s_though_a_thread_still_computes() -> None:
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            with socket.create_connection(("127.0.0.1", int(process.stdout.readline()))) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert process.stdout.readline() == "running\n"
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(5) == 143
         finally:
             process.kill()

@@ -107,9 +107,10 @@ def serve(
             say(f"warning: {host} is reachable from other machines, and whoever reaches it may use the model.")
         place = f"[{host}]" if ":" in host else host
         ready(f"http://{place}:{listener.getsockname()[1]}/")
-        from dlkit.verbs.serve.app import run_until
+        from dlkit.verbs.serve.app import application
+        from dlkit.verbs.serve.connections import run_until
 
-        run_until(stop, served, host, listener, say)
+        run_until(stop, application(served, host, say), listener, say)
     raise StoppedError(f"stopped by {signal.Signals(stop()).name}.", stop())
 
 

@@ -15,14 +15,11 @@ or a text that cannot be read, by predict's own record of that.
 from __future__ import annotations
 
 import base64
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
@@ -30,7 +27,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 import dlkit
-from dlkit.engine.signals import StopFlag
 from dlkit.errors import UsageError
 from dlkit.specs import ImageSpec
 from dlkit.verbs.evaluate import DEFAULT_TOPK
@@ -40,33 +36,8 @@ from dlkit.verbs.serve import Held, Say, Served, overlaid
 from dlkit.verbs.serve.limits import BODY_S, MAX_BYTES, MOST, Desk, Guard, Refused, status_of
 
 SCHEMA = "dlkit.serve/1"
-PATIENCE_S = 3  # for answers under way, once the server is told to stop
 PAGE = {"/": "page.html", **{f"/{name}": name for name in ("page.css", "page.js", "draw.js")}}
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-
-
-def run_until(stop: StopFlag, served: Served, host: str, listener: socket.socket, say: Say) -> None:
-    """Answer what comes in at the socket until a signal does."""
-    config = uvicorn.Config(
-        application(served, host, say), log_config=None, log_level="critical", access_log=False, ws="none",
-        lifespan="off", proxy_headers=False, server_header=False, timeout_graceful_shutdown=PATIENCE_S,
-    )  # fmt: skip
-    _Server(config, stop).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """One that a flag ends, so that of two signals the second leaves at once, as in every verb."""
-
-    def __init__(self, config: uvicorn.Config, stop: StopFlag) -> None:
-        super().__init__(config)
-        self.stop = stop
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def on_tick(self, counter: int) -> bool:
-        return bool(self.stop()) or await super().on_tick(counter)
 
 
 def application(served: Served, host: str, say: Say) -> ASGIApp:

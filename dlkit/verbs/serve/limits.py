@@ -25,7 +25,8 @@ from dlkit.errors import BusyError, DataError, DlkitError, OutOfMemoryError, Usa
 from dlkit.verbs.serve import Say, is_loopback
 
 MAX_BYTES = 32 << 20  # of a body
-MOST = 16  # requests whose bodies are in memory, while they come or wait for the model
+MOST = 256  # requests that wait for the model
+MAX_WAITING_BYTES = 1 << 30  # of all their bodies
 BODY_S = 30.0  # for a body to arrive
 
 STATUS = {UsageError.exit_code: 400, DataError.exit_code: 422, BusyError.exit_code: 503}  # else 500
@@ -38,6 +39,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+Reserve = Callable[[int], None]  # memory for so many bytes; raises Refused where there is no room
 Work = Callable[[bytes], tuple[dict[str, Any], int]]  # from a body to a document and its status
 
 
@@ -89,30 +91,40 @@ class Guard:
 
 
 class Desk:
-    """Where requests wait: a bounded number, of which the model takes one at a time."""
+    """Where requests wait: a bounded number of bounded size, of which the model takes one at a time."""
 
     def __init__(self, say: Say) -> None:
-        self.say, self.taken, self.turn = say, 0, asyncio.Lock()
+        self.say, self.waiting, self.bytes, self.turn = say, 0, 0, asyncio.Lock()
 
     async def answer(self, request: Request, work: Work) -> Response:
         """What work makes of the request's body.
 
         Raises: Refused.
         """
-        async with self._place():
-            given = await body_of(request)
+        async with self._room() as reserve:
+            body = await body_of(request, reserve)
             async with self.turn:
-                return JSONResponse(*await run_in_threadpool(self._done, work, given))
+                return JSONResponse(*await run_in_threadpool(self._done, work, body))
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        if self.taken >= MOST:
+    async def _room(self) -> AsyncIterator[Reserve]:
+        """Room for one request; what is yielded reserves memory for that many bytes of its body."""
+        if self.waiting >= MOST:
             raise Refused(503, BusyError.exit_code, f"{MOST} requests are waiting already. Try again in a moment.")
-        self.taken += 1
+        reserved = 0
+
+        def reserve(count: int) -> None:
+            nonlocal reserved
+            if self.bytes + count > MAX_WAITING_BYTES:
+                what = f"the requests that are waiting hold {MAX_WAITING_BYTES >> 20} MiB. Try again in a moment."
+                raise Refused(503, BusyError.exit_code, what)
+            self.bytes, reserved = self.bytes + count, reserved + count
+
+        self.waiting += 1
         try:
-            yield
+            yield reserve
         finally:
-            self.taken -= 1
+            self.waiting, self.bytes = self.waiting - 1, self.bytes - reserved
 
     def _done(self, work: Work, given: bytes) -> tuple[dict[str, Any], int]:
         try:
@@ -127,8 +139,8 @@ class Desk:
             raise Refused(500, DlkitError.exit_code, what) from error
 
 
-async def body_of(request: Request) -> bytes:
-    """The body, read no further than it may be long.
+async def body_of(request: Request, reserve: Reserve) -> bytes:
+    """The body, read no further than it may be long and than there is room.
 
     Raises: Refused.
     """
@@ -146,6 +158,7 @@ async def body_of(request: Request) -> bytes:
                 body += part
                 if len(body) > MAX_BYTES:
                     raise too_long
+                reserve(len(part))
     except TimeoutError:
         raise Refused(408, DataError.exit_code, f"the body did not arrive within {BODY_S:.0f} s.") from None
     except ClientDisconnect:
