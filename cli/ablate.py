@@ -18,7 +18,7 @@ from .recipe_flags import resolved, takes_recipe
 if TYPE_CHECKING:
     from dlkit.recipe import Recipe
 
-COLUMNS = ("part", "top1_with", "top1_without", "effect_pp", "low_pp", "high_pp", "pairs")
+ON_TERMINAL = ("part", "effect_pp", "low_pp", "high_pp", "over", "p_value", "p_holm", "verdict")  # 80 columns
 PLAN_COLUMNS = ("run", "seed", "changes", "state")
 
 
@@ -41,6 +41,9 @@ def ablate_command(
         str | None, typer.Option(metavar="NAME", help="Of the ablation's folder; else ablation-MODEL-DATASET.")
     ] = None,
     runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where that folder goes.")] = Path("runs"),
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train again the runs made with other data, packages or settings.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trainings, and stop.")] = False,
     format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
@@ -49,8 +52,10 @@ def ablate_command(
 
     Parts: dropout, augment (or one key of it), weight_decay, label_smoothing, norm, lrn, init, ema, clip_grad, a
     regularizer by its name, and the like; a part that the recipe does not use is refused with those that it does.
-    Effects are in percentage points: above 0 the part helps. Each training is a run in the ablation's folder; the same
-    command goes on where it stopped. Exit 3 where a training diverged and its pair was left out.
+    Effects are in percentage points: above 0 the part helps. With one seed the interval and the test cover the images
+    (this one training), with more the seeds; if there are several parts, p_holm allows for their number. Each training
+    is a run in the ablation's folder; the same command goes on where it stopped, and refuses if the data, the packages
+    or the recipe changed meanwhile. Exit 3 where a training diverged and its pair was left out.
     """
     recipe = resolved(context)
     names = [part.strip() for part in drop.split(",") if part.strip()]
@@ -58,26 +63,42 @@ def ablate_command(
     if dry_run:
         _show_plan(recipe, names, seeds, name, runs_dir, shown)
     else:
-        _ablate(recipe, names, seeds, split, name, runs_dir, shown)
+        _ablate(recipe, names, seeds, split, name, runs_dir, retrain, shown)
 
 
 def _ablate(
-    recipe: Recipe, drop: list[str], seeds: int, split: MeasuredOn, name: str | None, runs_dir: Path, format: Format
+    recipe: Recipe,
+    drop: list[str],
+    seeds: int,
+    split: MeasuredOn,
+    name: str | None,
+    runs_dir: Path,
+    retrain: bool,
+    format: Format,
 ) -> None:
-    from dlkit.verbs.ablate import ablate
+    from dlkit.verbs.ablate import COLUMNS, ablate
 
     found = ablate(
-        recipe, drop, seeds=seeds, split=split.value, name=name, runs_dir=runs_dir, argv=sys.argv, say=console.say,
-        progress=console.shows_progress(),
+        recipe, drop, seeds=seeds, split=split.value, name=name, runs_dir=runs_dir, retrain=retrain, argv=sys.argv,
+        say=console.say, progress=console.shows_progress(),
     )  # fmt: skip
     document = found.document()
     if format in (Format.json, Format.jsonl):
         console.write_document(document, format)
+    elif format == Format.table:
+        console.write_rows(map(_rounded, document["effects"]), ON_TERMINAL, format)
     else:
         console.write_rows(document["effects"], COLUMNS, format)
     if found.diverged:
         lost = f"{len(found.diverged)} of {len(found.runs)} trainings diverged"
         raise PartialError(f"{lost}, and their pairs were left out: {', '.join(found.diverged)}.")
+
+
+def _rounded(effect: dict[str, Any]) -> dict[str, Any]:
+    digits = {"p_value": 4, "p_holm": 4, "effect_pp": 2, "low_pp": 2, "high_pp": 2}
+    return {
+        key: round(value, digits.get(key, 9)) if isinstance(value, float) else value for key, value in effect.items()
+    }
 
 
 def _show_plan(recipe: Recipe, drop: list[str], seeds: int, name: str | None, runs_dir: Path, format: Format) -> None:

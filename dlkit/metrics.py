@@ -7,7 +7,6 @@ batched. Shapes: N samples, K classes. A tie between classes goes to the one tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 CALIBRATION_BINS = 15  # Guo et al. 2017
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A proportion and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -62,48 +51,6 @@ def topk_correct(logits: Tensor, targets: Tensor, k: int) -> Tensor:
     ties_ahead = (logits == target_logits) & (positions < targets[:, None])  # (N, K)
     ahead = ((logits > target_logits) | ties_ahead).sum(dim=1)  # (N,)
     return (ahead < k) & ~target_logits[:, 0].isnan()
-
-
-def wilson(correct: int, total: int) -> Interval:
-    """A proportion with its 95 % score interval (Wilson 1927); of nothing, the interval is [0, 1] and the value NaN."""
-    if total == 0:
-        return Interval(math.nan, 0.0, 1.0)
-    p = correct / total
-    scale = 1 + Z95**2 / total
-    centre = (p + Z95**2 / (2 * total)) / scale
-    half = Z95 / scale * math.sqrt(p * (1 - p) / total + Z95**2 / (4 * total**2))
-    return Interval(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
-
-
-def matched_difference(better: int, worse: int, total: int) -> Interval:
-    """A difference of two proportions on the same samples, (better - worse) / total, with its 95 % interval.
-
-    better counts the samples that only the first got right, worse those that only the second did. McNemar's question
-    with the interval of Agresti and Min 2005: half a sample is added to each of the four cells.
-    """
-    value, n = (better - worse) / total, total + 2
-    centre = (better - worse) / n
-    half = Z95 * math.sqrt((better + worse + 1) / n - centre**2) / math.sqrt(n)
-    return Interval(value, min(value, max(-1.0, centre - half)), max(value, min(1.0, centre + half)))
-
-
-def mean_difference(differences: Sequence[float]) -> Interval:
-    """The mean of two or more differences, one a pair, with Student's 95 % interval (1908)."""
-    count = len(differences)
-    assert count > 1, "one difference has no spread"
-    mean = math.fsum(differences) / count
-    variance = math.fsum((difference - mean) ** 2 for difference in differences) / (count - 1)
-    half = student_t95(count - 1) * math.sqrt(variance / count)
-    return Interval(mean, mean - half, mean + half)
-
-
-def student_t95(degrees: int) -> float:
-    """The 97.5 % point of Student's t: within ± it lie 95 %. Abramowitz and Stegun 1964, 26.7.3 and 26.7.4."""
-    low, high = 0.0, math.pi / 2  # t = √degrees · tan θ
-    for _ in range(60):
-        theta = (low + high) / 2
-        low, high = (theta, high) if _student_within(theta, degrees) < 0.95 else (low, theta)
-    return math.sqrt(degrees) * math.tan(low)
 
 
 def confusion_matrix(targets: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -202,16 +149,6 @@ def expected_calibration_error(bins: Tensor) -> float:
     """Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)| from calibration_bins' sums (Guo et al. 2017, equation 3)."""
     samples, confidence, hits = bins
     return float((hits - confidence).abs().sum() / samples.sum())
-
-
-def _student_within(theta: float, degrees: int) -> float:
-    """How probable |t| < √degrees · tan θ is."""
-    odd = degrees % 2
-    term, total = math.sin(theta) * math.cos(theta) ** odd, 0.0
-    for power in range(odd, degrees - 1, 2):
-        total += term
-        term *= math.cos(theta) ** 2 * (power + 1) / (power + 2)
-    return 2 / math.pi * (theta + total) if odd else total
 
 
 def _divide(above: npt.NDArray[np.float64], below: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

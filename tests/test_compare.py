@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from fractions import Fraction
-from math import comb
 from pathlib import Path
 
 import pytest
 
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError
-from dlkit.verbs.compare import compare, mcnemar
+from dlkit.verbs.compare import compare
 from dlkit_cli.main import run as dlkit
 
 EVALUATION = {"dataset": "shapes", "split": "test", "fingerprint": "f", "metrics": {"top1": {"value": 0.5}}}
@@ -31,18 +29,6 @@ def answer(run: RunFolder, right: str, **changes: object) -> None:
     (run.path / "evaluation.json").write_text(json.dumps(EVALUATION | changes))
     lines = [{"id": place, "target": "x", "predicted": "x" if one == "1" else "y"} for place, one in enumerate(right)]
     (run.path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-@pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 1), (3, 3), (2, 9), (10, 0), (40, 71), (700, 900)])
-def test_mcnemars_p_is_the_binomial_sum(b: int, c: int) -> None:
-    n = b + c
-    tail = sum(Fraction(comb(n, i), 2**n) for i in range(min(b, c) + 1))
-    assert mcnemar(b, c) == pytest.approx(float(min(Fraction(1), 2 * tail)), rel=1e-9)
-    assert mcnemar(b, c) == mcnemar(c, b)
-
-
-def test_mcnemars_p_does_not_overflow_where_thousands_differ() -> None:
-    assert mcnemar(5000, 5000) == 1.0 and 0 <= mcnemar(3000, 5000) < 1e-90
 
 
 def test_a_run_does_not_differ_from_its_copy(pair: tuple[RunFolder, RunFolder]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dlkit import metrics
+from dlkit import metrics, statistics
 
 
 @st.composite
@@ -50,17 +50,17 @@ def test_tie_goes_to_the_first_class_and_nan_is_never_right() -> None:
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (10, 10), (5, 10), (1, 1), (9_905, 10_000), (0, 1)])
 def test_wilson_bounds_solve_the_score_equation(correct: int, total: int) -> None:
-    found = metrics.wilson(correct, total)
+    found = statistics.wilson(correct, total)
     assert 0 <= found.low <= found.value <= found.high <= 1
     for bound in (found.low, found.high):  # |p - bound| = z · sqrt(bound (1 - bound) / n) defines the interval
-        error = abs(found.value - bound) - metrics.Z95 * math.sqrt(bound * (1 - bound) / total)
+        error = abs(found.value - bound) - statistics.Z95 * math.sqrt(bound * (1 - bound) / total)
         assert error == pytest.approx(0, abs=1e-12) or bound == found.value
 
 
 def test_wilson_reproduces_a_published_interval_and_knows_nothing_of_nothing() -> None:
-    found = metrics.wilson(81, 263)  # Newcombe, Statistics in Medicine 17 (1998), table I: 0.2553 to 0.3662
+    found = statistics.wilson(81, 263)  # Newcombe, Statistics in Medicine 17 (1998), table I: 0.2553 to 0.3662
     assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
-    nothing = metrics.wilson(0, 0)
+    nothing = statistics.wilson(0, 0)
     assert math.isnan(nothing.value) and (nothing.low, nothing.high) == (0.0, 1.0)
 
 

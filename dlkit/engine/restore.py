@@ -78,6 +78,18 @@ def run_weights(run: RunFolder, which: str = "best", say: Say = silent) -> dict[
     return _network_only(_checkpoint(run, which, say).tensors)
 
 
+def checkpoint_step(run: RunFolder, which: str) -> int | None:
+    """The step of a run's "best" or "last" checkpoint, as the manifests have it; None if there is none."""
+    run_id = run.info()["run_id"]
+    for step in reversed(checkpoint.saved_steps(run.checkpoints)):
+        try:
+            best = checkpoint.read_manifest(run.checkpoints, step, run_id)["state"].get("best")
+        except ModelFileError:
+            continue
+        return step if which == "last" or best is None else int(best["step"])
+    return None
+
+
 def build(name: str, spec: Spec, options: dict[str, Any]) -> nn.Module:
     """A network of the shelf, its weights fresh."""
     module = catalog.load("models", name)

@@ -5,9 +5,10 @@ ablation.csv and effects.png. The same call goes on where it stopped: a run that
 was broken off is resumed, and a call for more parts or seeds uses the runs that are there.
 
 The effect of a part is top-1 with everything minus top-1 without it, in percentage points: above 0 it helps. Trainings
-are paired by their seed, which draws the weights, the order and the validation split. With two seeds or more the
-interval is Student's over the pairs. With one it is of the matched samples (Agresti and Min 2005): it says how much the
-images at hand decide, and nothing about the luck of a training.
+are paired by their seed, which draws the weights, the order and the validation split. With two seeds or more the test
+and the interval are Student's over the pairs. With one they are of the matched samples (McNemar's mid-p, Tango's score
+interval): they state how much the images at hand decide, and nothing about the luck of a training. If there are several
+parts, the verdicts go by the p values after Holm's correction.
 """
 
 from __future__ import annotations
@@ -16,28 +17,31 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlkit import durable, recipe_parts
+from dlkit import durable, recipe_parts, statistics
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, DivergedError, ModelFileError, UsageError
 from dlkit.recipe import Recipe
 from dlkit.recipe_parts import Changes
 from dlkit.verbs import trainings
+from dlkit.verbs.evaluate.record import read_evaluation, same_conditions, staleness
 from dlkit.verbs.trainings import Say
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from dlkit.metrics import Interval
-
 SCHEMA = "dlkit.ablate/1"
 EVERYTHING = "all"
 MOST_SEEDS = 1000
-COLUMNS = ("part", "top1_with", "top1_without", "effect_pp", "low_pp", "high_pp", "pairs")
+COLUMNS = (
+    "part", "top1_with", "top1_without", "effect_pp", "low_pp", "high_pp", "pairs", "over", "p_value", "p_holm",
+    "verdict",
+)  # fmt: skip
+SEEDS, IMAGES = "seeds", "images"  # what an interval covers
 
 Split = Literal["validation", "test"]
 # The best checkpoint was chosen on the validation images, so there the last one is measured.
@@ -76,6 +80,22 @@ class Effect:
     effect_pp: float | None
     low_pp: float | None
     high_pp: float | None
+    over: str | None = None  # what interval and test cover: seeds or images
+    p_value: float | None = None
+    p_holm: float | None = None  # adjusted for the number of parts
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the part helps, harms, or neither can be said."""
+        if self.p_holm is None or self.effect_pp is None:
+            return None
+        if self.p_holm >= statistics.LEVEL:
+            return "unclear"
+        return "helps" if self.effect_pp > 0 else "harms"
+
+    def row(self) -> dict[str, Any]:
+        """Its line of a table."""
+        return {**asdict(self), "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,7 @@ class Ablation:
             "checkpoint": CHECKPOINTS[self.split],
             "seeds": list(self.seeds),
             "interval": self.interval,
-            "effects": [asdict(effect) for effect in self.effects],
+            "effects": [effect.row() for effect in self.effects],
             "runs": runs,
         }
 
@@ -150,6 +170,7 @@ def ablate(
     split: Split = "validation",
     name: str | None = None,
     runs_dir: Path | str = "runs",
+    retrain: bool = False,
     argv: Sequence[str] = (),
     say: Say = lambda text: None,
     progress: bool = False,
@@ -158,30 +179,37 @@ def ablate(
 
     The test split may be asked for; the default leaves it for the end of the work. There the last checkpoint is
     measured, as the best one was chosen on the same images; on the test split the best. A training that diverges is
-    said, and its pair left out.
+    said, and its pair left out. `retrain` trains again the runs that were made with other data, packages or settings.
 
     Raises:
-        UsageError: the recipe does not use a part; the folder holds another ablation.
+        UsageError: the recipe does not use a part; the folder holds another ablation, or runs made by other packages.
         DataError: there is no such split, or the data changed meanwhile.
         BusyError: another process is at it. StoppedError and the rest of train's: call again to go on.
     """
     recipe = trainings.found_weights(recipe, Path(runs_dir))
     plan = planned(recipe, drop, seeds)
     folder = Path(runs_dir) / (name or default_name(recipe))
-    _check_split(recipe, split, say)
+    test_sha256 = _check_split(recipe, split, say)
     trainings.open_folder(folder, recipe, "ablation")
     say(f"ablation: {folder}")
     with RunFolder(folder).locked():
-        runs = [_measured(*item, folder, split, argv, say, progress) for item in _numbered(plan)]
+        members = [(RunFolder(folder / training.name), training.recipe) for training in plan]
+        trainings.check_alike(members, retrain=retrain, say=say)
+        runs = [_measured(*item, folder, split, test_sha256, argv, say, progress) for item in _numbered(plan)]
         found = _found(folder, recipe, split, drop, runs)
         _write(found)
     say(f"written into {folder}: ablation.json, ablation.csv, effects.png")
     return found
 
 
-def _check_split(recipe: Recipe, split: Split, say: Say) -> None:
-    """Refuse, before hours of training, a split that there is not, or a model that is not trained."""
+def _check_split(recipe: Recipe, split: Split, say: Say) -> str | None:
+    """Refuse, before hours of training, a split that there is not, or a model that is not trained.
+
+    Returns the test split's fingerprint if that is measured.
+    """
+    from dlkit.data.fingerprint import fingerprint
     from dlkit.verbs.dataset import splits
+    from dlkit.verbs.evaluate.matching import readable
     from dlkit.verbs.train.materials import refuse_fitted
 
     refuse_fitted(recipe)
@@ -194,6 +222,9 @@ def _check_split(recipe: Recipe, split: Split, say: Say) -> None:
         raise DataError(f"data set {recipe.data.name!r} has no test split. Leave --split out.")
     if split == "validation" and found.validation is None and recipe.data.validation == 0:
         raise UsageError("there is no validation split, as data.validation is 0. Keep some, or give --split test.")
+    if split == "validation" or found.test is None:  # validation images are among those of training: checked there
+        return None
+    return fingerprint(readable(found.test, split, recipe.data, say)[0], found.spec.classes)
 
 
 def _numbered(plan: Sequence[Training]) -> Iterator[tuple[Training, str]]:
@@ -202,7 +233,14 @@ def _numbered(plan: Sequence[Training]) -> Iterator[tuple[Training, str]]:
 
 
 def _measured(
-    training: Training, title: str, folder: Path, split: Split, argv: Sequence[str], say: Say, progress: bool
+    training: Training,
+    title: str,
+    folder: Path,
+    split: Split,
+    test_sha256: str | None,
+    argv: Sequence[str],
+    say: Say,
+    progress: bool,
 ) -> Measured:
     run = RunFolder(folder / training.name)
     try:
@@ -210,14 +248,14 @@ def _measured(
     except DivergedError as error:
         say(f"warning: {title}: {error}")
         return Measured(training, None, None, None)
-    return _answers(training, run, split, say)
+    return _answers(training, run, split, test_sha256, say)
 
 
-def _answers(training: Training, run: RunFolder, split: Split, say: Say) -> Measured:
+def _answers(training: Training, run: RunFolder, split: Split, test_sha256: str | None, say: Say) -> Measured:
     """Which samples the run gets right: as it was evaluated before, or now."""
     import numpy as np
 
-    if not _evaluated(run, split):
+    if not _evaluated(run, split, test_sha256):
         from dlkit.verbs.evaluate import evaluate
 
         evaluate(
@@ -230,15 +268,20 @@ def _answers(training: Training, run: RunFolder, split: Split, say: Say) -> Meas
     return Measured(training, float(right.mean()), right, document["fingerprint"])
 
 
-def _evaluated(run: RunFolder, split: Split) -> bool:
-    """Whether the run's last evaluation is the one that is wanted, and whole."""
+def _evaluated(run: RunFolder, split: Split, test_sha256: str | None) -> bool:
+    """Whether the run's last evaluation is of this split as it is now, of the checkpoint as it is now, and complete."""
     try:
-        document = json.loads((run.path / "evaluation.json").read_bytes())
+        document = read_evaluation(run)
         lines = (run.path / "predictions.jsonl").read_bytes().count(b"\n")
-        wanted = (split, CHECKPOINTS[split], run.recipe().data.name, lines, None)
-        return wanted == tuple(
-            document.get(key) for key in ("split", "checkpoint", "dataset", "samples", "mc_dropout")
-        ) and document.get("fingerprint") == run.info()["data"].get(split, {}).get("sha256", document["fingerprint"])
+        expected = {
+            "split": split,
+            "checkpoint": CHECKPOINTS[split],
+            "dataset": run.recipe().data.name,
+            "samples": lines,
+            "fingerprint": test_sha256 or run.info()["data"].get(split, {}).get("sha256"),
+        }
+        alike = all(document.get(key) == value for key, value in expected.items())
+        return alike and not same_conditions(document, {}) and not staleness(run, document)
     except (OSError, ValueError, AttributeError, KeyError, ModelFileError):
         return False
 
@@ -251,7 +294,13 @@ def _found(folder: Path, recipe: Recipe, split: Split, drop: Sequence[str], runs
     for part, changes in chosen.items():
         pairs = [(by_name[None, seed], by_name[part, seed]) for seed in seeds]
         effects.append(_effect(part, changes, [pair for pair in pairs if None not in (pair[0].top1, pair[1].top1)]))
-    return Ablation(folder, recipe, split, seeds, tuple(effects), tuple(runs))
+    return Ablation(folder, recipe, split, seeds, tuple(_adjusted(effects)), tuple(runs))
+
+
+def _adjusted(effects: Sequence[Effect]) -> Iterator[Effect]:
+    adjusted = iter(statistics.holm([effect.p_value for effect in effects if effect.p_value is not None]))
+    for effect in effects:
+        yield effect if effect.p_value is None else replace(effect, p_holm=next(adjusted))
 
 
 def _effect(part: str, changes: Changes, pairs: Sequence[tuple[Measured, Measured]]) -> Effect:
@@ -262,25 +311,26 @@ def _effect(part: str, changes: Changes, pairs: Sequence[tuple[Measured, Measure
             names = f"{whole.training.name} and {less.training.name}"
             raise DataError(f"{names} were measured on different images: the data changed. Give a new --name.")
     tops = [(run.top1 or 0.0, less.top1 or 0.0) for run, less in pairs]
-    found = _interval(pairs, [whole - less for whole, less in tops])
+    result = _estimate(pairs, [whole - less for whole, less in tops])
     means = [sum(column) / len(pairs) for column in zip(*tops, strict=True)]
-    return Effect(part, changes, len(pairs), *means, *(100 * value for value in (found.value, found.low, found.high)))
+    return Effect(
+        part, changes, len(pairs), means[0], means[1], 100 * result.value, 100 * result.low, 100 * result.high,
+        SEEDS if len(pairs) > 1 else IMAGES, result.p_value,
+    )  # fmt: skip
 
 
-def _interval(pairs: Sequence[tuple[Measured, Measured]], differences: Sequence[float]) -> Interval:
-    from dlkit import metrics
-
-    if len(differences) > 1:
-        return metrics.mean_difference(differences)
+def _estimate(pairs: Sequence[tuple[Measured, Measured]], differences: Sequence[float]) -> statistics.Estimate:
     whole, less = pairs[0][0].right, pairs[0][1].right
     assert whole is not None and less is not None
-    return metrics.matched_difference(int((whole & ~less).sum()), int((less & ~whole).sum()), len(whole))
+    if len(differences) > 1:
+        return statistics.student(differences, 1 / len(whole))
+    return statistics.matched_difference(int((whole & ~less).sum()), int((less & ~whole).sum()), len(whole))
 
 
 def _write(found: Ablation) -> None:
     from dlkit.verbs.drawing.bars import Bar, effects
 
-    rows = [asdict(effect) for effect in found.effects]
+    rows = [effect.row() for effect in found.effects]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -1,7 +1,7 @@
 """compare: how two runs differ, and whether what they answered can be told apart.
 
 Runs that were evaluated on the same samples are compared sample by sample: only those on which one is right and the
-other wrong speak, and McNemar's exact test asks whether they split more unevenly than a fair coin would.
+other wrong count, and McNemar's mid-p test asks whether they split more unevenly than a fair coin would.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dlkit import metrics
+from dlkit import statistics
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError
 from dlkit.verbs.runs import summary
@@ -41,7 +41,7 @@ class Paired:
     samples: int
     only_first: int  # samples that the first alone answers rightly
     only_second: int
-    difference: metrics.Interval
+    difference: statistics.Estimate
     p_value: float
 
     @property
@@ -89,22 +89,6 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
         paired=paired if isinstance(paired, Paired) else None,
         unpaired=paired if isinstance(paired, str) else "",
     )
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided p of McNemar's test (1947), exact: how unevenly a fair coin would split as many or more."""
-    n, k = only_first + only_second, min(only_first, only_second)
-    term, tail = 1, 0
-    for i in range(k + 1):  # Σ C(n, i) for i ≤ k, in whole numbers
-        tail += term
-        term = term * (n - i) // (i + 1)
-    return min(1.0, float(_ratio(2 * tail, n)))
-
-
-def _ratio(count: int, flips: int) -> float:
-    """count / 2^flips, where both may be larger than a float can say."""
-    excess = max(0, count.bit_length() - 64)
-    return float(count >> excess) * 2.0 ** (excess - flips)
 
 
 def _differences(first: RunFolder, second: RunFolder) -> Iterator[Difference]:
@@ -169,8 +153,8 @@ def _paired(first: RunFolder, second: RunFolder) -> Paired | str:
         return "their predictions.jsonl are of other samples; evaluate both again."
     only_first = sum(right and not other[sample] for sample, right in one.items())
     only_second = sum(right and not one[sample] for sample, right in other.items())
-    difference = metrics.matched_difference(only_second, only_first, len(one))
-    return Paired(str(ours["split"]), len(one), only_first, only_second, difference, mcnemar(only_first, only_second))
+    difference = statistics.matched_difference(only_second, only_first, len(one))
+    return Paired(str(ours["split"]), len(one), only_first, only_second, difference, difference.p_value)
 
 
 def _evaluation(run: RunFolder) -> dict[str, Any]:

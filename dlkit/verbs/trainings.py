@@ -1,26 +1,31 @@
-"""Many trainings in one folder, each finished once: what an ablation and a sweep share.
+"""Many trainings in one folder, each finished once: what an ablation, a sweep and a group of seeds share.
 
 The same call goes on where it stopped: a run that has finished is not repeated, one that was broken off is resumed.
+Trainings that are compared must have been made alike: `check_alike` refuses a folder in which the data, the packages,
+the device or a recipe are no longer those of the runs that are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import durable, recipe_file, recipe_parts
 from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import DivergedError, StoppedError, UsageError
-from dlkit.recipe import Recipe, load
+from dlkit.errors import DataError, DivergedError, StoppedError, UsageError
+from dlkit.recipe import MAY_CHANGE_ON_RESUME, Recipe, load
 from dlkit.recipe_keys import dotted
 
 if TYPE_CHECKING:
+    from dlkit.data.fingerprint import Files
     from dlkit.verbs.train import Watch
 
 Say = Callable[[str], None]
 TO_DO = "to do"
+EPOCHS = "train.epochs"  # may change when a run goes on, but makes another training of it
 
 
 def found_weights(recipe: Recipe, runs_dir: Path) -> Recipe:
@@ -59,6 +64,90 @@ def refuse_other(
     if differences:
         shown = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in differences[:3])
         raise UsageError(f"{what}: {shown}. {advice}")
+
+
+def check_alike(members: Iterable[tuple[RunFolder, Recipe]], *, retrain: bool, say: Say) -> list[RunFolder]:
+    """Make sure that the runs that exist can be compared with those to come; `retrain` removes those that cannot.
+
+    Returns the runs that were removed.
+
+    Raises:
+        DataError: the data changed since one of them. UsageError: its recipe, a package or the kind of device did.
+    """
+    from dlkit.verbs.tidy import remove
+
+    current, removed = _Current(), []
+    for run, recipe in members:
+        if state_of(run) == TO_DO:
+            continue
+        data, others = current.data_change(run, recipe), current.other_change(run, recipe)
+        if not (data or others):
+            continue
+        if not retrain:
+            kind = DataError if data else UsageError
+            raise kind(
+                f"{run.path} cannot be compared with a training of today: {data or others}. "
+                "--retrain trains again what differs; another --name starts over."
+            )
+        say(f"warning: {run.path} is trained again: {data or others}")
+        remove(run)
+        removed.append(run)
+    return removed
+
+
+class _Current:
+    """The data, the packages and the device as they are now, each read once."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, tuple[Mapping[str, str], Files]] = {}  # of a recipe's data section and seed
+        self._devices: dict[str, str] = {}
+
+    def data_change(self, run: RunFolder, recipe: Recipe) -> str:
+        """How the training or validation data differ from those of the run; "" if they do not."""
+        from dlkit.data import fingerprint
+
+        fingerprints, files = self._fingerprints(recipe)
+        before = run.info()["data"]
+        changed = [name for name, now in fingerprints.items() if before.get(name, {}).get("sha256") != now]
+        if not changed:
+            return ""
+        if files and run.data_files.is_file():
+            changes = fingerprint.told(fingerprint.changes(fingerprint.read_files(run.data_files), files))
+            if changes:
+                return f"the data changed ({changes})"
+        name = changed[0]
+        old, new = str(before.get(name, {}).get("sha256"))[:12], fingerprints[name][:12]
+        return f"the {name} split changed (SHA-256 {old}…, now {new}…)"
+
+    def other_change(self, run: RunFolder, recipe: Recipe) -> str:
+        """The settings, packages and device that are not what they were for the run; "" if there are none."""
+        from dlkit.engine import precision, receipts
+        from dlkit.verbs.train.sameness import changed_settings
+
+        info = run.info()
+        changes = changed_settings(info, recipe) or receipts.recipe_differences(
+            run.recipe().model_dump(mode="json"), recipe.model_dump(mode="json")
+        )
+        changes = [change for change in changes if change.name not in MAY_CHANGE_ON_RESUME or change.name == EPOCHS]
+        versions = receipts.versions()
+        for name in versions.keys() & info["versions"].keys() - {"python"}:
+            if versions[name] != info["versions"][name]:
+                changes.append(receipts.Difference("package", name, info["versions"][name], versions[name]))
+        device = recipe.train.device
+        now = self._devices.setdefault(device, precision.choose_device(device).type)
+        if now != info["device"]:
+            changes.append(receipts.Difference("device", "device", info["device"], now))
+        return ", ".join(map(str, changes[:3]))
+
+    def _fingerprints(self, recipe: Recipe) -> tuple[Mapping[str, str], Files]:
+        from dlkit.verbs.train.materials import prepare, silent
+
+        data = recipe.data.model_dump(mode="json", exclude={"augment", "workers"})
+        key = json.dumps([data, recipe.train.seed], sort_keys=True)
+        if key not in self._data:
+            prepared = prepare(recipe, silent)
+            self._data[key] = prepared.fingerprints, prepared.files
+        return self._data[key]
 
 
 def state_of(run: RunFolder) -> str:

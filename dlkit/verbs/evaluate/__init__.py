@@ -75,23 +75,28 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     mc_dropout: int | None = None  # passes
     left_out: Mapping[str, str] = field(default_factory=dict)  # images that cannot be read, and what is wrong with them
+    run_id: str | None = None  # none: an exported file
+    weights_sha256: str | None = None  # of the weights that were evaluated
 
     def document(self) -> dict[str, Any]:
-        """The JSON form, `dlkit.eval/1`; `mc_dropout` and `left_out` stand in it where there is something to say."""
-        passes = {} if self.mc_dropout is None else {"mc_dropout": self.mc_dropout}
+        """The JSON form, `dlkit.eval/1`; `left_out` is in it only if some images were."""
         left_out = {"left_out": dict(self.left_out)} if self.left_out else {}
         return {
             "schema": SCHEMA,
             "run": self.run.name,
+            "run_id": self.run_id,
             "model": self.model,
             "dataset": self.dataset,
             "split": self.split,
             "checkpoint": self.checkpoint,
             "step": self.step,
+            "weights_sha256": self.weights_sha256,
+            "mc_dropout": self.mc_dropout,
+            "calibration": None,
+            "tta": None,
             "samples": self.samples,
             "fingerprint": self.fingerprint,
             "topk": self.topk,
-            **passes,
             "metrics": {name: _without_none(asdict(metric)) for name, metric in self.metrics.items()},
             "classes": [{"class": result.name, **_scores(result)} for result in self.classes],
             "warnings": list(self.warnings),
@@ -325,6 +330,8 @@ def _evaluation(
     figures: Mapping[str, Metric],
     mc_dropout: int | None,
 ) -> Evaluation:
+    from dlkit.engine.receipts import tensors_sha256
+
     confusion = tally.confusion.numpy()
     scores, classes = class_results(confusion, restored.spec.classes)
     return Evaluation(
@@ -343,6 +350,8 @@ def _evaluation(
         warnings=part.warnings,
         mc_dropout=mc_dropout,
         left_out=part.left_out,
+        run_id=restored.run.info()["run_id"],
+        weights_sha256=tensors_sha256(restored.model.state_dict()),
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from dlkit import durable
 from dlkit.data.loader import batches_in_order
+from dlkit.engine.receipts import tensors_sha256
 from dlkit.errors import ModelFileError
 from dlkit.verbs.evaluate.matching import Part
 from dlkit.verbs.evaluate.tally import Metric
@@ -52,6 +53,8 @@ def evaluate_numbers(
         confusion=np.zeros((0, 0), np.int64),
         fingerprint=part.fingerprint,
         warnings=part.warnings,
+        run_id=restored.run.info()["run_id"],
+        weights_sha256=tensors_sha256(restored.model.state_dict()),
     )
     if write:
         rows = enumerate(zip(targets.tolist(), answers.tolist(), strict=True))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from dlkit import metrics
+from dlkit import metrics, statistics
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Tally:
         """The figures for all classes together; `scores` are those of each, from the confusion matrix."""
         found: dict[str, Metric] = {}
         for k, correct in {1: self.correct, self.topk: self.correct_topk}.items():
-            found[f"top{k}"] = Metric(**asdict(metrics.wilson(correct, self.samples)))
-            found[f"top{k}_error"] = Metric(**asdict(metrics.wilson(self.samples - correct, self.samples)))
+            found[f"top{k}"] = Metric(**asdict(statistics.wilson(correct, self.samples)))
+            found[f"top{k}_error"] = Metric(**asdict(statistics.wilson(self.samples - correct, self.samples)))
         found["loss"] = Metric(self.loss / self.samples)
         found["ece"] = Metric(metrics.expected_calibration_error(self.bins))
         found["brier"] = Metric(self.brier / self.samples)
