@@ -20,6 +20,10 @@ knows more adds its context and raises the same class again.
 
 from __future__ import annotations
 
+# What a parser may raise over bytes of unknown origin besides its own error: a number of 5,000 digits, text that is no
+# UTF-8, an index past the end, a size that is infinite, a value of another type, a document that is nested too deeply.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError)
+
 
 class DlkitError(Exception):
     """Anything dlkit reports to a person in one line."""

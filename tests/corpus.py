@@ -237,4 +237,8 @@ ARCHIVES = [
     _bad(58, "link.zip", zip_of(zip_link("etc", b"/etc")), "link"),
     _bad(58, "encrypted.zip", _zip_flag(0, 1), "encrypted"),
     _bad(58, "method.zip", _zip_flag(2, 77), ""),
+    # what tarfile and zipfile raise that is none of their own errors
+    _bad(0, "sparse.tar", tar_of(tar_member("a", pax_headers={"GNU.sparse.map": "a,b"})), "damaged"),
+    _bad(0, "number.tar", tar_of(tar_member("a", pax_headers={"GNU.sparse.map": "9" * 5000})), "damaged"),
+    _bad(0, "no-utf8.zip", zip_of(("é", b"x")).replace("é".encode(), b"\xff\xfe"), "damaged"),
 ]

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import random
 import time
 import zipfile
 from collections.abc import Callable
@@ -47,6 +48,26 @@ def test_bad_archive_is_refused_and_leaves_nothing(bad: Bad, tmp_path: Path, can
     message = str(refused.value)
     assert message.startswith(str(archive)) and bad.says in message and message.isprintable()
     assert refused.value.exit_code == 6
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_any_damaged_archive_is_whole_or_refused(kind: str, tmp_path: Path) -> None:
+    """Random bytes changed, inserted or cut off: exit 6 or what was packed, and no other exception."""
+    draw, archive = random.Random(0), tmp_path / "a"
+    members = [(f"{number}/é", bytes(range(200))) for number in range(3)]
+    packed = zip_of(*members)
+    if kind == "tar":
+        packed = tar_of(*(tar_member(name, content, pax_headers={"mtime": "1.5"}) for name, content in members))
+    for number in range(150):
+        data = bytearray(packed)
+        for _ in range(draw.randint(1, 4)):
+            place = draw.randrange(min(len(data), 3000))
+            data[place : place + draw.randint(0, 3)] = draw.randbytes(draw.randint(0, 3))
+        archive.write_bytes(data)
+        try:
+            extract(archive, tmp_path / str(number))
+        except VerificationError as error:
+            assert "\n" not in str(error)
 
 
 def test_members_beyond_the_limit_are_refused(tmp_path: Path, canary: Callable[[], str]) -> None:

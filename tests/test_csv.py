@@ -61,6 +61,32 @@ def test_classes_count_and_quotes_spaces_and_a_byte_order_mark_are_read(place: P
     assert csv.load(tabs).spec.classes == ("x", "y")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
+def test_any_delimiter_and_unicode_encoding_give_the_same_table(
+    name: str, delimiter: str, encoding: str, place: Path
+) -> None:
+    lines = [["Path", "Split", "label"], ["a/1.png", "TRAIN", "müll"], ["a/2.png", "Training", "b"]]
+    lines.append(["b/3.png", "Eval", "b"])
+    content = "".join(delimiter.join(line) + "\r\n" for line in lines).encode(encoding)
+    splits = csv.load(table(place, content, name))
+    assert splits.spec.classes == ("b", "müll") and rows(splits, "validation") == [("3.png", "b")]
+
+
+def test_text_between_the_wrong_delimiters_is_no_column(place: Path) -> None:
+    path = table(place, 'path;label;"a, b, or c"\na/1.png;x;1\na/2.png;y;2\n')
+    assert csv.load(path).spec.classes == ("x", "y")
+    with pytest.raises(DataError, match=r"x.csv:2: not UTF-16"):
+        csv.load(table(place, "path,label\n".encode("utf-16") + b"a", "x.csv"))
+
+
+def test_a_label_of_5000_digits_is_a_label(place: Path) -> None:
+    digits = "9" * 5000
+    path = table(place, f"path,label\na/1.png,{digits}\na/2.png,1\n")
+    assert csv.load(path).spec.classes == ("1", digits)
+
+
 def test_columns_may_have_other_names(place: Path) -> None:
     path = table(place, "file,breed\na/1.png,cat\na/2.png,dog\n")
     assert len(csv.load(path, path_column="file", label_column="breed").train) == 2

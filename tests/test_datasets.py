@@ -18,6 +18,8 @@ from dlkit.data import idx, pickles
 from dlkit.data.samples import ImageFiles, MemoryImages, Splits
 from dlkit.datasets import cifar10, folder, mnist, shapes
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
+from dlkit.recipe import resolve
+from dlkit.verbs.train.materials import prepare
 
 MNIST_HERE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 
@@ -266,7 +268,7 @@ def test_one_folder_of_classes_is_train_alone(tmp_path: Path) -> None:
     assert (splits.spec.height, splits.spec.width, splits.spec.channels) == (224, 224, 3)
 
 
-@pytest.mark.parametrize("name", folder.VALIDATION)
+@pytest.mark.parametrize("name", ["val", "Valid", "VALIDATION", "dev", "photos_val", "val-images"])
 def test_splits_are_mapped_by_name_not_by_position(name: str, tmp_path: Path) -> None:
     splits = folder.load(
         fill(tmp_path, "train/a/1.png", "train/b/2.png", "train/c/3.png", f"{name}/c/4.png", "test/b/5.png")
@@ -275,8 +277,33 @@ def test_splits_are_mapped_by_name_not_by_position(name: str, tmp_path: Path) ->
     assert len(splits.warnings) == 2 and "'a', 'b'" in splits.warnings[0]
 
 
+@pytest.mark.parametrize("train, test", [("Training", "Testing"), ("TRAIN", "test"), ("x_train", "x_test")])
+def test_split_folders_have_any_case_and_their_usual_synonyms(train: str, test: str, tmp_path: Path) -> None:
+    splits = folder.load(fill(tmp_path, f"{train}/a/1.png", f"{train}/b/2.png", f"{test}/b/3.png"))
+    assert splits.spec.classes == ("a", "b") and listed(splits, "test") == [("b", "3.png")]
+
+
+def test_a_name_that_may_be_a_class_is_one(tmp_path: Path) -> None:
+    splits = folder.load(fill(tmp_path, "toy_train/1.png", "toy_car/1.png", "test_tube/1.png"))
+    assert splits.spec.classes == ("test_tube", "toy_car", "toy_train") and splits.test is None
+
+
+def test_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
+    splits = folder.load(fill(tmp_path, "train/a/1.png", "train/b/2.png", "unlabeled/3.png"))
+    assert len(splits.warnings) == 1 and "ignored 'unlabeled' beside 'train'" in splits.warnings[0]
+
+
+def test_classes_called_like_splits_have_a_way_out(tmp_path: Path) -> None:
+    refused(
+        fill(tmp_path / "one", "train/1.png", "plane/1.png"), "below one train folder: .*train/train, .*train/plane"
+    )
+    refused(fill(tmp_path / "two", "valid/1.png", "invalid/1.png"), "below one train folder: .*train/valid")
+    splits = folder.load(fill(tmp_path / "three", "train/train/1.png", "train/plane/1.png"))
+    assert splits.spec.classes == ("plane", "train")
+
+
 def test_classes_are_in_natural_order_whatever_the_order_of_creation(tmp_path: Path) -> None:
-    names = ["1", "2", "10", "Apple", "banana", "with space", "é", "🙂"]
+    names = ["1", "2", "10", "9" * 240, "Apple", "banana", "with space", "é", "🙂"]
     for seed in range(3):
         shuffled = random.Random(seed).sample(names, len(names))
         splits = folder.load(fill(tmp_path / str(seed), *(f"{name}/x.png" for name in shuffled)))
@@ -310,7 +337,9 @@ def test_missing_empty_and_wrong_folders_are_refused(tmp_path: Path) -> None:
     refused(fill(tmp_path / "one", "a/1.png"), "one class only, 'a'")
     refused(fill(tmp_path / "void", "a/1.png", "b/notes.txt"), "b: the class folder holds no image")
     refused(fill(tmp_path / "lonely", "test/a/1.png", "val/a/1.png"), "no train")
-    refused(fill(tmp_path / "two", "train/a/1.png", "train/b/1.png", "val/a/1.png", "valid/a/1.png"), "which one")
+    refused(
+        fill(tmp_path / "two", "train/a/1.png", "train/b/1.png", "val/a/1.png", "valid/a/1.png"), "both val and valid"
+    )
     refused(fill(tmp_path / "bare", "train/a/1.png", "train/b/1.png", "val/a/notes"), "holds no image")
 
 
@@ -342,12 +371,17 @@ def test_same_image_in_two_splits_is_warned_of_with_a_count(tmp_path: Path) -> N
     ]
 
 
-def test_links_in_a_circle_end(tmp_path: Path) -> None:
+def test_links_are_followed_and_loops_refused(tmp_path: Path) -> None:
     fill(tmp_path, "a/1.png", "b/1.png")
-    (tmp_path / "a/again").symlink_to(tmp_path / "a")
     (tmp_path / "linked").symlink_to(tmp_path / "b")
     splits = folder.load(tmp_path)
     assert splits.spec.classes == ("a", "b", "linked") and len(splits.train) == 3
+    (tmp_path / "b/again").symlink_to(tmp_path / "b")
+    refused(tmp_path, "b/again: is a link to a folder that it is in")
+    (tmp_path / "b/again").unlink()
+    (tmp_path / "b/self").symlink_to(tmp_path / "b/self")  # which no system call can follow
+    (tmp_path / "b/twice").symlink_to(tmp_path / "a")
+    assert len(folder.load(tmp_path).train) == 5  # of b also what lies in a, as of linked
 
 
 def test_folder_that_may_not_be_read_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,3 +409,11 @@ def test_reading_arrays_needs_a_whole_pickle(tmp_path: Path) -> None:
             pickles.arrays(part, wheel=path, sha256=digest(path), limit=limit)
     (array,) = pickles.arrays(packed, wheel=path, sha256=digest(path), limit=1 << 20)
     assert array.tolist() == [0, 1, 2]
+
+
+def test_the_line_about_the_data_names_the_first_classes_and_their_number(tmp_path: Path) -> None:
+    lines: list[str] = []
+    fill(tmp_path, *(f"train/{name}/{number}.png" for name in "gfedcba" for number in (1, 2)), "Val/a/3.png")
+    recipe = resolve("mlp", f"folder:{tmp_path}", flags={"data.size": 8}).recipe
+    prepare(recipe, lines.append)
+    assert "data: folder, 14 train, 1 validation; 7 classes: a, b, c, d, e, …" in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
 import http.server
@@ -27,7 +28,7 @@ import dlkit
 from dlkit.data.inputs import Stream, inputs
 from dlkit.engine.restore import restore
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import DataError, ModelFileError, StorageError, UsageError
+from dlkit.errors import DataError, DlkitError, ModelFileError, StorageError, UsageError
 from dlkit.verbs.predict import predict
 from dlkit.verbs.predict.prediction import Failure, Prediction
 from dlkit.verbs.summary import natural_spec
@@ -348,6 +349,36 @@ def test_paths_on_stdin_survive_any_cut_and_any_byte(separator: bytes) -> None:
         given = inputs([Stream(pieces, separator)], natural_spec(3, 8, 8, 2))
         found = [os.fsencode(str(item.source)) for item in given]
         assert found == [*names, names[0]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_list_of_lines_may_end_as_windows_does_and_begin_with_a_mark(encoding: str) -> None:
+    names = ["a.png", "été/b.png", "c.png"]
+    data = "".join(f"{name}\r\n" for name in names).encode(encoding)
+    data = codecs.BOM_UTF16_LE + data if encoding == "utf-16-le" else data
+    for cut in (1, 2, len(data)):
+        chunks = [data[start : start + cut] for start in range(0, len(data), cut)]
+        given = inputs([Stream(chunks)], natural_spec(3, 8, 8, 2))
+        assert [item.name for item in given] == names
+
+
+def test_a_file_that_is_called_with_a_return_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "a\r").touch()
+    given = inputs([Stream([os.fsencode(tmp_path / "a"), b"\r\n"])], natural_spec(3, 8, 8, 2))
+    assert [item.name for item in given] == [str(tmp_path / "a\r")]
+
+
+def test_links_to_folders_are_followed_and_a_loop_is_one_error(images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "classes").symlink_to(images[0].parent.parent)
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "loop").symlink_to(tmp_path)
+    found = list(inputs([tmp_path], natural_spec(3, 8, 8, 2)))
+    good = [item for item in found if not isinstance(item.source, DlkitError)]
+    assert [item.name for item in good] == [str(tmp_path / "classes" / path.parent.name / path.name) for path in images]
+    assert [str(item.source) for item in found if item not in good] == [
+        f"{inside / 'loop'}: is a link to a folder that it is in. Remove the link."
+    ]
 
 
 def test_strange_names_come_out_readable(

@@ -283,6 +283,12 @@ def test_dependency_trees_are_read_from_heads(tmp_path: Path) -> None:
 # -- texts of one's own
 
 
+def test_a_head_of_5000_digits_is_no_head(tmp_path: Path) -> None:
+    (tmp_path / "train.conllu").write_text("1\ta\t_\t_\t_\t_\t" + "9" * 5000 + "\n")
+    with pytest.raises(DataError, match=r"train.conllu:1: a word's line has no head"):
+        list(parses.read_dependencies(tmp_path / "train.conllu"))
+
+
 def test_a_folder_of_texts_has_its_classes_and_splits(tmp_path: Path) -> None:
     write(tmp_path, {f"train/{kind}/{n}.txt": f"a {kind} film {n}" for kind in ("good", "bad") for n in range(3)})
     write(tmp_path, {"test/bad/x.txt": "so\nbad", "train/good/notes.md": "x", "train/good/.hidden.txt": "x"})

@@ -136,6 +136,39 @@ def test_what_is_hidden_or_no_sample_is_left_out(tmp_path: Path) -> None:
     assert len(wds.load(write_shard(tmp_path / "a.tar", rows)).train) == 2
 
 
+def test_a_dot_in_a_key_is_named_as_the_cause(tmp_path: Path) -> None:
+    members = [member for key in ("photo.v2.1", "photo.v2.2") for member in sample(key, "cat")]
+    write_shard(tmp_path / "a.tar", members)
+    with pytest.raises(DataError, match=r"'photo.v2.1.png' has a dot .* Rename its files: 'photo_v2_1.png'"):
+        wds.load(tmp_path)
+    # a second picture beside an image is WebDataset's own use of dots
+    write_shard(tmp_path / "a.tar", [*sample("1", "cat"), ("1.seg.png", b""), *sample("2", "dog")])
+    assert len(wds.load(tmp_path).train) == 2
+
+
+def test_numbers_of_5000_digits_are_no_bug(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [*sample("1", "9" * 5000), *sample("2", "0")])
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match="none of the 2 classes"):
+        wds.load(tmp_path)
+    with pytest.raises(DataError, match="does not count up"):
+        shards.expanded("{0.." + "9" * 5000 + "}.tar")
+
+
+def test_any_damaged_shard_is_read_or_refused(tmp_path: Path) -> None:
+    whole, draw = two(tmp_path).read_bytes(), random.Random(0)
+    odd = tar_of(tar_member("1.png", pax_headers={"GNU.sparse.map": "a,b"}))
+    for number in range(100):
+        data = bytearray(whole)
+        place = draw.randrange(len(data))
+        data[place : place + draw.randint(0, 3)] = draw.randbytes(draw.randint(0, 3))
+        (tmp_path / "a.tar").write_bytes(data if number else odd)
+        try:
+            wds.load(tmp_path)
+        except DataError as error:
+            assert "\n" not in str(error)
+
+
 def spoilt(path: Path, kind: str) -> Path:
     """A shard with one thing wrong."""
     good = [*sample("0", "cat"), *sample("1", "dog", seed=1)]

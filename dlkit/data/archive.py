@@ -16,7 +16,6 @@ import shutil
 import tarfile
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dlkit.durable import move_folder, point, storage_error
-from dlkit.errors import VerificationError
+from dlkit.errors import DlkitError, VerificationError
 
 CHUNK = 1 << 18  # bytes
 LEAST_PACKED = 1 << 16  # bytes; below it a high ratio does no harm
@@ -68,14 +67,21 @@ def extract(archive: Path, target: Path, limits: Limits = CAREFUL) -> None:
         move_folder(temporary, target)
     except VerificationError as error:
         raise VerificationError(f"{archive}: {error} Nothing was unpacked.") from error
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
-        raise VerificationError(f"{archive}: the archive is damaged: {error}. Nothing was unpacked.") from error
+    except (DlkitError, MemoryError):
+        raise
     except OSError as error:
         if error.errno is None:  # gzip and bz2 report damage so
-            raise VerificationError(f"{archive}: the archive is damaged: {error}. Nothing was unpacked.") from error
+            raise _damaged(archive, error) from error
         raise storage_error(error, target) from error
+    except Exception as error:  # hostile bytes may raise anything inside tarfile, zipfile and the decompressors
+        raise _damaged(archive, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _damaged(archive: Path, error: Exception) -> VerificationError:
+    reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+    return VerificationError(f"{archive}: the archive is damaged: {reason}. Nothing was unpacked.")
 
 
 def _unpack(members: Iterable[_Member], folder: Path, cap: int, limits: Limits) -> None:

@@ -12,7 +12,13 @@ from dlkit.errors import DataError
 def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     """A sort key that counts: "2" before "10", "img9" before "img10", case ignored until all else is equal."""
     parts = re.split(r"([0-9]+)", name.casefold())
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part), name
+    return tuple(_counted(part) if part.isdecimal() else (1, 0, part) for part in parts if part), name
+
+
+def _counted(digits: str) -> tuple[int, int, str]:
+    """The order of whole numbers without making one: Python refuses to read more than 4,300 digits."""
+    significant = digits.lstrip("0")
+    return 0, len(significant), significant
 
 
 def class_name(name: str) -> str:

@@ -31,7 +31,7 @@ from dlkit.data import web
 from dlkit.data.samples import Source
 from dlkit.data.web import CHUNK, PATIENT, Network, UnreachableError, offline, shown
 from dlkit.durable import storage_error, storage_errors, sync_folder
-from dlkit.errors import DlkitError, UsageError, VerificationError
+from dlkit.errors import MALFORMED, DlkitError, UsageError, VerificationError
 
 UNKNOWN_SIZE_LIMIT = 2 << 30  # bytes taken from a source that states no size
 DEAD_AFTER_S = 90.0  # a part that no byte has reached for so long has no writer
@@ -226,7 +226,7 @@ class _Part:
         """URL and ETag (or date) of the answer that these bytes began."""
         try:
             url, mark = json.loads(self._note.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
+        except (OSError, *MALFORMED):
             return None
         return (url, mark) if isinstance(url, str) and isinstance(mark, str) else None
 

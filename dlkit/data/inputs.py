@@ -7,6 +7,7 @@ is written so; a .conllu file holds as many.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import queue
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,9 +104,31 @@ def pieces(stream: Stream, most: int | None = None) -> Iterator[bytes]:
         yield rest
 
 
+def _utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of a list of lines without its byte order mark; UTF-16 with one, as PowerShell writes, in UTF-8."""
+    chunks, head = iter(chunks), b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) > 2 or head.endswith(b"\n"):
+            break
+    if not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield head.removeprefix(codecs.BOM_UTF8)
+        yield from chunks
+        return
+    decoder = codecs.getincrementaldecoder("utf-16")("replace")
+    yield from (decoder.decode(chunk).encode() for chunk in chain([head], chunks))
+
+
+def _without_return(path: bytes) -> bytes:
+    """A line of a list as Windows writes it, unless a file is called so."""
+    return path.removesuffix(b"\r") if not os.path.lexists(path) else path
+
+
 def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
+    if stream.separator == b"\n":
+        stream = Stream(_utf8(stream.chunks))
     if isinstance(spec, ImageSpec):
-        yield from inputs((os.fsdecode(path) for path in pieces(stream) if path), spec)
+        yield from inputs((os.fsdecode(path) for path in map(_without_return, pieces(stream)) if path), spec)
         return
     from dlkit.data.lines import LONGEST
 
@@ -147,20 +171,19 @@ def _matched(matches: list[str], spec: Spec) -> Iterator[Input]:
 
 
 def _in_folder(folder: str, spec: Spec) -> Iterator[Input]:
-    """The inputs below a folder, sorted, its own before those of the folders in it; hidden ones are left out."""
+    """The inputs below a folder as the data sets walk it; what cannot be read is an answer too."""
+    from dlkit.data.folders import files_below
     from dlkit.data.images import EXTENSIONS
 
     wanted = (
         EXTENSIONS if isinstance(spec, ImageSpec) else {".txt", ".conllu"} if isinstance(spec, TreeSpec) else {".txt"}
     )
-    failures: list[OSError] = []
-    for parent, folders, files in os.walk(folder, onerror=failures.append):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
-                yield from _in_file(os.path.join(parent, name), spec)
+    failures: list[DlkitError] = []
+    for name in files_below(folder, failures.append):
+        if os.path.splitext(name)[1].lower() in wanted:
+            yield from _in_file(name, spec)
     for error in failures:
-        yield Input(str(error.filename), StorageError(f"{error.filename}: cannot be read: {error.strerror}."))
+        yield Input(str(error).partition(": ")[0], error)
 
 
 def _without_credentials(url: str) -> str:

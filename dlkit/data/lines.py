@@ -1,7 +1,11 @@
-"""Files of UTF-8 text, read a line or an example at a time; what is wrong in them is told with its place."""
+"""Files of text, read a line or an example at a time; what is wrong in them is told with its place.
+
+Text is UTF-8, with or without a byte order mark, or UTF-16 with one, as spreadsheets and PowerShell write it.
+"""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +13,11 @@ from dlkit.durable import storage_errors
 from dlkit.errors import DataError
 
 LONGEST = 1 << 18  # bytes of one example: a line, a file, a field
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def lines_of(path: Path, shown: str = "") -> Iterator[tuple[int, str]]:
-    """The lines of a file of UTF-8 text with their numbers, from 1, without their ends; errors call the file `shown`.
+    """The lines of a file of text with their numbers, from 1, without their ends; errors call the file `shown`.
 
     Raises:
         DataError: no such file, a line that is not UTF-8 or too long; the message names file and line.
@@ -41,24 +46,41 @@ def decoded(raw: bytes) -> str:
     if len(raw) > LONGEST:
         raise DataError(f"more than the {LONGEST:,} bytes that an example may have")
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if raw.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
+        if raw.startswith(UTF16):
+            raise DataError(f"byte {error.start + 1:,} is not UTF-16") from None
         line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
         where = f"line {line}: " if line > 1 else ""
         raise DataError(f"{where}byte 0x{byte:02x} is not UTF-8") from None
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file without their ends, of a longer one no more than tells that it is too long.
+    """The lines of a file in UTF-8, without their ends; of a longer one no more than tells that it is too long.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or it is not the UTF-16 that its byte order mark announces.
     """
     if not path.is_file():
         raise DataError(f"{path}: {'not a regular file' if path.exists() else 'there is no such file'}.")
     with storage_errors(path), open(path, "rb") as file:
+        if file.read(2) in UTF16:
+            yield from _lines_of_utf16(path)
+            return
+        file.seek(0)
         while line := file.readline(LONGEST + 3):
             yield line.rstrip(b"\r\n")
+
+
+def _lines_of_utf16(path: Path) -> Iterator[bytes]:
+    number = 0
+    try:
+        with open(path, encoding="utf-16", newline="\n") as text:
+            while line := text.readline(LONGEST + 3):
+                number += 1
+                yield line.rstrip("\r\n").encode()
+    except UnicodeError as error:
+        raise DataError(f"{path}:{number + 1}: not UTF-16, which its byte order mark announces.") from error
 
 
 def quoted(text: str) -> str:

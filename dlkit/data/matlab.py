@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit.durable import storage_errors
-from dlkit.errors import VerificationError
+from dlkit.errors import MALFORMED, VerificationError
 
 HEADER = 128
 UINT16, COMPRESSED, MATRIX = 4, 15, 14  # types of elements
@@ -52,7 +52,7 @@ def variables(path: Path) -> dict[str, Any]:
         if content[124:HEADER] != b"\x00\x01IM":
             raise ValueError("not a MATLAB 5 file in little-endian order")
         return dict(_matrix(body) for kind, body in _elements(content[HEADER:]) if kind == MATRIX)
-    except (ValueError, IndexError, struct.error, zlib.error, RecursionError) as error:
+    except (struct.error, zlib.error, *MALFORMED) as error:
         raise VerificationError(f"{path}: damaged, or not a MATLAB file that can be read: {error}.") from error
 
 

@@ -25,10 +25,6 @@ LEAK_CHECK_FILES = 20_000  # above it, looking for the same image in two splits 
 LEAK_CHECK_BYTES = 1 << 28  # read at most to compare images of equal size
 TEST_SEED = 0  # not the run's: runs with other seeds are compared on the same test split
 NAMED = 10  # classes that a note names
-SPLITS = {  # as people call them → as dlkit does
-    "train": "train", "training": "train", "val": "validation", "validation": "validation", "valid": "validation",
-    "dev": "validation", "test": "test",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

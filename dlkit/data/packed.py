@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from dlkit.data.samples import ImageSource
 from dlkit.durable import storage_errors
-from dlkit.errors import DataError, VerificationError
+from dlkit.errors import MALFORMED, DataError, VerificationError
 from dlkit.specs import ImageSpec, from_json
 
 SCHEMA = "dlkit.pack/2"
@@ -173,7 +173,7 @@ def opened(path: Path) -> Pack:
         arrays = {name: _array(content[begin:], place) for name, place in places.items()}
         whole = document["side"] is not None
         parts = {split: _checked(path, split, spec, arrays, whole) for split in document["splits"]}
-    except (KeyError, TypeError, ValueError, AssertionError, OverflowError, AttributeError) as error:
+    except (AssertionError, *MALFORMED) as error:
         reason = str(error) if type(error) is ValueError else "its header does not fit its contents"
         raise _damaged(path, reason) from error
     return Pack(path, spec, document["side"], parts)
@@ -249,10 +249,11 @@ def _read_header(path: Path, content: Bytes) -> tuple[Any, dict[str, Any], int]:
         places = json.loads(header)
         metadata = places.pop("__metadata__")
         ends = [place["data_offsets"][1] for place in places.values()]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        schema = metadata["schema"]
+    except MALFORMED as error:
         raise _damaged(path, "its header was altered") from error
-    if metadata["schema"] != SCHEMA:
-        raise DataError(f"{path}: a pack of the form {metadata['schema']!r}; this dlkit reads {SCHEMA}. Pack it again.")
+    if schema != SCHEMA:
+        raise DataError(f"{path}: a pack of the form {schema!r}; this dlkit reads {SCHEMA}. Pack it again.")
     if not ends or not all(isinstance(end, int) for end in ends) or max(ends) != len(content) - 8 - length:
         raise _damaged(path, "it was cut short, or something was added")
     return metadata, places, 8 + length

@@ -14,6 +14,8 @@ from dlkit.errors import DataError
 BRACKETED = re.compile(r"[()]|[^() \t\r\n]+")
 DEPENDENCIES = re.compile(rb"#|\d+([-.]\d+)?\t")  # how a line of CoNLL-U begins; a tree in brackets never does
 
+MOST_DIGITS = 9  # of the number of a word
+
 
 @dataclass(frozen=True)
 class Parsed:
@@ -134,7 +136,7 @@ def labelled_example(written: str, labels: Sequence[str]) -> Parsed:
 def _dependencies(lines: Sequence[str], labels: Sequence[str]) -> Parsed:
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
     rows = [row for row in rows if row[0].isdecimal()]  # not 3-4, which is two words written as one, nor 3.1
-    if any(len(row) < 7 or not row[6].isdecimal() for row in rows):
+    if any(len(row) < 7 or not row[6].isdecimal() or len(row[6]) > MOST_DIGITS for row in rows):
         raise DataError("a word's line has no head in its seventh column")
     tree = tree_of_heads([row[1] for row in rows], [int(row[6]) for row in rows])
     notes = (line[1:].partition("=") for line in lines if line.startswith("#"))

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from dlkit.data.stored import Piece
 from dlkit.durable import storage_errors
-from dlkit.errors import DataError
+from dlkit.errors import MALFORMED, DataError
 
 MOST_SHARDS = 100_000
+MOST_DIGITS = 20  # of a shard's number; Python reads no more than 4,300
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -63,7 +64,7 @@ def samples(shard: Path) -> Iterator[tuple[str, Sample]]:
 
 
 def _counted(pattern: str, first: str, last: str) -> list[str]:
-    if int(last) < int(first) or int(last) - int(first) >= MOST_SHARDS:
+    if max(len(first), len(last)) > MOST_DIGITS or int(last) < int(first) or int(last) - int(first) >= MOST_SHARDS:
         raise DataError(f"{pattern}: {{{first}..{last}}} does not count up, or too far.")
     return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
 
@@ -78,7 +79,9 @@ def _members(shard: Path) -> Iterator[Piece]:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 yield from _pieces(shard, archive)
                 end = archive.offset
-        except tarfile.TarError as error:
+        except (DataError, OSError):
+            raise
+        except (tarfile.TarError, *MALFORMED) as error:
             raise DataError(f"{shard}: not a whole tar file: {error}.") from error
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile takes a bad header for the end

@@ -58,7 +58,8 @@ def _misfit(line: bytes, width: int, first: bool) -> str:
 
 def _numbers(fields: list[bytes], path: Path, line: int) -> npt.NDArray[np.float32]:
     try:
-        row = np.array([float(field) for field in fields], dtype=np.float32)
+        with np.errstate(over="ignore"):  # too large for float32: refused below
+            row = np.array([float(field) for field in fields], dtype=np.float32)
     except ValueError:
         raise DataError(f"{path}:{line}: holds what is no number.") from None
     if not np.isfinite(row).all():

@@ -139,6 +139,7 @@ _NETWORK_ERRORS = (
     ssl.SSLError,
     ConnectionError,
     TimeoutError,
+    ValueError,  # a URL that cannot be one, a header that is no number
     _BrokenOff,
 )
 
@@ -222,7 +223,7 @@ def _opener() -> urllib.request.OpenerDirector:
 def _worth_retrying(error: Exception) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code in TRY_LATER
-    if isinstance(error, _Refused):
+    if isinstance(error, _Refused | ValueError):
         return False
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     # A name that does not resolve, or no way there: the next source is the better try.

@@ -1,9 +1,10 @@
 """Your own images in a table: a .csv or .tsv file of paths and labels, or a folder with train.csv.
 
 The first row names the columns; data.options.path_column and label_column say which they are, "path" and "label"
-unless told otherwise. Paths are relative to the table's folder; those that lead out of it are refused, unless
-data.options.outside=true. Where a table has the column "split" (split_column), its fields are train, val or test; in a
-folder stand train, and val and test where there are any, each .csv or .tsv. Rows with the same field in group_column
+by default. Commas, semicolons and tabs between columns are told apart. Paths are relative to the table's folder; those
+that lead out of it are refused, unless data.options.outside=true. If a table has the column "split" (split_column), its
+fields are train, val or test, or their usual synonyms; a folder holds train, and val and test if there are any, each
+.csv or .tsv. Rows with the same field in group_column
 stay together when validation is cut from train, and test by data.options.test=0.1. Classes are the labels of train, "2"
 before "10".
 """
@@ -19,6 +20,7 @@ from dlkit.catalog import did_you_mean
 from dlkit.data import own_images, table
 from dlkit.data.classes import class_name
 from dlkit.data.samples import ImageFiles, Splits
+from dlkit.data.split_names import SYNONYMS, split_in, split_of
 from dlkit.errors import DataError
 
 HINT = "data.options.path_column and label_column say which they are."
@@ -103,9 +105,10 @@ def _image(folder: Path, written: str, outside: bool) -> Path:
 
 
 def _split(written: str) -> str:
-    if written.lower() not in own_images.SPLITS:
-        raise DataError(f"the split {written!a} is none that dlkit knows. {did_you_mean(written, own_images.SPLITS)}")
-    return own_images.SPLITS[written.lower()]
+    split = split_of(written) or split_in(written)
+    if split is None:
+        raise DataError(f"the split {written!a} is none that dlkit knows. {did_you_mean(written, SYNONYMS)}")
+    return split
 
 
 def _refuse_contradictions(rows: Sequence[_Row]) -> None:

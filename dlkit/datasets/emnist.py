@@ -102,7 +102,7 @@ def _classes(table: Path) -> tuple[tuple[str, ...], int]:
         lines = [line.split() for line in table.read_text(encoding="ascii", errors="replace").splitlines() if line]
     try:
         labels, names = zip(*((int(label), chr(int(code))) for label, code, *_ in lines), strict=True)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise VerificationError(f"{table}: not a table of labels and characters.") from error
     if list(labels) != list(range(labels[0], labels[0] + len(labels))) or len(set(names)) != len(names):
         raise VerificationError(f"{table}: its labels are not in order, or a character comes twice.")

@@ -1,9 +1,10 @@
 """Your own images in folders: train/CLASS/*, val/, test/; or CLASS/* alone.
 
-Where there is no val, a part of train is held back for validation. The classes are the folders of train, in natural
-order ("2" before "10", case ignored); the other splits are mapped to them by name. Images are found by their extension,
-in folders inside folders too, and links to folders are followed. Hidden files and folders, `__MACOSX`, `Thumbs.db` and
-their like are ignored.
+The split folders may be written in any letter case and under their usual names: training; valid, validation, dev, eval;
+testing; photos_train. Without a validation folder, a part of train is held back. The classes are the folders of train,
+in natural order ("2" before "10", case ignored); the other splits are mapped to them by name. Images are found by their
+extension, in folders inside folders too. Links to folders are followed, and a link to a folder that it is in is
+refused. Hidden files and folders, `__MACOSX`, `Thumbs.db` and their like are ignored.
 
 Where there is no test, data.options.test=0.1 makes a tenth of train into it, the same files whatever the run's seed.
 Files that belong together stay together, in these cuts and in that for validation, where data.options.group tells what
@@ -14,7 +15,7 @@ with group=(patient[0-9]+) no patient is on both sides.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,13 +25,13 @@ import numpy as np
 from dlkit.catalog import did_you_mean
 from dlkit.data import own_images
 from dlkit.data.classes import class_name, natural, refuse_twins
+from dlkit.data.folders import files_below, is_folder, listed
 from dlkit.data.images import EXTENSIONS
 from dlkit.data.samples import ImageFiles, Splits
-from dlkit.durable import storage_errors
-from dlkit.errors import DataError, StorageError
+from dlkit.data.split_names import resolve_splits, unused
+from dlkit.errors import DataError
 
-VALIDATION = ("val", "validation", "valid")
-JUNK = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "$recycle.bin", "lost+found", "__pycache__"}
+NAMED = 5  # folders that a note names
 
 Classes = Mapping[str, Sequence[Path]]  # class name → its files, sorted
 
@@ -57,11 +58,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the splits lie."""
+    """Where the splits lie, and the folders beside them that are none."""
 
     train: Path
     validation: Path | None
     test: Path | None
+    unused: tuple[str, ...] = ()
 
 
 def load(
@@ -85,9 +87,12 @@ def load(
 def class_folders(folder: Path, kind: Kind = IMAGES) -> Found:
     """The files below train/CLASS/ and so on, or CLASS/ alone; raises what load does."""
     layout = find_layout(folder)
-    notes: list[str] = []
+    notes = [unused_folders(folder, layout)] if layout.unused else []
     train = _classes(layout.train, kind, notes)
-    _check_train(layout.train, train, kind)
+    try:
+        _check_train(layout.train, train, kind)
+    except DataError as error:
+        raise DataError(f"{error}{way_out(folder, layout)}") from error
     names = tuple(train)
     splits: dict[str, Classes] = {"train": train}
     for split, path in (("validation", layout.validation), ("test", layout.test)):
@@ -97,40 +102,48 @@ def class_folders(folder: Path, kind: Kind = IMAGES) -> Found:
 
 
 def find_layout(root: Path) -> Layout:
-    """Raises: DataError where there is no folder, no train beside val or test, or two that could be val."""
+    """Raises: DataError where there is no folder, no train beside val or test, or two names for one split."""
     if not root.exists():
         raise DataError(f"{root}: there is no such folder.")
     if not root.is_dir():
         raise DataError(f"{root}: not a folder. A pack is read by --dataset packed.")
-    folders = {entry.name for entry in listed(root) if entry.is_dir()}
-    validations = [name for name in VALIDATION if name in folders]
-    if len(validations) > 1:
-        raise DataError(f"{root}: has {' and '.join(validations)}; which one is the validation split? Keep one.")
-    if "train" not in folders:
-        if lonely := validations + [name for name in ("test",) if name in folders]:
-            raise DataError(f"{root}: has {' and '.join(lonely)} but no train folder.")
+    folders = {entry.name: entry.name for entry in listed(root) if is_folder(entry)}
+    splits = resolve_splits(root, folders)
+    if not splits:
         return Layout(root, None, None)
-    test = root / "test" if "test" in folders else None
-    return Layout(root / "train", root / validations[0] if validations else None, test)
+    if "train" not in splits:
+        lonely = " and ".join(splits.values())
+        raise DataError(f"{root}: has {lonely} but no train folder.{_as_classes(root, splits.values())}")
+    paths = {split: root / name for split, name in splits.items()}
+    others = tuple(unused(folders, splits))
+    return Layout(paths["train"], paths.get("validation"), paths.get("test"), others)
 
 
-def listed(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, less what is hidden and what systems leave behind; sorted by name."""
-    try:
-        with os.scandir(folder) as found:
-            entries = [entry for entry in found if not entry.name.startswith(".") and entry.name.casefold() not in JUNK]
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be read: {error.strerror or error}.") from error
-    return sorted(entries, key=lambda entry: entry.name)
+def unused_folders(root: Path, layout: Layout) -> str:
+    """The note about folders that are no split."""
+    more = f" and {len(layout.unused) - NAMED} more" if len(layout.unused) > NAMED else ""
+    names = ", ".join(map(repr, layout.unused[:NAMED])) + more
+    return f"{root}: ignored {names} beside {layout.train.name!r}: not the name of a split (train, val, test)."
+
+
+def way_out(root: Path, layout: Layout) -> str:
+    """What to do if a folder called train is a class and not a split."""
+    return "" if layout.train == root else _as_classes(root, (layout.train.name, *layout.unused))
+
+
+def _as_classes(root: Path, names: Collection[str]) -> str:
+    first, *others = names
+    moved = ", ".join(str(root / "train" / name) for name in (first, *(others or ["…"]))[:3])
+    return f" If {first!r} is a class, move all class folders below one train folder: {moved}."
 
 
 def _classes(folder: Path, kind: Kind, notes: list[str]) -> dict[str, list[Path]]:
     """Class name → its files of that kind, both in natural order."""
     entries = listed(folder)
-    stray = [entry.name for entry in entries if not entry.is_dir()]
+    stray = [entry.name for entry in entries if not is_folder(entry)]
     if stray:
         notes.append(f"{folder}: ignored {len(stray)} files outside the class folders, such as {stray[0]!r}.")
-    inner = [entry for entry in entries if entry.is_dir()]
+    inner = [entry for entry in entries if is_folder(entry)]
     try:
         refuse_twins(entry.name for entry in inner)
         folders = {class_name(entry.name): Path(entry.path) for entry in inner}
@@ -146,26 +159,12 @@ def _classes(folder: Path, kind: Kind, notes: list[str]) -> dict[str, list[Path]
 
 def _files_in(folder: Path, kind: Kind, others: list[str]) -> list[Path]:
     files = []
-    for file in files_below(folder, set()):
+    for file in files_below(folder):
         if os.path.splitext(file)[1].lower() in kind.extensions:
             files.append(file)
         else:
             others.append(os.path.basename(file))
     return [Path(file) for file in sorted(files, key=natural)]
-
-
-def files_below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """All files below a folder. A folder that was seen is not entered again: links may run in circles."""
-    with storage_errors(folder):
-        status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    for entry in listed(folder):
-        if entry.is_dir():
-            yield from files_below(Path(entry.path), seen)
-        else:
-            yield entry.path
 
 
 def _check_train(folder: Path, classes: Classes, kind: Kind) -> None:

@@ -28,6 +28,7 @@ from dlkit.data import own_images
 from dlkit.data.classes import class_name
 from dlkit.data.download import locked
 from dlkit.data.samples import Splits
+from dlkit.data.split_names import split_of
 from dlkit.data.web import UnreachableError, offline
 from dlkit.errors import DataError, StorageError, UsageError
 
@@ -151,13 +152,13 @@ def _tables(folder: Path) -> dict[str, Table]:
     datasets = _datasets()
     try:
         found = datasets.load_from_disk(os.fspath(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged table may raise anything inside pyarrow
         raise DataError(f"{folder}: not a folder that save_to_disk wrote: {_reason(error)}") from error
     if not isinstance(found, Mapping):
         return {"train": found}
     tables: dict[str, Table] = {}
     for name, table in found.items():
-        split = own_images.SPLITS.get(name)
+        split = split_of(name)
         if split is None or split in tables:
             raise DataError(f"{folder}: is {name!r} train, validation or test? It has: {', '.join(found)}.")
         tables[split] = table

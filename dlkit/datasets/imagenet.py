@@ -20,7 +20,7 @@ from dlkit.data.archive import extract
 from dlkit.data.samples import About, Source, Splits
 from dlkit.datasets import folder as folders
 from dlkit.durable import storage_errors
-from dlkit.errors import VerificationError
+from dlkit.errors import MALFORMED, VerificationError
 
 PLACE = "https://image-net.org/data/ILSVRC/2012/"
 TRAIN, VALIDATION, KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -71,7 +71,7 @@ def _kit(data: Path) -> tuple[dict[int, str], list[int]]:
         numbered = {int(entry["ILSVRC2012_ID"].item()): str(entry["WNID"]) for entry in synsets}
         ids = {number: name for number, name in numbered.items() if number <= count}  # above are groups of classes
         labels = [int(line) for line in (data / "ILSVRC2012_validation_ground_truth.txt").read_text().split()]
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (OSError, *MALFORMED) as error:
         raise VerificationError(f"{data}: not the development kit of ILSVRC 2012: {error}.") from error
     if len(ids) != count or not set(labels) <= set(ids):
         raise VerificationError(f"{data}: the development kit names {len(ids)} classes instead of {count:,}.")

@@ -14,10 +14,10 @@ from pathlib import Path
 from dlkit.data import parses, text
 from dlkit.data.classes import natural
 from dlkit.data.samples import Splits
+from dlkit.data.split_names import resolve_splits
 from dlkit.errors import DataError
 
 GIVES = ("sequences", "trees")
-NAMES = {"train": ("train",), "validation": ("dev", "val", "validation", "valid"), "test": ("test",)}
 READERS = {".txt": parses.read_trees, ".conllu": parses.read_dependencies}
 
 
@@ -50,13 +50,8 @@ def _known(path: Path, labels: list[str]) -> Iterator[parses.Parsed]:
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder.")
-    found = {}
-    for split, names in NAMES.items():
-        here = [path for name in names for ending in READERS if (path := folder / f"{name}{ending}").exists()]
-        if len(here) > 1:
-            raise DataError(f"{folder}: has {here[0].name} and {here[1].name}; which is the {split} split? Keep one.")
-        if here:
-            found[split] = here[0]
-    if "train" not in found:
+    names = {path.name: path.stem for path in sorted(folder.iterdir()) if path.suffix in READERS}
+    splits = resolve_splits(folder, names)
+    if "train" not in splits:
         raise DataError(f"{folder}: holds no train.txt and no train.conllu.")
-    return found
+    return {split: folder / name for split, name in splits.items()}

@@ -5,8 +5,8 @@ number or a name. data.options.label names another ending: label=txt, or label=j
 Numbers are places in the list of class names that data.options.names tells, a line a class; without it that list is
 classnames.txt beside the shards, if there is one.
 
-Shards with val (valid, validation, dev) or test as a word in their name, or in the name of a folder that not all of
-them share, are of these splits; all others are train. data.options.group is a regular expression for the samples'
+Shards with val (valid, validation, dev, eval) or test as a word in their name, or in the name of a folder that not all
+of them share, are of these splits; all others are train. data.options.group is a regular expression for the samples'
 names, and data.options.test a share of train, both as in the data set `folder`. Shards at http(s) addresses are fetched
 once and kept in the cache.
 """
@@ -24,15 +24,18 @@ from dlkit import cache
 from dlkit.data import lines, own_images, shards
 from dlkit.data.classes import class_name, natural
 from dlkit.data.download import fetch
+from dlkit.data.folders import files_below
 from dlkit.data.images import EXTENSIONS
 from dlkit.data.samples import ImageFiles, Source, Splits
+from dlkit.data.split_names import SYNONYMS
 from dlkit.data.stored import Piece
 from dlkit.data.web import offline, shown
-from dlkit.errors import DataError, UsageError
+from dlkit.errors import MALFORMED, DataError, UsageError
 
 NAMES = "classnames.txt"
 ADDRESS = re.compile(r"(https?):/+(.*)")  # one slash is what a path makes of two
 LONGEST_LABEL = 1 << 20  # bytes of a file that tells a label
+MOST_DIGITS = 20  # of a class's number; Python reads no more than 4,300
 
 Row = tuple[Piece, str]  # image, label
 
@@ -97,8 +100,7 @@ def _beneath(url: str) -> Path:
 def _shards(place: Path) -> dict[str, list[Path]]:
     """The shards of each split, in natural order."""
     if place.is_dir():
-        tars = (path.relative_to(place) for path in place.rglob("*.tar"))
-        found = [place / path for path in tars if not any(part.startswith(".") for part in path.parts)]
+        found = [Path(path) for path in files_below(place) if path.endswith(".tar")]
     else:
         found = [Path(name) for name in shards.expanded(os.fspath(place))]
     if not found:
@@ -119,7 +121,7 @@ def _root(paths: Iterable[Path]) -> Path:
 
 def _split(name: Path) -> str:
     words = re.split(r"[^a-z]+", os.fspath(name).lower())
-    return next((own_images.SPLITS[word] for word in words if word in own_images.SPLITS), "train")
+    return next((SYNONYMS[word] for word in words if word in SYNONYMS), "train")
 
 
 def _names(root: Path, given: str) -> tuple[str, ...]:
@@ -141,6 +143,8 @@ def _rows(shard: Path, label: str, names: tuple[str, ...]) -> Iterator[Row]:
     ending, _, field = label.partition(":")
     for key, sample in shards.samples(shard):
         images = [piece for kind, piece in sample.items() if f".{kind}" in EXTENSIONS]
+        if not images:
+            _refuse_dots(shard, key, sample)
         if not images and ending.lower() not in sample:
             continue  # it tells of something else: a README, a list
         if len(images) != 1:
@@ -155,6 +159,18 @@ def _rows(shard: Path, label: str, names: tuple[str, ...]) -> Iterator[Row]:
             raise DataError(f"{told}: {error}") from error
 
 
+def _refuse_dots(shard: Path, key: str, sample: shards.Sample) -> None:
+    """A name with a dot before its ending is cut there: photo.v2.jpg is the file v2.jpg of the sample photo."""
+    dotted = next((kind for kind in sample if "." in kind and f".{kind.rpartition('.')[2]}" in EXTENSIONS), None)
+    if dotted is not None:
+        name = f"{key}.{dotted}"
+        better = f"{name.rpartition('.')[0].replace('.', '_')}.{name.rpartition('.')[2]}"
+        raise DataError(
+            f"{shard}: {name!a} has a dot before its ending, and a sample's key ends at the first dot, so that it is "
+            f"the file {dotted!a} of the sample {key!a}. Rename its files: {better!a}."
+        )
+
+
 def _told(piece: Piece, field: str) -> str:
     """The label that a member tells."""
     if piece.size > LONGEST_LABEL:
@@ -164,7 +180,7 @@ def _told(piece: Piece, field: str) -> str:
         value = json.loads(text)[field] if field else text
     except UnicodeDecodeError:
         raise DataError("not UTF-8.") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise DataError(f"not JSON with the field {field!r}.") from error
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise DataError("tells no label.")
@@ -173,10 +189,10 @@ def _told(piece: Piece, field: str) -> str:
 
 def _class(told: str, names: Sequence[str]) -> str:
     """The class's name, by its number where there is a list."""
-    if names and told.isascii() and told.isdecimal() and int(told) < len(names):
+    if names and told.isascii() and told.isdecimal() and len(told) < MOST_DIGITS and int(told) < len(names):
         return names[int(told)]
     if names and told not in names:
-        raise DataError(f"the label {told!a} is none of the {len(names)} classes that are listed.")
+        raise DataError(f"the label {lines.quoted(told)} is none of the {len(names)} classes that are listed.")
     return class_name(told)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import catalog, exported
 from dlkit.data.classifier import Classifier, torch_classifier
-from dlkit.errors import ModelFileError, UsageError
+from dlkit.errors import MALFORMED, ModelFileError, UsageError
 from dlkit.exported import About
 from dlkit.specs import Spec
 
@@ -47,7 +47,7 @@ def read_about(data: bytes) -> About | None:
     try:
         header: Any = json.loads(data[8 : 8 + size])
         text = header.get("__metadata__", {}).get(exported.KEY)
-    except (ValueError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise ModelFileError("it is no safetensors file: its header is no JSON object.") from error
     return None if text is None else About.from_json(text)
 

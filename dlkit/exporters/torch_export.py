@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from dlkit import exported
 from dlkit.data.classifier import Classifier
-from dlkit.errors import ModelFileError, UsageError
+from dlkit.errors import MALFORMED, ModelFileError, UsageError
 from dlkit.exported import About
 from dlkit.exporters._fed import Feeds, answering
 from dlkit.specs import Spec
@@ -69,7 +69,7 @@ def read_about(data: bytes) -> About:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith(f"extra/{exported.KEY}"))
             return About.from_json(archive.read(name).decode())
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, *MALFORMED) as error:
         raise ModelFileError("it is no torch.export file of dlkit.") from error
 
 

@@ -8,6 +8,7 @@ without images, labels that say the contrary of the pictures, and what other pro
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -131,11 +132,15 @@ def _survey(name: str, place: str | None, say: dataset.Say) -> Survey:
 def _listed(path: Path, folder: Path) -> dict[str, str]:
     """Path → SHA-256, from the lines of sha256sum."""
     with durable.storage_errors(path):
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     found = {}
     for number, line in enumerate(lines, start=1):
-        digest, _, name = line.partition(" ")
+        if not line.rstrip("\r"):
+            continue
+        digest, _, name = line.rstrip("\r").removeprefix("\\").partition(" ")
         name = name[1:] if name[:1] in (" ", "*") else ""
+        if line.startswith("\\"):  # sha256sum's sign that the name holds a line break or a backslash
+            name = re.sub(r"\\[\\nr]", lambda match: {"n": "\n", "r": "\r"}.get(match[0][1], "\\"), name)
         if len(digest) != 64 or not name:
             raise UsageError(f"{path}:{number}: not a line of sha256sum. Write it with: sha256sum FILE… > {path.name}")
         found[os.path.normpath(name if os.path.lexists(name) else folder / name)] = digest.lower()

@@ -21,7 +21,7 @@ from dlkit import cache, catalog, durable
 from dlkit.data.download import Progress, digest, fetch, locked, no_progress, nothing_said, place
 from dlkit.data.samples import About, Source
 from dlkit.data.web import PATIENT, Network, UnreachableError, offline
-from dlkit.errors import DataError, DlkitError, StorageError, UsageError, VerificationError
+from dlkit.errors import MALFORMED, DataError, DlkitError, StorageError, UsageError, VerificationError
 
 SCHEMA = "dlkit.dataset/1"
 MANIFEST = "manifest.json"
@@ -296,5 +296,5 @@ def manifest(folder: Path) -> dict[str, File]:
         return {
             file: File(file, int(facts["bytes"]), str(facts["sha256"])) for file, facts in document["files"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise VerificationError(f"{MANIFEST}: missing or damaged.") from error

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit.catalog import did_you_mean
-from dlkit.data import census
+from dlkit.data import census, folders
 from dlkit.data.classes import class_name, natural
 from dlkit.data.images import EXTENSIONS
 from dlkit.data.samples import ImageFiles, ImageSource, MemoryImages, Splits
 from dlkit.datasets import folder
-from dlkit.errors import DataError
+from dlkit.errors import DataError, DlkitError
 
 FAULT, NOTE = "fault", "note"
 UNEVEN = 10  # times as many images in the largest class as in the smallest are worth a note
@@ -93,19 +93,21 @@ def of_folder(root: Path) -> Survey:
         StorageError: a folder cannot be read.
     """
     layout, survey = folder.find_layout(root), Survey()
+    if layout.unused:
+        survey.note("unused-folder", root, folder.unused_folders(root, layout).removeprefix(f"{root}: "))
     for split, place in (("train", layout.train), ("validation", layout.validation), ("test", layout.test)):
         if place is None:
             continue
-        folders = _class_folders(place, survey)
+        classes = _class_folders(place, survey)
         if split == "train":
-            survey.classes.extend(sorted(folders, key=natural))
-            _check_classes(place, survey)
-        for name in sorted(folders, key=natural):
-            survey.samples.extend(Sample(path, split, name) for path in _images_below(folders[name], survey))
+            survey.classes.extend(sorted(classes, key=natural))
+            _check_classes(place, survey, folder.way_out(root, layout))
+        for name in sorted(classes, key=natural):
+            survey.samples.extend(Sample(path, split, name) for path in _images_below(classes[name], survey))
             if split != "train" and name not in survey.classes:
                 hint = did_you_mean(name, survey.classes)
-                survey.fault("unknown-class", folders[name], f"the class {name!r} is not in train. {hint}")
-        _check_counts(split, folders, place, survey)
+                survey.fault("unknown-class", classes[name], f"the class {name!r} is not in train. {hint}")
+        _check_counts(split, classes, place, survey)
     return survey
 
 
@@ -130,8 +132,8 @@ def of_splits(splits: Splits) -> Survey:
 def _class_folders(place: Path, survey: Survey) -> dict[str, Path]:
     """Class name → its folder; what could not be a class, or not be told from another, is found here."""
     found: dict[str, Path] = {}
-    for entry in folder.listed(place):
-        if not entry.is_dir():
+    for entry in folders.listed(place):
+        if not folders.is_folder(entry):
             survey.note("stray-file", entry.path, "lies outside the class folders and is ignored.")
             continue
         try:
@@ -156,7 +158,11 @@ def _twins(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _images_below(place: Path, survey: Survey) -> list[Path]:
-    files = sorted(folder.files_below(place, set()), key=natural)
+    def failed(error: DlkitError) -> None:
+        path, _, reason = str(error).partition(": ")
+        survey.fault("unreadable", path, reason)
+
+    files = sorted(folders.files_below(place, failed), key=natural)
     for name, other in _twins(files):
         survey.fault("case-twins", name, f"differs only in case from {os.path.basename(other)}.")
     for path in files:
@@ -178,23 +184,23 @@ def _check_stray(path: Path, survey: Survey) -> None:
         survey.fault("wrong-extension", path, message)
 
 
-def _check_classes(place: Path, survey: Survey) -> None:
+def _check_classes(place: Path, survey: Survey, way_out: str) -> None:
     if not survey.classes:
-        raise DataError(f"{place}: has no class folders. Each class is a folder of images.")
+        raise DataError(f"{place}: has no class folders. Each class is a folder of images.{way_out}")
     if len(survey.classes) == 1:
         message = f"has one class only, {survey.classes[0]!r}; there is nothing to tell apart."
         survey.fault("one-class", place, message)
 
 
-def _check_counts(split: str, folders: Mapping[str, Path], place: Path, survey: Survey) -> None:
+def _check_counts(split: str, classes: Mapping[str, Path], place: Path, survey: Survey) -> None:
     """Classes without images, and how uneven those of train are."""
     counts = survey.counts()
     here, train = counts.get(split, Counter()), counts.get("train", Counter())
     for name in survey.classes:
         if here[name] or (split != "train" and not train[name]):  # the latter is told of train
             continue
-        if name in folders:
-            survey.fault("empty-class", folders[name], "the class folder holds no image.")
+        if name in classes:
+            survey.fault("empty-class", classes[name], "the class folder holds no image.")
         else:
             kind = "empty-class" if split == "train" else "missing-class"
             survey.fault(kind, place / name, f"the {split} split has no image of {name!r}.")

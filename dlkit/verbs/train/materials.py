@@ -27,6 +27,7 @@ from dlkit.verbs.evaluate.matching import missing_classes
 
 Say = Callable[[str], None]
 
+NAMED, LONGEST_NAME = 5, 30  # classes in the line about the data, and letters of each
 TOLD_FILES = 100_000  # more take long enough to read that it is said
 
 
@@ -104,7 +105,8 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
         for warning in missing_classes(parts["validation"], "validation", found.spec):
             say(f"warning: {warning}")
     used = {name: part for name, part in parts.items() if name != "test"}  # test is for eval alone
-    say("data: " + recipe.data.name + ", " + ", ".join(f"{len(part):,} {name}" for name, part in used.items()))
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in used.items())
+    say(f"data: {recipe.data.name}, {counts}{_classes_line(found.spec.classes)}")
     left_out: dict[str, str] = {}
     if recipe.data.on_bad_image == "skip":
         used, left_out = usable(used, say)
@@ -119,6 +121,14 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
         for name, part in used.items()
     }
     return Prepared(spec, used, fingerprints, files, left_out)
+
+
+def _classes_line(classes: tuple[str, ...]) -> str:
+    """The number of classes and the first of them; nothing if the data asks for a number."""
+    if not classes:
+        return ""
+    names = ", ".join(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in classes[:NAMED])
+    return f"; {len(classes):,} classes: {names}{', …' if len(classes) > NAMED else ''}"
 
 
 def listed_files(recipe: Recipe, parts: Mapping[str, Samples], classes: tuple[str, ...], say: Say) -> Files:
