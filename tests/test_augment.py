@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import repeat
 
 import pytest
 import torch
 from torch import Tensor
 
 from dlkit.data import augment as changes
+from dlkit.data.augment import ERASED_AREA, ERASED_ASPECT
+from dlkit.data.framing import random_box
 from dlkit.recipe import Augment
 
 
@@ -119,6 +122,70 @@ def test_each_change_leaves_other_samples_alone() -> None:
     for place in range(2):
         alone = changed(slice(place, place + 1))
         assert torch.allclose(alone[0], together[place], atol=1e-6)
+
+
+LARGEST = math.nextafter(1.0, 0.0)
+# the ends of [0, 1) in float32
+ENDS = (0.0, float(torch.nextafter(torch.ones(()), torch.zeros(()))))
+
+
+def constant(number: float, size: int = 2) -> Callable[[str], Tensor]:
+    return lambda name: torch.full((size,), number)
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_at_both_ends_of_the_draws_every_change_stays_within_the_image(number: float) -> None:
+    everything = Augment(
+        crop_padding=4, horizontal_flip=1.0, vertical_flip=1.0, rotation=180.0, translate=1.0, scale=(0.5, 2.0),
+        shear=45.0, brightness=1.0, contrast=1.0, saturation=1.0, hue=0.5,
+    )  # fmt: skip
+    changed = changes.change_pixels(
+        changes.move_pixels(pictures(), everything, constant(number)), everything, constant(number)
+    )
+    assert changed.shape == (2, 3, 8, 8) and bool(torch.isfinite(changed).all())
+    assert changed.min() >= 0 and changed.max() <= 1
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_at_both_ends_of_the_draws_a_crop_is_the_first_or_the_last_window(number: float) -> None:
+    images = pictures()
+    for padding in (*range(1, 18), 32, 33):
+        offset = 0 if number == 0 else 2 * padding
+        padded = torch.nn.functional.pad(images, (padding,) * 4)
+        expected = padded[:, :, offset : offset + 8, offset : offset + 8]
+        assert torch.equal(changes.random_crop(images, padding, constant(number)), expected), padding
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_a_certain_flip_flips_every_image_and_an_impossible_one_none(number: float) -> None:
+    images, numbers = pictures(), torch.full((2,), number)
+    assert torch.equal(changes.random_flip(images, -1, 1.0, numbers), images.flip(-1))
+    assert torch.equal(changes.random_flip(images, -1, 0.0, numbers), images)
+
+
+@pytest.mark.parametrize("area", ENDS)
+@pytest.mark.parametrize("aspect", ENDS)
+@pytest.mark.parametrize("corner", ENDS)
+def test_an_erased_box_lies_inside_the_image_at_both_ends_of_the_draws(
+    area: float, aspect: float, corner: float
+) -> None:
+    numbers = {"erase_area": area, "erase_aspect": aspect, "erase_top": corner, "erase_left": corner, "erase": ENDS[1]}
+    for height, width in ((32, 32), (1, 1), (2, 17), (28, 3), (1, 40)):
+        blank = changes.erase(torch.ones(2, 1, height, width), 1.0, drawn(**numbers))[0, 0] == 0
+        pixels = (ERASED_AREA[0] if area == 0 else ERASED_AREA[1]) * height * width
+        ratio = ERASED_ASPECT if aspect == 0 else 1 / ERASED_ASPECT  # height / width
+        sides = [min(max(math.sqrt(pixels * ratio), 1), height), min(max(math.sqrt(pixels / ratio), 1), width)]
+        rows, columns = blank.any(1).nonzero()[:, 0], blank.any(0).nonzero()[:, 0]
+        assert [len(rows), len(columns)] == [pytest.approx(side, abs=0.51) for side in sides]
+        assert (rows[0] == 0 and columns[0] == 0) if corner == 0 else (rows[-1] == height - 1)
+
+
+@pytest.mark.parametrize("number", [0.0, LARGEST])  # Python's floats, in which files are cropped
+def test_a_random_box_lies_inside_the_image_at_both_ends_of_the_draws(number: float) -> None:
+    for width, height in ((1, 1), (7, 5), (224, 224), (4000, 3)):
+        for area in ((0.08, 1.0), (1.0, 1.0), (1e-6, 1e-6)):
+            left, top, right, bottom = random_box(width, height, area, repeat(number))
+            assert 0 <= left < right <= width and 0 <= top < bottom <= height
 
 
 NAMES = [

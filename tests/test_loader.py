@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dlkit.data import fetch
+from dlkit.data import batches, fetch
 from dlkit.data.held_out import held_out_places
 from dlkit.data.loader import TrainingData, batches_in_order, split
 from dlkit.data.samples import ImageFiles, MemoryImages, Samples, Splits
@@ -53,6 +53,16 @@ def same(one: list[tuple[list[int], Tensor]], other: list[tuple[list[int], Tenso
     return len(one) == len(other) > 0 and all(
         a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in zip(one, other, strict=True)
     )
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_batch_that_is_changed_in_parts_equals_one_changed_at_once(
+    channels_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part has the draws of its own samples."""
+    at_once = stream(data(in_memory(), channels_last=channels_last))
+    monkeypatch.setattr(batches, "AT_ONCE", 3 * 12 * 12 * 3)  # three images a part
+    assert same(at_once, stream(data(in_memory(), channels_last=channels_last)))
 
 
 def test_an_epoch_holds_every_sample_once_and_the_next_another_order() -> None:

@@ -44,6 +44,17 @@ def test_numbers_are_uniform_in_zero_to_one(numbers: npt.NDArray[np.float64]) ->
     assert np.abs(counts - 5000).max() < 5 * np.sqrt(5000)  # five standard deviations
 
 
+def test_the_largest_number_is_below_one_in_the_type_it_is_used_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A float64 draw that float32 rounds to 1 led one past the last crop window; the oracle is numpy's nextafter."""
+    monkeypatch.setattr(randomness, "_mix", lambda words: np.full_like(words, 2**64 - 1))
+    monkeypatch.setattr(randomness, "fold", lambda *numbers: 2**64 - 1)
+    number = randomness.uniform(0, 0, np.arange(1), "x")[0]
+    assert number.dtype == np.float32 and number == np.nextafter(np.float32(1), np.float32(0))
+    assert next(randomness.numbers(0, 0, 0)) == np.nextafter(1.0, 0.0)
+    counts = np.arange(1, 2**16)
+    assert (np.floor(number * counts.astype(np.float32)) == counts - 1).all()
+
+
 def test_permutation_visits_each_sample_once_and_changes_with_the_epoch() -> None:
     first, second = randomness.permutation(0, 0, 500), randomness.permutation(0, 1, 500)
     assert sorted(first.tolist()) == list(range(500))

@@ -325,6 +325,16 @@ def test_gradient_noise_has_the_deviation_of_its_step() -> None:
         assert abs(float(noise.mean())) < 4 * float(noise.std()) / 300
 
 
+@pytest.mark.parametrize("share", [0.0, 0.37, 1.0])
+def test_a_cutmix_box_lies_inside_the_image_at_both_ends_of_the_draws(share: float) -> None:
+    last = float(torch.nextafter(torch.ones(()), torch.zeros(())))  # the largest number that torch.rand draws
+    for height, width in ((1, 1), (32, 32), (28, 3)):
+        for row, column in ((0.0, 0.0), (last, last), (0.0, last)):
+            rows, columns = cutmix.box_about((int(row * height), int(column * width)), (height, width), share)
+            assert 0 <= rows.start <= rows.stop <= height and 0 <= columns.start <= columns.stop <= width
+            assert share != 0 or rows.stop > rows.start
+
+
 def test_mixup_blends_images_and_targets_by_the_same_share() -> None:
     part, given = build("mixup", network(), alpha=1.0), batch()
     given = replace(given, inputs=torch.eye(8)[:, :, None, None].expand(8, 8, 2, 2))  # image i is a plane of its own

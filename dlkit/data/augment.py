@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlkit.recipe import Augment
 
-Draw = Callable[[str], Tensor]  # name → (N,) float in [0, 1), on the images' device
+Draw = Callable[[str], Tensor]  # name → (N,) float32 in [0, 1), on the images' device
 
 ERASED_AREA = (0.02, 1 / 3)  # Zhong et al. 2017, random erasing: least and greatest fraction erased
 ERASED_ASPECT = 0.3  # height / width between this and its inverse

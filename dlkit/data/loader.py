@@ -80,7 +80,7 @@ class TrainingData:
         assert isinstance(self.spec, ImageSpec)
 
         def draw(name: str) -> Tensor:
-            return torch.from_numpy(randomness.uniform(self.seed, epoch, indices, name)).float().to(images.device)
+            return torch.from_numpy(randomness.uniform(self.seed, epoch, indices, name)).to(images.device)
 
         if self.augment.policy != "none":
             seeds = [randomness.fold(self.seed, epoch, int(index)) % 2**63 for index in indices]

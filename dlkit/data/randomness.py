@@ -3,6 +3,9 @@
 Every number is a hash of what it belongs to (SplitMix64's finaliser: Steele, Lea and Flood, "Fast splittable
 pseudorandom number generators", OOPSLA 2014). So any number of workers, any batch size and a resume in mid-epoch see
 the same data.
+
+A number is drawn in the type it is used in: rounding float64 draws to float32 turns one in 2^25 into 1.0, past the end.
+In either type draw · n < n for every draw below 1 and every whole n that the type represents exactly.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio, SplitMix64's increment
 
 
-def uniform(seed: int, epoch: int, indices: npt.NDArray[np.int64], name: str) -> npt.NDArray[np.float64]:
-    """One number in [0, 1) for each sample index; `name` says what for, so two uses never share a number."""
+def uniform(seed: int, epoch: int, indices: npt.NDArray[np.int64], name: str) -> npt.NDArray[np.float32]:
+    """One float32 in [0, 1) for each sample index; `name` says what for, so two uses never share a number."""
     start = np.uint64(fold(seed, epoch, zlib.crc32(name.encode())))
     words = _mix(start ^ _mix(indices.astype(np.uint64)))
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)  # 24 bits: all that float32 holds
 
 
 def permutation(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
