@@ -58,7 +58,8 @@ def resolved(context: typer.Context) -> Recipe:
     from dlkit.recipe import resolve
 
     found = resolve(recipe=context.params["recipe"], settings=given_settings(context))
-    console.note(f"recipe: {found.source}")
+    for note in (f"recipe: {found.source}", *found.notes):
+        console.note(note)
     return found.recipe
 
 

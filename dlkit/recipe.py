@@ -17,10 +17,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dlkit import catalog, recipe_file
 from dlkit.errors import UsageError
-from dlkit.recipe_checks import broken_laws, idle_keys, wrong_kinds, wrong_names
+from dlkit.recipe_checks import broken_laws, idle_keys, schedule_conflicts, wrong_kinds, wrong_names
 from dlkit.recipe_errors import explain
 from dlkit.recipe_file import Document, describe
 from dlkit.recipe_keys import Keys
+from dlkit.recipe_warmup import shorten_warmup
 
 
 def _whole(value: Any) -> Any:
@@ -100,9 +101,11 @@ class Optimizer(Section):
 
 class Schedule(Section):
     name: Literal["constant", "step", "cosine", "onecycle", "exponential"] = "constant"
-    warmup_epochs: NonNegative = 0.0
-    step_epochs: Positive = 30.0  # step: epochs between two drops; exponential: epochs to fall by gamma
-    milestones: tuple[Positive, ...] | None = None  # step: epochs of the drops, in place of step_epochs
+    warmup_epochs: NonNegative = 0.0  # from the start of the run; not with onecycle, which has its own
+    step_epochs: Positive = (
+        30.0  # step: a drop at each multiple, from the start of the run; exponential: to fall by gamma
+    )
+    milestones: tuple[Positive, ...] | None = None  # step: epochs of the run with a drop, in place of step_epochs
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # step and exponential: factor of each drop
     final: Fraction = 0.0  # cosine and onecycle: the last lr as a fraction of the highest
     rise: Annotated[float, Field(gt=0, lt=1)] = 0.3  # onecycle: fraction of the run spent rising
@@ -175,10 +178,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe, and in a few words where it came from."""
+    """A recipe, in a few words where it came from, and what was changed to make it fit."""
 
     recipe: Recipe
     source: str
+    notes: tuple[str, ...] = ()
 
 
 def parse_setting(text: str) -> Setting:
@@ -209,21 +213,25 @@ def resolve(
     names = {"model.name": model, "data.name": dataset}
     settings = [*settings, *(Setting(key, value, f"{key}={value}") for key, value in (flags or {}).items())]
     settings += (Setting(key, name, "") for key, name in names.items() if name is not None)
-    asked = _document(_with_place(settings))
+    return _resolved(recipe, _document(_with_place(settings)), stored=False)
+
+
+def _resolved(recipe: str | Path | None, asked: Document, *, stored: bool) -> Resolved:
     base, source = _base(recipe, asked)
     layers = (base, asked)
-    made = _validated(_fitting(_merged(base.values, asked.values)), layers)
-    _check(made, asked, layers)
-    return Resolved(made, source)
+    values, notes = shorten_warmup(_fitting(_merged(base.values, asked.values)), base.values, asked.values)
+    made = _validated(values, layers)
+    _check(made, asked, layers, stored=stored)
+    return Resolved(made, source, notes)
 
 
 def load(path: Path) -> Recipe:
-    """The recipe in a file, by itself: what a run folder's recipe.yaml says.
+    """The recipe in a file, by itself: what a run folder's recipe.yaml says, also of a run that would not start today.
 
     Raises:
         UsageError: it is no valid recipe.
     """
-    return resolve(recipe=path).recipe
+    return _resolved(path, _document(()), stored=True).recipe
 
 
 def changes_on_resume(recipe: Recipe, settings: Sequence[Setting]) -> dict[str, Any]:
@@ -238,25 +246,28 @@ def changes_on_resume(recipe: Recipe, settings: Sequence[Setting]) -> dict[str, 
                 f"{setting.origin or setting.key} cannot change when a run goes on; "
                 f"these can: {', '.join(MAY_CHANGE_ON_RESUME)}. Start a new run for another recipe."
             )
-    over(recipe, settings)
+    over(recipe, settings, stored=True)
     return {setting.key: setting.value for setting in settings}
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with the values at these dotted keys replaced, validated again."""
-    return over(recipe, [Setting(key, value, f"{key}={value}") for key, value in changes.items()])
+    return over(recipe, [Setting(key, value, f"{key}={value}") for key, value in changes.items()], stored=True)
 
 
-def over(recipe: Recipe, settings: Sequence[Setting]) -> Recipe:
+def over(recipe: Recipe, settings: Sequence[Setting], *, stored: bool = False) -> Recipe:
     """The recipe with these settings over it, checked like one that is put together; `resolve` says what it raises."""
     asked = _document(settings)
     made = _validated(_merged(recipe.model_dump(), asked.values), (asked,))
-    _check(made, asked, (asked,))
+    _check(made, asked, (asked,), stored=stored)
     return made
 
 
-def _check(made: Recipe, asked: Document, layers: Sequence[Document]) -> None:
-    for keys, message in chain(wrong_names(made), wrong_kinds(made), idle_keys(made, asked.places), broken_laws(made)):
+def _check(made: Recipe, asked: Document, layers: Sequence[Document], *, stored: bool) -> None:
+    """Raises: UsageError. A `stored` recipe is a run's own, which an older dlkit may have begun."""
+    later = () if stored else schedule_conflicts(made)
+    checks = (wrong_names(made), wrong_kinds(made), idle_keys(made, asked.places), broken_laws(made), later)
+    for keys, message in chain(*checks):
         raise _refusal(message, keys, layers)
 
 

@@ -131,6 +131,18 @@ def broken_laws(recipe: Recipe) -> Problems:
         yield ("train", "amp"), f"recipe.train.amp fp16 is for CUDA; with the device {train.device} use bf16 or off."
 
 
+def schedule_conflicts(recipe: Recipe) -> Problems:
+    """Warm-ups that no new run may have; runs of older versions did."""
+    schedule = recipe.schedule
+    warmup = f"recipe.schedule.warmup_epochs is {schedule.warmup_epochs:g}"
+    if schedule.name == "onecycle" and schedule.warmup_epochs > 0:
+        message = f"{warmup}, but onecycle has a warm-up of its own, schedule.rise. Leave it out (--warmup-epochs 0)."
+        yield ("schedule", "warmup_epochs"), message
+    if schedule.name == "step" and schedule.milestones and schedule.milestones[0] < schedule.warmup_epochs:
+        message = f"recipe.schedule.milestones begin at epoch {schedule.milestones[0]:g}, within the warm-up: {warmup}."
+        yield ("schedule", "milestones"), message
+
+
 def _broken_regularizer_laws(recipe: Recipe) -> Problems:
     on = {name: options for name, options in recipe.regularizers.items() if catalog.is_on(name, options)}
     decay = recipe.optimizer.weight_decay

@@ -274,6 +274,8 @@ def test_misspelt_names_get_the_nearest_right_one() -> None:
         (["loss.name=mse", "loss.label_smoothing=0.1"], "label_smoothing goes with cross_entropy"),
         (["optimizer.name=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "nesterov needs"),
         (["schedule.warmup_epochs=3", "train.epochs=3"], "must be less than train.epochs, 3"),
+        (["schedule.name=onecycle", "schedule.warmup_epochs=1"], "onecycle has a warm-up of its own"),
+        (["schedule.name=step", "schedule.milestones=[2,4]", "schedule.warmup_epochs=3"], "within the warm-up"),
         (["train.accumulate=9", "train.batch_size=8"], "more than the 8 images"),
         (["train.amp=fp16", "train.device=cpu"], "fp16 is for CUDA"),
         (["data.augment.scale=[2, 1]"], "the least comes first"),
@@ -290,6 +292,36 @@ def test_misspelt_names_get_the_nearest_right_one() -> None:
 def test_laws_between_keys_are_held(texts: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         resolve("mlp", None if "data.name=folder" in texts else "shapes", settings=[*map(parse_setting, texts)])
+
+
+def test_only_a_warmup_that_the_user_asked_for_is_refused_if_it_does_not_fit(recipe: Path) -> None:
+    recipe.write_text(BASE + "train: {epochs: 20}\nschedule: {warmup_epochs: 2}\n")
+    short = resolve(recipe=recipe, flags={"train.epochs": 1})
+    assert short.recipe.schedule.warmup_epochs == 0.1  # two of twenty epochs
+    assert short.notes == (
+        "warm-up: the recipe's 2 of 20 epochs do not fit into 1: shortened to 0.1 epochs, the same share of the run",
+    )
+    fits = resolve(recipe=recipe, flags={"train.epochs": 3})
+    assert fits.recipe.schedule.warmup_epochs == 2 and not fits.notes
+    with pytest.raises(UsageError, match=r"must be less than train\.epochs, 1"):
+        resolve(recipe=recipe, flags={"train.epochs": 1, "schedule.warmup_epochs": 2.0})
+    recipe.write_text(BASE + "train: {epochs: 2}\nschedule: {warmup_epochs: 2}\n")
+    with pytest.raises(UsageError, match=r"must be less than train\.epochs, 2"):
+        resolve(recipe=recipe)
+
+
+def test_every_shipped_recipe_can_be_tried_for_one_epoch() -> None:
+    for name in recipe_file.shipped_names():
+        short = resolve(recipe=name, settings=[Setting("data.dir", "x", "")], flags={"train.epochs": 1}).recipe
+        assert short.schedule.warmup_epochs < 1
+
+
+def test_the_recipe_of_a_run_that_an_older_version_began_is_read_and_may_go_on(recipe: Path) -> None:
+    recipe.write_text(BASE + "schedule: {name: onecycle, warmup_epochs: 1}\n")
+    stored = load(recipe)
+    assert changed(stored, {"train.epochs": 12}).schedule.warmup_epochs == 1
+    with pytest.raises(UsageError, match="onecycle has a warm-up of its own"):
+        resolve(recipe=recipe)
 
 
 def test_regularizers_that_are_off_contradict_nothing() -> None:

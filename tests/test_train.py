@@ -184,6 +184,17 @@ def test_more_epochs_on_resume_go_on_from_the_end(tmp_path: Path) -> None:
     assert same_bits(run, tiny(tmp_path, "b", **longer)) and run.recipe().train.epochs == 4
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_more_epochs_on_resume_report_a_learning_rate_that_changes(tmp_path: Path, schedule: str) -> None:
+    run, notes = tiny(tmp_path, **{"schedule.name": schedule}), list[str]()
+    train.resume_run(run, changes={"train.epochs": 4}, inexact=False, say=notes.append, progress=False)
+    reported = [note for note in notes if note.startswith("learning rate:")]
+    if schedule == "constant":
+        assert not reported
+    else:
+        assert len(reported) == 1 and "now spans 4 epochs, not 2: it goes on at 0.0005" in reported[0]
+
+
 def test_a_second_trainer_of_a_run_is_refused(tmp_path: Path) -> None:
     run = tiny(tmp_path)
     with run.locked(), pytest.raises(BusyError):

@@ -70,6 +70,7 @@ class Run:
     scaler: torch.amp.GradScaler
     world: World
     averaged: nn.Module | None  # EMA of the weights, or a regularizer's mean of them
+    steps_per_epoch: int
     freezing: Freezing = NOTHING_FROZEN
     classifies: bool = True  # else the one output is a number, and there are no accuracies
     counted: str = "images"  # what a sample is called; of trees it is a node

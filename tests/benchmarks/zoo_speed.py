@@ -111,6 +111,7 @@ def as_run(model: Any) -> Any:
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         world=World(),
         averaged=None,
+        steps_per_epoch=1,
     )
 
 

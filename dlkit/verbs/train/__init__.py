@@ -18,6 +18,7 @@ from dlkit.engine import checkpoint, precision, receipts, run_folder, state, tra
 from dlkit.engine.distributed import world_of_environment
 from dlkit.engine.loop import Run, Surroundings, fit, out_of_patience
 from dlkit.engine.run_folder import RunFolder
+from dlkit.engine.schedule import describe_change
 from dlkit.engine.signals import stop_flag
 from dlkit.engine.tracking import tracked
 from dlkit.errors import DivergedError, DlkitError, StoppedError
@@ -80,6 +81,8 @@ def train(
     }
     given = {key: value for key, value in named.items() if value is not None}
     resolved = recipes.resolve(model, dataset, recipe=recipe, flags={**(settings or {}), **given})
+    for note in resolved.notes:
+        say(note)
     return train_recipe(
         resolved.recipe, name=name, runs_dir=Path(runs_dir), argv=[], say=say, progress=False,
         auto_batch=batch_size == "auto",
@@ -175,7 +178,15 @@ def resume_run(
             now = {"resumes": [*info.get("resumes", []), resumed], "recipe": recipe.model_dump(mode="json")}
             folder.update(status="running", inexact=info["inexact"] or differs, **now)
         say(f"resuming at step {run.step:,}, epoch {min(run.epochs_done + 1, recipe.train.epochs)}")
+        if change := changed_learning_rate(run, stored, recipe):
+            say(change)
         return go_on(run, folder, recipe, data, say, progress, watch)
+
+
+def changed_learning_rate(run: Run, before: Recipe, now: Recipe) -> str | None:
+    """How another number of epochs changes the learning rate of a run that goes on, if it does."""
+    epochs = before.train.epochs, now.train.epochs
+    return describe_change(now.schedule, now.optimizer.lr, run.steps_per_epoch, run.step, *epochs)
 
 
 def tidy(folder: RunFolder, run: Run, recipe: Recipe, say: Say) -> None:

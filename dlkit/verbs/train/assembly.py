@@ -100,6 +100,7 @@ def assemble(
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         world=world,
         averaged=averaged,
+        steps_per_epoch=steps,
         freezing=frozen,
         classifies=bool(data.spec.classes),
         counted="nodes" if data.spec.kind == "trees" else data.spec.kind,
