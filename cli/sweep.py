@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +18,21 @@ from .recipe_flags import resolved, takes_recipe
 
 if TYPE_CHECKING:
     from dlkit.recipe import Recipe
+    from dlkit.verbs.sweep import Sweep
 
 PLAN_COLUMNS = ("key", "kind", "values")
+
+
+class Sampler(StrEnum):
+    tpe = "tpe"
+    random = "random"
+    grid = "grid"
+
+
+class Pruner(StrEnum):
+    median = "median"
+    hyperband = "hyperband"
+    none = "none"
 
 
 @takes_recipe
@@ -29,9 +43,27 @@ def sweep_command(
         typer.Option(metavar="KEY=VALUES", help="What varies: LOW..HIGH, log:LOW..HIGH or A,B,C. May repeat."),
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Trainings in all, with those that are there.")] = 20,
+    sampler: Annotated[
+        Sampler, typer.Option(help="How new trials are drawn; choices and whole numbers without replacement.")
+    ] = Sampler.tpe,
+    enqueue: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE,…", help="A guess to try first. May repeat.")
+    ] = None,
+    seeds_per_trial: Annotated[
+        int, typer.Option(metavar="N", help="Train each trial under N seeds; its value is the mean.")
+    ] = 1,
+    pruner: Annotated[
+        Pruner | None, typer.Option(help="What ends hopeless trials early; else median.", show_default=False)
+    ] = None,
     pruning: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="End a trial that is worse than the median of those before.")
-    ] = True,
+        bool | None, typer.Option("--prune/--no-prune", help="The same as --pruner median or --pruner none.")
+    ] = None,
+    confirm: Annotated[
+        int, typer.Option(metavar="N", help="Train the N best trials again, each under three fresh seeds.")
+    ] = 0,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train again the trials made with other data, packages or settings.")
+    ] = False,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the sweep's folder; else sweep-MODEL-DATASET.")
     ] = None,
@@ -43,7 +75,8 @@ def sweep_command(
     """Search for the settings that train best; prints the trials, the best first, and writes the best as a recipe.
 
     MODEL may be a recipe's name or file. Each trial is a run in the sweep's folder, compared by --monitor at its best
-    epoch; the same command goes on where it stopped, and a larger --trials adds to what is there.
+    epoch; the same command goes on where it stopped, more --trials add to what is there, fewer remove nothing.
+    The best of many is optimistic: the answer says by how much, and --confirm measures it.
 
     Example: dlkit sweep lenet5-mnist --param optimizer.lr=log:1e-4..1e-1 --param optimizer.name=sgd,adam --trials 20
     """
@@ -51,8 +84,23 @@ def sweep_command(
     recipe, shown = resolved(context), console.resolve(format, json)
     if dry_run:
         _show_plan(recipe, param or [], shown)
-    else:
-        _sweep(recipe, param or [], trials, pruning, name, runs_dir, shown)
+        return
+    from dlkit.verbs.sweep import sweep
+
+    result = sweep(
+        recipe, param or [], trials=trials, sampler=sampler.value, pruner=_pruner(pruner, pruning).value,
+        seeds_per_trial=seeds_per_trial, enqueue=enqueue or [], confirm=confirm, retrain=retrain, name=name,
+        runs_dir=runs_dir, argv=sys.argv, say=console.say, progress=console.shows_progress(),
+    )  # fmt: skip
+    _show(result, shown)
+
+
+def _pruner(pruner: Pruner | None, pruning: bool | None) -> Pruner:
+    if pruner is not None and pruning is not None:
+        raise UsageError("--pruner and --prune/--no-prune are the same setting. Give one.")
+    if pruner is not None:
+        return pruner
+    return Pruner.none if pruning is False else Pruner.median
 
 
 def _take_recipe_for_model(context: typer.Context) -> None:
@@ -72,31 +120,18 @@ def _take_recipe_for_model(context: typer.Context) -> None:
     given["recipe"], given["model"] = word, None
 
 
-def _sweep(
-    recipe: Recipe,
-    parameters: list[str],
-    trials: int,
-    pruning: bool,
-    name: str | None,
-    runs_dir: Path,
-    format: Format,
-) -> None:
-    from dlkit.verbs.sweep import BEST, sweep
+def _show(result: Sweep, format: Format) -> None:
+    from dlkit.verbs.sweep import BEST
 
-    found = sweep(
-        recipe, parameters, trials=trials, pruning=pruning, name=name, runs_dir=runs_dir, argv=sys.argv,
-        say=console.say, progress=console.shows_progress(),
-    )  # fmt: skip
+    best, metric = result.best, result.recipe.train.monitor
+    assert best is not None
     if format in (Format.json, Format.jsonl):
-        console.write_document(found.document(), format)
+        console.write_document(result.document(), format)
     else:
-        console.write_rows(found.rows, found.columns, format)
-    assert found.best is not None
-    if found.importance:
-        shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in found.importance.items())
-        console.note(f"what mattered: {shares}")
-    metric = f"{recipe.train.monitor} {found.best.value:.4f}"
-    console.note(f"best: {found.best.run}, {metric}; dlkit train --recipe {found.folder / BEST} repeats it")
+        console.write_rows(result.rows, result.columns, format)
+    for sentence in result.sentences:
+        (console.write_text if format == Format.table else console.note)(sentence)
+    console.note(f"best: {best.run}, {metric} {best.value:.4f}; dlkit train --recipe {result.folder / BEST} repeats it")
 
 
 def _show_plan(recipe: Recipe, parameters: list[str], format: Format) -> None:

@@ -9,6 +9,7 @@ A key that only some choices use varies with them alone: optimizer.momentum besi
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from itertools import islice, product
 from typing import Any
 
 from dlkit import recipe_file
+from dlkit.catalog import did_you_mean
 from dlkit.errors import UsageError
 from dlkit.recipe import Recipe, Setting, over
 from dlkit.recipe_checks import USED_BY
@@ -29,9 +31,10 @@ FORMS = "KEY=LOW..HIGH, KEY=log:LOW..HIGH or KEY=A,B,C"
 SAME_IMAGES = "trials are compared on the same validation samples, which it would change"
 NEVER_VARIED = {
     "train.monitor": "it is what trials are compared by",
-    "train.track": "it changes nothing in a training",
-    **dict.fromkeys(("train.seed", "data.name", "data.dir", "data.validation"), SAME_IMAGES),
+    **dict.fromkeys(("train.track", "data.workers"), "it changes nothing in a training"),
+    **dict.fromkeys(("train.seed", "data.name", "data.dir", "data.validation", "data.on_bad_image"), SAME_IMAGES),
 }
+MOST_COMBINATIONS = 10_000  # that are listed; a larger space counts as one without end
 
 Values = Mapping[str, Any]  # dotted key → value
 
@@ -101,6 +104,7 @@ def space(recipe: Recipe, texts: Sequence[str]) -> tuple[Parameter, ...]:
         if parameter.key in (other.key for other in found[:place]):
             raise UsageError(f"--param names {parameter.key} twice. Once is enough.")
     _refuse_never_used(recipe, found)
+    _refuse_another_question(recipe, found)
     for values in corners(found):
         over(recipe, settings(found, values))
     return tuple(_settled(recipe, parameter, found) for parameter in found)
@@ -132,6 +136,72 @@ def named(parameter: Parameter, values: Values) -> Any:
     """A parameter's value, of a choice its name; none where it was not varied."""
     value = values.get(parameter.key)
     return parameter.name_of(value) if isinstance(parameter, Choice) and parameter.key in values else value
+
+
+def combinations(parameters: Sequence[Parameter]) -> list[Values] | None:
+    """Every combination of choices and whole numbers; None if there is no end to them, or too many to list."""
+    found: list[Values] = [{}]
+    for parameter in parameters:
+        if isinstance(parameter, Range) and not parameter.whole:
+            return None
+        values = parameter.ends if isinstance(parameter, Choice) else range(int(parameter.low), int(parameter.high) + 1)
+        if len(found) * len(values) > 100 * MOST_COMBINATIONS:
+            return None
+        found = [
+            {**partial, parameter.key: value} if active(parameter, partial) else partial
+            for partial in found
+            for value in (values if active(parameter, partial) else values[:1])
+        ]
+    return found if len(found) <= MOST_COMBINATIONS else None
+
+
+def guess(recipe: Recipe, parameters: Sequence[Parameter], text: str) -> Values:
+    """The values that `--enqueue KEY=VALUE,…` names; a parameter that it leaves out has the recipe's own value.
+
+    Raises:
+        UsageError: a key that does not vary, or a value that is not in the space.
+    """
+    origin, given = f"--enqueue {text}", dict[str, Any]()
+    for part in re.split(r",(?=[\w.]+=)", text):
+        key, equals, words = part.partition("=")
+        if not equals or key not in (parameter.key for parameter in parameters):
+            raise UsageError(
+                f"{origin}: {describe(key)} does not vary. {did_you_mean(key, [p.key for p in parameters])}"
+            )
+        given[key] = recipe_file.parse_value(words, origin)
+    own = {parameter.key: value_in(recipe, parameter.key) for parameter in parameters}
+    values = within(parameters, {**own, **given}, origin)
+    unused = [key for key in given if key not in values]
+    if unused:
+        raise UsageError(f"{origin}: {unused[0]} does nothing beside the other values. Leave it out.")
+    over(recipe, settings(parameters, values))
+    return values
+
+
+def within(parameters: Sequence[Parameter], values: Values, origin: str) -> Values:
+    """These values, as the space has them, of the parameters that do something beside the others.
+
+    Raises:
+        UsageError: a value is not in the space; `origin` says where it comes from.
+    """
+    found: dict[str, Any] = {}
+    for parameter in parameters:
+        if active(parameter, found):
+            found[parameter.key] = _member(parameter, values.get(parameter.key), origin)
+    return found
+
+
+def _member(parameter: Parameter, value: Any, origin: str) -> Any:
+    if isinstance(parameter, Choice):
+        same = [known for known in parameter.values if json.dumps(known) == json.dumps(value)]  # (1, 2) is [1, 2]
+        if same:
+            return same[0]
+    elif isinstance(value, int | float) and not isinstance(value, bool) and parameter.low <= value <= parameter.high:
+        if not parameter.whole:
+            return float(value)
+        if value == int(value):
+            return int(value)
+    raise UsageError(f"{origin}: {parameter.key} {describe(value)} is not in {parameter.text}. Name one that is.")
 
 
 def value_in(recipe: Recipe, key: str) -> Any:
@@ -184,6 +254,18 @@ def _refuse_never_used(recipe: Recipe, found: Sequence[Parameter]) -> None:
             message = f"recipe.{parameter.key} does nothing with any {section}.name that is varied"
             users = ", ".join(USED_BY[(section, parameter.key.split(".")[1])])
             raise UsageError(f"{message}; it is for {users}. ({_origin(parameter)})")
+
+
+def _refuse_another_question(recipe: Recipe, found: Sequence[Parameter]) -> None:
+    """A loss is not comparable across kinds of loss; in training not across penalties and augmentations either."""
+    monitor = recipe.train.monitor
+    changing = {"val/loss": ("loss.name",), "train/loss": ("loss.", "regularizers.", "data.augment.")}.get(monitor, ())
+    for parameter in found:
+        if parameter.key.startswith(changing):
+            raise UsageError(
+                f"--param {parameter.key} cannot vary beside --monitor {monitor}: it changes what that measures. "
+                "Give --monitor val/top1."
+            )
 
 
 def _settled(recipe: Recipe, parameter: Parameter, found: Sequence[Parameter]) -> Parameter:

@@ -21,7 +21,9 @@ from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DivergedError, UsageError
 from dlkit.recipe import Recipe
 from dlkit.verbs import drawing
-from dlkit.verbs.sweep import Sweep, parallel, sweep
+from dlkit.verbs import train as training
+from dlkit.verbs.sweep import Sweep, evidence, parallel, sweep
+from dlkit.verbs.sweep.proposals import Sampler, propose
 from dlkit.verbs.sweep.trials import FINISHED, PRUNED
 from dlkit_cli.main import run as dlkit_command
 
@@ -115,6 +117,7 @@ def test_the_folder_holds_the_document_the_table_and_the_picture(found: Sweep) -
 
 def test_the_document_has_the_golden_form(found: Sweep) -> None:
     document = found.document()
+    document["trials"] = [trial for trial in document["trials"] if trial["values"]]
     for trial in (*document["trials"], document["best"]):
         trial["parameters"] = {"optimizer.lr": trial["parameters"]["optimizer.lr"]}
     assert form(document) == json.loads((GOLDEN / "sweep.json").read_text())
@@ -163,7 +166,7 @@ def test_one_that_is_broken_off_anywhere_ends_like_one_that_is_not(
 
 def test_another_sweep_does_not_go_into_the_same_folder(found: Sweep, no_training: None) -> None:
     with pytest.raises(UsageError, match=r"holds another sweep: pruning was True, is False"):
-        again(found, pruning=False)
+        again(found, pruner="none")
     with pytest.raises(UsageError, match=r"space.optimizer.momentum was 0..0.9, is None"):
         sweep(found.recipe, VARIED[:2], runs_dir=found.folder.parent)
     other = recipes.changed(found.recipe, {"train.epochs": 4})
@@ -179,19 +182,142 @@ def test_a_trial_that_diverges_is_said_and_not_tried_again(recipe: Recipe, batch
         ended = sweep(wild, ["optimizer.lr=1e-3,1e30"], trials=4, runs_dir=tmp_path, say=said.append)
         assert {trial.state for trial in ended.trials} == {"finished", "diverged"}
     diverged = [trial for trial in ended.trials if trial.state == "diverged"]
+    assert [trial.parameters["optimizer.lr"] for trial in diverged] == [1e30]
     assert all("resumes" not in RunFolder(ended.folder / trial.run).info() for trial in diverged)
     assert sum(line.startswith("warning: trial") and "diverged" in line for line in said) == 2 * len(diverged)
     with pytest.raises(DivergedError, match="none of the 1 trials"):
         sweep(wild, ["optimizer.lr=1e29,1e30"], trials=1, runs_dir=tmp_path, name="wild")
 
 
-def test_what_was_drawn_before_is_not_trained_again(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_small_space_is_covered_and_nothing_is_tried_twice(recipe: Recipe, tmp_path: Path) -> None:
     few = recipes.changed(recipe, {"train.epochs": 1})
-    for _ in range(2):
-        ended = sweep(few, ["train.batch_size=8,16"], trials=6, runs_dir=tmp_path)
-        values = {trial.parameters["train.batch_size"]: trial.value for trial in ended.trials}
-        assert len(ended.trials) == 6 and {trial.value for trial in ended.trials} == set(values.values())
-        assert len(list(ended.folder.glob("trial-*"))) == len(values) == 2
+    for trials, expected in ((2, 2), (9, 3)):
+        ended = sweep(few, ["train.batch_size=16,32,64"], trials=trials, runs_dir=tmp_path)
+        assert len(ended.trials) == len({trial.parameters["train.batch_size"] for trial in ended.trials}) == expected
+    assert len(list(ended.folder.glob("trial-*"))) == 3
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_every_sampler_draws_without_replacement(sampler: Sampler, recipe: Recipe) -> None:
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = recipe_space.space(
+        recipe, ["train.batch_size=8..10", "optimizer.name=sgd,adam", "optimizer.momentum=0,0.9"]
+    )
+    study, tried = optuna.create_study(), list[recipe_space.Values]()
+    while (values := propose(study, sampler, space, 0, tried, [])) is not None:
+        study.add_trial(optuna.trial.create_trial(value=len(tried)))
+        tried.append(values)
+    assert len(tried) == 9  # momentum is sgd's alone: 3 x 2 and 3
+    assert {json.dumps(values, sort_keys=True) for values in tried} == {
+        json.dumps(values, sort_keys=True) for values in recipe_space.combinations(space) or ()
+    }
+
+
+def test_guesses_are_tried_first(recipe: Recipe, tmp_path: Path) -> None:
+    few = recipes.changed(recipe, {"train.epochs": 1})
+    varied = ["optimizer.lr=log:1e-4..1e-1", "optimizer.betas=[0.9,0.99],[0.9,0.999]", "train.batch_size=8..64"]
+    guesses = ["optimizer.lr=0.002,optimizer.betas=[0.9,0.99],train.batch_size=16", "train.batch_size=40"]
+    ended = sweep(few, varied, trials=2, enqueue=guesses, runs_dir=tmp_path)
+    first, second = (trial.parameters for trial in ended.trials)
+    assert first == {"optimizer.lr": 0.002, "optimizer.betas": (0.9, 0.99), "train.batch_size": 16}
+    assert second == {"optimizer.lr": 0.001, "optimizer.betas": (0.9, 0.999), "train.batch_size": 40}  # else its own
+    for wrong, message in (("optimizer.lr=1", "optimizer.lr 1 is not in"), ("lr=0.1", "does not vary"), ("x", "vary")):
+        with pytest.raises(UsageError, match=message):
+            sweep(few, varied, enqueue=[wrong], runs_dir=tmp_path)
+
+
+def test_fewer_trials_remove_none(found: Sweep, tmp_path: Path) -> None:
+    whole = again(found, trials=3, runs_dir=tmp_path, argv=["dlkit", "sweep", "one"])
+    files = [whole.folder / name for name in ("sweep.json", "sweep.csv", "best.yaml")]
+    before = [path.read_bytes() for path in files]
+    said: list[str] = []
+    less = again(found, trials=1, runs_dir=tmp_path, argv=["dlkit", "sweep", "another"], say=said.append)
+    assert less.trials == whole.trials and [path.read_bytes() for path in files] == before
+    assert any("holds 3 trials: --trials 1 removes none" in line for line in said)
+
+
+def test_a_trial_under_several_seeds_has_their_mean_and_the_noise_between_them(recipe: Recipe, tmp_path: Path) -> None:
+    few = recipes.changed(recipe, {"train.epochs": 1})
+    ended = sweep(few, ["train.batch_size=8,16"], trials=2, seeds_per_trial=2, runs_dir=tmp_path)
+    for trial in ended.trials:
+        runs = [RunFolder(ended.folder / name) for name in (trial.run, f"{trial.run}-seed1")]
+        assert [run.recipe().train.seed for run in runs] == [0, 1]
+        values = [run.info()["best"]["value"] for run in runs]
+        assert trial.values == tuple(values) and trial.value == pytest.approx(sum(values) / 2)
+    spread = np.sqrt(np.mean([np.var(trial.values, ddof=1) for trial in ended.trials]) / 2)
+    assert ended.evidence.noise == pytest.approx(spread) and ended.evidence.noise_over == "seeds"
+    assert ended.evidence.optimism == pytest.approx(spread / np.sqrt(np.pi))  # the best of two: 1 / √π deviations
+
+
+def test_the_best_can_be_confirmed_under_fresh_seeds(recipe: Recipe, tmp_path: Path, no_second: list[str]) -> None:
+    few = recipes.changed(recipe, {"train.epochs": 1})
+    ended = sweep(few, ["train.batch_size=16,32"], trials=2, confirm=2, runs_dir=tmp_path)
+    assert [found.trial for found in ended.confirmed] == [trial.number for trial in ended.ranked]
+    for found in ended.confirmed:
+        values = [RunFolder(ended.folder / name).info()["best"]["value"] for name in found.runs]
+        assert found.seeds == (1, 2, 3) and list(found.values) == values and found.low < found.mean < found.high
+    assert ended.best is not None and ended.best.number == min(ended.confirmed, key=lambda found: found.mean).trial
+    trained = list(no_second)
+    assert sweep(few, ["train.batch_size=16,32"], trials=2, runs_dir=tmp_path).document() == ended.document()
+    assert no_second == trained  # what was confirmed stays so
+
+
+@pytest.fixture
+def no_second(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the runs that are trained."""
+    names: list[str] = []
+    train_recipe = training.train_recipe
+
+    def noted(recipe: Recipe, **named: Any) -> RunFolder:
+        names.append(named["name"])
+        return train_recipe(recipe, **named)
+
+    monkeypatch.setattr(training, "train_recipe", noted)
+    return names
+
+
+def test_trials_made_with_other_packages_are_refused_or_tried_again(recipe: Recipe, tmp_path: Path) -> None:
+    few = recipes.changed(recipe, {"train.epochs": 1})
+    ended = sweep(few, ["optimizer.lr=1e-4..1e-2"], trials=2, runs_dir=tmp_path)
+    run = RunFolder(ended.folder / "trial-000")
+    run.update(versions=run.info()["versions"] | {"dlkit": "0.0.1"})
+    with pytest.raises(UsageError, match=r"trial-000 cannot be compared .*package dlkit was 0.0.1"):
+        sweep(few, ["optimizer.lr=1e-4..1e-2"], trials=3, runs_dir=tmp_path)
+    assert sweep(few, ["optimizer.lr=1e-4..1e-2"], trials=2, runs_dir=tmp_path, retrain=True).trials == ended.trials
+    assert run.info()["versions"]["dlkit"] != "0.0.1"
+
+
+@pytest.mark.slow
+def test_a_hyperband_sweep_that_was_stopped_ends_like_one_that_was_not(
+    found: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = again(found, trials=8, pruner="hyperband", runs_dir=tmp_path / "whole")
+    assert PRUNED in {trial.state for trial in whole.trials}
+    for trials in (2, 5, 8):
+        parts = again(found, trials=trials, pruner="hyperband", runs_dir=tmp_path / "parts")
+    assert parts.trials == whole.trials
+
+
+def test_noise_is_not_taken_for_importance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "PERMUTATIONS", 59)
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = (
+        recipe_space.Range("a", "", 0.0, 1.0, False, False),
+        recipe_space.Range("b", "", 0.0, 1.0, False, False),
+    )
+    generator = np.random.default_rng(0)
+    chance = evidence.Evidence(importance_p={"a": 0.4, "b": 0.9})
+    for effect in (0.0, 10.0):
+        study = optuna.create_study()
+        for _ in range(24):
+            trial = study.ask()
+            value = trial.suggest_float("a", 0, 1) * effect + trial.suggest_float("b", 0, 1) * 0 + generator.normal()
+            study.tell(trial, value)
+        shares, p_values = evidence.importance(study, space, 0)
+        assert (p_values["a"] < 0.05) == bool(effect) and p_values["b"] > 0.05 and bool(shares) == bool(effect)
+    assert evidence.importance_sentence(chance) == "what mattered: not distinguishable from chance"
 
 
 # -- the space
@@ -214,6 +340,9 @@ REFUSED = {
     "train.batch_size=16..64.5": "it takes a whole number",
     "train.epochs=1..5 schedule.warmup_epochs=0..2": "must be less than train.epochs, 1",
     "train.seed=1..3": "the same validation samples",
+    "data.options.train=80,160": "the same validation samples",
+    "data.on_bad_image=error,skip": "the same validation samples",
+    "loss.name=cross_entropy,mse": "--param loss.name cannot vary beside --monitor val/loss",
     "train.monitor=val/loss,val/top1": "what trials are compared by",
     "optimizer.lr=0.1..1 optimizer.lr=0.1..0.2": "optimizer.lr twice",
     "model.options.dropout=0..1.5": "not including, 1. (--param model.options.dropout=0..1.5)",

@@ -2,101 +2,44 @@
 
 A sweep is a folder of run folders, `trial-000`, `trial-001`, …, with recipe.yaml (what all share), sweep.json,
 sweep.csv, parallel.png and best.yaml. One that was killed and called again ends like one that was not, and one may ask
-for more trials later. A trial's value is the monitored metric at its best epoch: the best of many such values flatters,
-so judge the winner on the test split.
+for more trials later; fewer remove none. A trial's value is the monitored metric at its best epoch. The best of many
+such values is optimistic: confirm it under fresh seeds, and measure the winner on the test split.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dlkit import durable, exported, recipe_file, recipe_space
+from dlkit import exported, recipe_space, statistics
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import DivergedError, UsageError
+from dlkit.errors import DivergedError, ModelFileError, UsageError
 from dlkit.recipe import Recipe, over
 from dlkit.recipe_space import Parameter
 from dlkit.verbs import trainings
-from dlkit.verbs.sweep.trials import FINISHED, Plan, Trial, lower_is_better, run_trials
+from dlkit.verbs.sweep.confirm import confirm as confirmed
+from dlkit.verbs.sweep.evidence import (
+    Evidence,
+    importance,
+    noise_over_images,
+    noise_over_seeds,
+    tied_with,
+)
+from dlkit.verbs.sweep.proposals import Sampler
+from dlkit.verbs.sweep.result import BEST as BEST
+from dlkit.verbs.sweep.result import Sweep as Sweep
+from dlkit.verbs.sweep.result import write_document, write_files
+from dlkit.verbs.sweep.trials import FINISHED, Plan, Pruner, Trial, existing, run_trials
 from dlkit.verbs.trainings import Say
 
-SCHEMA = "dlkit.sweep/1"
+if TYPE_CHECKING:
+    from optuna import Study
+
 MOST_TRIALS = 10_000
 NETWORKS_BUILT = 32  # with ends of the space, before anything is trained
-BEST = "best.yaml"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What a sweep found."""
-
-    folder: Path
-    recipe: Recipe
-    space: tuple[Parameter, ...]
-    pruning: bool
-    trials: tuple[Trial, ...]
-    importance: Mapping[str, float]  # of each parameter, summing to 1; empty where too few trials finished
-
-    @property
-    def ranked(self) -> list[Trial]:
-        """The trials, the best first; those that were ended early after those that were not."""
-        sign = 1 if lower_is_better(self.recipe) else -1
-
-        def place(trial: Trial) -> tuple[bool, float]:
-            return trial.state != FINISHED, math.inf if trial.value is None else sign * trial.value
-
-        return sorted(self.trials, key=place)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of what a row holds."""
-        return ("trial", "state", self.recipe.train.monitor, "epoch", *(found.key for found in self.space), "run")
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """A row for each trial, the best first."""
-        return [
-            {
-                "trial": trial.number,
-                "state": trial.state,
-                self.recipe.train.monitor: trial.value,
-                "epoch": trial.epoch,
-                **trial.parameters,
-                "run": trial.run,
-            }
-            for trial in self.ranked
-        ]
-
-    @property
-    def best(self) -> Trial | None:
-        """The best of the trials that finished."""
-        first = next(iter(self.ranked), None)
-        return first if first is not None and first.state == FINISHED else None
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form, `dlkit.sweep/1`."""
-        best = self.best
-        return {
-            "schema": SCHEMA,
-            "sweep": self.folder.name,
-            "model": self.recipe.model.name,
-            "dataset": self.recipe.data.name,
-            "metric": self.recipe.train.monitor,
-            "lower_is_better": lower_is_better(self.recipe),
-            "seed": self.recipe.train.seed,
-            "pruning": self.pruning,
-            "space": {parameter.key: parameter.text for parameter in self.space},
-            "trials": [asdict(trial) for trial in self.trials],
-            "importance": dict(self.importance),
-            "best": None if best is None else {**asdict(best), "recipe": str(self.folder / BEST)},
-        }
 
 
 def sweep(
@@ -104,7 +47,12 @@ def sweep(
     parameters: Sequence[str],
     *,
     trials: int = 20,
-    pruning: bool = True,
+    sampler: Sampler = "tpe",
+    pruner: Pruner = "median",
+    seeds_per_trial: int = 1,
+    enqueue: Sequence[str] = (),
+    confirm: int = 0,
+    retrain: bool = False,
     name: str | None = None,
     runs_dir: Path | str = "runs",
     argv: Sequence[str] = (),
@@ -113,29 +61,78 @@ def sweep(
 ) -> Sweep:
     """Train `trials` variants of a recipe; `parameters` say what varies, in the words of recipe_space.
 
+    `enqueue` are guesses to try first. With `seeds_per_trial` a trial's value is the mean over so many seeds. `confirm`
+    of the best trials are trained again under fresh seeds. `retrain` trains again what was made with other data,
+    packages or settings.
+
     Raises:
-        UsageError: the recipe does not take a parameter; the folder holds another sweep; Optuna is missing.
-        DivergedError: no trial finished. BusyError: another process is at it.
+        UsageError: the recipe does not take a parameter; the folder holds another sweep, or runs of other packages;
+            Optuna is missing.
+        DataError: the data changed meanwhile. DivergedError: no trial finished. BusyError: another process is at it.
         StoppedError and the rest of train's: call again to go on.
     """
     recipe = trainings.found_weights(recipe, Path(runs_dir))
     space = recipe_space.space(recipe, parameters)
-    if not 1 <= trials <= MOST_TRIALS:
-        raise UsageError(f"--trials {trials}: it is a number of trainings, 1 to {MOST_TRIALS:,}.")
+    for flag, value, least in (("trials", trials, 1), ("seeds-per-trial", seeds_per_trial, 1), ("confirm", confirm, 0)):
+        if not least <= value <= MOST_TRIALS:
+            raise UsageError(f"--{flag} {value} is out of range. Give a number from {least} to {MOST_TRIALS:,}.")
+    if sampler == "grid" and recipe_space.combinations(space) is None:
+        raise UsageError("--sampler grid needs choices or short ranges of whole numbers. Write KEY=A,B,C.")
+    guesses = tuple(recipe_space.guess(recipe, space, text) for text in enqueue)
     exported.need(("optuna",), "sweep", "sweep")
     _check_data_and_networks(recipe, space, say)
     folder = Path(runs_dir) / (name or default_name(recipe))
-    plan = Plan(folder, recipe, space, pruning, trials, argv, say, progress)
-    _open(plan)
+    plan = Plan(
+        folder, recipe, space, trials, argv, say, progress, sampler=sampler, pruner=pruner, seeds=seeds_per_trial,
+        guesses=guesses,
+    )  # fmt: skip
+    trainings.open_folder(folder, recipe, "sweep")
     say(f"sweep: {folder}")
     with RunFolder(folder).locked():
-        done, importance = run_trials(plan, lambda trials: _note(_so_far(plan, trials)))
-        found = _so_far(plan, done, importance)
-        _write(found, argv)
-    say(f"written into {folder}: sweep.json, sweep.csv, parallel.png" + (f", {BEST}" if found.best else ""))
-    if found.best is None:
-        raise DivergedError(f"none of the {trials} trials in {folder} finished: nothing is best. Vary less.")
-    return found
+        result = _run(plan, _recorded(plan), confirm, retrain)
+        write_files(result, argv)
+    say(f"written into {folder}: sweep.json, sweep.csv, parallel.png" + (f", {BEST}" if result.best else ""))
+    if result.best is None:
+        raise DivergedError(f"none of the {len(result.trials)} trials in {folder} finished. Vary less.")
+    return result
+
+
+def _run(plan: Plan, recorded: list[Trial], confirm: int, retrain: bool) -> Sweep:
+    removed = {run.path.name for run in trainings.check_alike(existing(plan), retrain=retrain, say=plan.say)}
+    recorded = [
+        replace(trial, state=trainings.TO_DO, value=None, epoch=None, values=()) if trial.run in removed else trial
+        for trial in recorded
+    ]
+    write_document(Sweep(plan, tuple(recorded)))
+
+    def note(done: Sequence[Trial]) -> None:
+        later = [trial for trial in recorded if trial.number >= len(done)]  # not read back yet, but there
+        write_document(Sweep(plan, (*done, *later)))
+
+    trials, study = run_trials(plan, recorded, note)
+    result = Sweep(plan, trials)
+    return replace(result, evidence=_evidence(result, study), confirmed=confirmed(plan, result.ranked, confirm))
+
+
+def _evidence(result: Sweep, study: Study) -> Evidence:
+    finished = [trial for trial in result.trials if trial.state == FINISHED]
+    if result.best is None or result.best.value is None:
+        return Evidence()
+    best, monitor = result.best, result.recipe.train.monitor
+    noise, over = noise_over_seeds([trial.values for trial in finished]), "seeds"
+    if noise is None and monitor.startswith("val/top"):
+        images = RunFolder(result.folder / best.run).info()["data"]["validation"]["samples"]
+        noise, over = noise_over_images(best.value or 0.0, images), "images"
+    shares, p_values = importance(study, result.space, result.recipe.train.seed)
+    others = {trial.number: trial.value for trial in finished if trial is not best and trial.value is not None}
+    return Evidence(
+        noise=noise,
+        noise_over=None if noise is None else over,
+        optimism=None if noise is None else noise * statistics.expected_maximum(len(finished)),
+        tied=tied_with(best.value or 0.0, others, noise),
+        importance=shares,
+        importance_p=p_values,
+    )
 
 
 def default_name(recipe: Recipe) -> str:
@@ -154,6 +151,7 @@ def _check_data_and_networks(recipe: Recipe, space: Sequence[Parameter], say: Sa
 
     refuse_fitted(recipe)
     spec = splits(recipe.data, say=say).spec
+    _check_validation_data(recipe, space)
     built: list[tuple[Any, ...]] = []
     for values in recipe_space.corners(space):
         chosen = over(recipe, recipe_space.settings(space, values))
@@ -171,69 +169,45 @@ def _check_data_and_networks(recipe: Recipe, space: Sequence[Parameter], say: Sa
             raise UsageError(f"{error} (--param {' '.join(words)})") from error
 
 
-def _open(plan: Plan) -> None:
-    """A new folder, or one that was made for the same sweep; it may ask for more trials than before."""
-    trainings.open_folder(plan.folder, plan.recipe, "sweep")
-    path, found = plan.folder / "sweep.json", _so_far(plan)
+def _check_validation_data(recipe: Recipe, space: Sequence[Parameter]) -> None:
+    """Refuse options of a data set that change the samples by which trials are compared."""
+    from dlkit.verbs.train.materials import prepare, silent
+
+    varied = [parameter for parameter in space if parameter.key.startswith("data.options.")]
+    options, fingerprints = list[Any](), set[str | None]()
+    for values in recipe_space.corners(space) if varied else ():
+        chosen = over(recipe, recipe_space.settings(space, values))
+        if chosen.data.options not in options:
+            options.append(chosen.data.options)
+            fingerprints.add(prepare(chosen, silent).fingerprints.get("validation"))
+        if len(fingerprints) > 1:
+            keys = ", ".join(f"--param {parameter.key}={parameter.text}" for parameter in varied)
+            raise UsageError(f"{keys} cannot vary: {recipe_space.SAME_IMAGES}. Fix it with --set.")
+
+
+def _recorded(plan: Plan) -> list[Trial]:
+    """The trials that sweep.json holds.
+
+    Raises:
+        UsageError: they are of another sweep. ModelFileError: it is damaged.
+    """
+    path = plan.folder / "sweep.json"
     if not path.is_file():
-        _note(found)
-        return
-    before, now = json.loads(path.read_bytes()), found.document()
-    old, new = ({key: document.get(key) for key in ("space", "pruning")} for document in (before, now))
-    trainings.refuse_other(old, new, f"{plan.folder} holds another sweep")
-
-
-def _so_far(plan: Plan, trials: Sequence[Trial] = (), importance: Mapping[str, float] | None = None) -> Sweep:
-    return Sweep(plan.folder, plan.recipe, plan.space, plan.pruning, tuple(trials), importance or {})
-
-
-def _note(found: Sweep) -> None:
-    durable.write_json(found.folder / "sweep.json", found.document())
-
-
-def _write(found: Sweep, argv: Sequence[str]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, found.columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found.rows)
-    durable.write_text(found.folder / "sweep.csv", text.getvalue())
-    _draw(found, found.folder / "parallel.png")
-    if found.best is not None:
-        durable.write_text(found.folder / BEST, _best_recipe(found, found.best, argv))
-    _note(found)
-
-
-def _best_recipe(found: Sweep, best: Trial, argv: Sequence[str]) -> str:
-    """The recipe of the best trial, under a few lines about where it comes from."""
-    from dlkit.engine.receipts import without_passwords
-
-    recipe = over(found.recipe, recipe_space.settings(found.space, best.parameters))
-    command = f"Found by: {shlex.join(['dlkit', *without_passwords(argv)[1:]])}"
-    header = [
-        f"The best of {len(found.trials)} trials of {found.folder.name}: {recipe.model.name} on {recipe.data.name}.",
-        f"{found.recipe.train.monitor} {best.value:.4f} at epoch {best.epoch} of {best.run}, seed {recipe.train.seed}.",
-        "The best of many flatters: test it on images that no trial has seen.",
-        *([command] if argv else []),
-        "Varied:",
-        *(f"  {varied.key}={varied.text}" for varied in found.space),
-    ]
-    lines = ("# " + "".join(letter if letter.isprintable() else "?" for letter in line) for line in header)
-    return "\n".join(lines) + "\n" + recipe_file.dump(recipe)
-
-
-def _draw(found: Sweep, path: Path) -> None:
-    from dlkit.verbs.sweep.parallel import Trace, parallel, upright
-
-    uprights = [
-        upright(varied, all(varied.key in trial.parameters for trial in found.trials)) for varied in found.space
-    ]
-    traces = [
-        Trace(
-            [recipe_space.named(varied, trial.parameters) for varied in found.space],
-            trial.value,
-            trial.state == FINISHED,
-        )
-        for trial in reversed(found.ranked)
-    ]
-    title = f"{found.recipe.model.name} on {found.recipe.data.name}: {len(traces)} trials"
-    parallel(uprights, traces, title, found.recipe.train.monitor, path, lower_is_better=lower_is_better(found.recipe))
+        return []
+    try:
+        before = json.loads(path.read_bytes())
+        keys = ("space", "pruning", "pruner", "sampler", "seeds_per_trial")
+        known = {"pruner": "median" if before["pruning"] else "none", "sampler": "tpe", "seeds_per_trial": 1, **before}
+        old, new = ({key: document.get(key) for key in keys} for document in (known, Sweep(plan, ()).document()))
+        trials = before["trials"]
+        refused = f"{plan.folder} holds another sweep"
+        trainings.refuse_other(old, new, refused)
+        return [
+            Trial(**{
+                **trial, "parameters": recipe_space.within(plan.space, trial["parameters"], refused),
+                "values": tuple(trial.get("values", ())),
+            })
+            for trial in trials
+        ]  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{path} cannot be read: {error}. Remove it: the runs beside it hold the same.") from error

@@ -1,37 +1,40 @@
-"""The trials of a sweep: drawn by Optuna, trained in run folders, told back to Optuna from there.
+"""The trials of a sweep: proposed by Optuna, trained in run folders, reported back to Optuna from there.
 
 The folders are all the memory there is. Optuna's own is made anew by each call; what trial n tries is a function of the
-seed, n and the trials before it, and a trial that was broken off is drawn again as its recipe has it.
+seed, n and the trials before it, and a trial that was broken off is trained on as its recipe has it.
 
-Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011 (the tree-structured Parzen estimator that
-draws); Golovin et al., "Google Vizier", KDD 2017 (the median rule that ends a trial).
+Golovin et al., "Google Vizier", KDD 2017 (the median rule that ends a trial); Li et al., "Hyperband", JMLR 2018.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dlkit import recipe_space
-from dlkit.data.randomness import fold
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import DivergedError, DlkitError, OutOfMemoryError, UsageError
-from dlkit.recipe import Recipe, over
-from dlkit.recipe_space import Choice, Parameter, Values
+from dlkit.errors import DivergedError, DlkitError, OutOfMemoryError
+from dlkit.recipe import Recipe, changed, over
+from dlkit.recipe_space import Parameter, Values
 from dlkit.verbs import trainings
+from dlkit.verbs.sweep.proposals import Sampler, propose, suggested
 from dlkit.verbs.trainings import Say
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna import Trial as Asked
+    from optuna import Trial as OptunaTrial
+    from optuna.pruners import BasePruner
 
-ENOUGH_FOR_IMPORTANCE = 16  # finished trials
+    from dlkit.verbs.train import Watch
+
+Pruner = Literal["median", "hyperband", "none"]
 FINISHED, PRUNED, DIVERGED, NO_MEMORY = "finished", "pruned", "diverged", "out of memory"
+ENDED = (FINISHED, PRUNED, DIVERGED)  # as a run's status
 
 
 class PrunedError(DlkitError):
@@ -40,31 +43,42 @@ class PrunedError(DlkitError):
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial tried, and what it reached: the monitored metric at its best, and the epoch of that."""
+    """What a trial tried, and the monitored metric at its best and the epoch of that; with several seeds the mean."""
 
     number: int
-    run: str
+    run: str  # of the first seed
     state: str
     value: float | None
-    epoch: int | None
+    epoch: int | None  # of the first seed
     parameters: Values
+    values: tuple[float, ...] = ()  # one per seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it was asked for, and whom its trainings speak to."""
+    """A sweep as it was ordered, and where its trainings report to."""
 
     folder: Path
     recipe: Recipe
     space: tuple[Parameter, ...]
-    pruning: bool
     trials: int
     argv: Sequence[str]
     say: Say
     progress: bool
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "median"
+    seeds: int = 1  # trainings per trial
+    guesses: tuple[Values, ...] = ()  # to try first
 
+    def run(self, number: int, seed: int = 0) -> RunFolder:
+        """The run of a trial's first seed, or of the one so many above it."""
+        name = f"trial-{number:03}"
+        return RunFolder(self.folder / (f"{name}-seed{self.recipe.train.seed + seed}" if seed else name))
 
-Result = tuple[tuple[Trial, ...], Mapping[str, float]]  # the trials, and how much each parameter mattered
+    def recipe_of(self, values: Values, seed: int = 0) -> Recipe:
+        """The recipe with these values, under the first seed or the one so many above it."""
+        chosen = over(self.recipe, recipe_space.settings(self.space, values))
+        return changed(chosen, {"train.seed": self.recipe.train.seed + seed}) if seed else chosen
 
 
 def lower_is_better(recipe: Recipe) -> bool:
@@ -72,51 +86,95 @@ def lower_is_better(recipe: Recipe) -> bool:
     return recipe.train.monitor.endswith("loss")
 
 
-def run_trials(plan: Plan, note: Callable[[Sequence[Trial]], None]) -> Result:
-    """Every trial in its turn; `note` writes down those that have ended, each time that one more has."""
-    from optuna.pruners import MedianPruner, NopPruner
-    from optuna.samplers import TPESampler
+def run_trials(
+    plan: Plan, recorded: Sequence[Trial], note: Callable[[Sequence[Trial]], None]
+) -> tuple[tuple[Trial, ...], Study]:
+    """Every trial in its turn; `note` writes down those that have ended, each time that one more has.
+
+    `recorded` are those that were noted before: what they tried is tried again if their runs are gone.
+    """
+    from optuna.samplers import RandomSampler
     from optuna.study import StudyDirection, create_study
 
     direction = StudyDirection.MINIMIZE if lower_is_better(plan.recipe) else StudyDirection.MAXIMIZE
-    unjudged = 1 + plan.recipe.train.epochs // 10  # the first tenth of the epochs says little
-    pruner = MedianPruner(n_warmup_steps=unjudged) if plan.pruning else NopPruner()
-    done: list[Trial] = []
+    total, done = _total(plan, recorded), list[Trial]()
     with _quiet_optuna():
-        study = create_study(direction=direction, pruner=pruner)
-        for number in range(plan.trials):
-            study.sampler = TPESampler(seed=fold(plan.recipe.train.seed, number) % 2**32)
-            done.append(_trial(plan, study, number, done))
+        study = create_study(
+            direction=direction, pruner=_pruner(plan), sampler=RandomSampler(seed=0), study_name="sweep"
+        )
+        while len(done) < total:
+            values = _values(plan, study, done, recorded)
+            if values is None:
+                plan.say(f"all {len(done)} combinations have been tried: there are no more trials")
+                break
+            done.append(_trial(plan, study, len(done), total, values))
             note(done)
-        return tuple(done), _importance(study, plan.space)
+    return tuple(done), study
+
+
+def existing(plan: Plan) -> Iterator[tuple[RunFolder, Recipe]]:
+    """The runs that are there, with the recipes that they should have been trained with."""
+    for path in sorted(plan.folder.iterdir()):
+        named = re.fullmatch(r"(?:trial|confirm)-[0-9]+(?:-seed([0-9]+))?", path.name)
+        if named and (path / "run.json").is_file():
+            seed = int(named[1]) - plan.recipe.train.seed if named[1] else 0
+            yield RunFolder(path), plan.recipe_of(_known(plan, RunFolder(path)), seed)
+
+
+def _total(plan: Plan, recorded: Sequence[Trial]) -> int:
+    """How many trials there will be: those ordered, or those that are there already if these are more."""
+    there = len(recorded)
+    while trainings.state_of(plan.run(there)) in ENDED:
+        there += 1
+    every = recipe_space.combinations(plan.space)
+    if there > plan.trials:
+        plan.say(f"{plan.folder} holds {there} trials: --trials {plan.trials} removes none of them")
+    return max(plan.trials, there) if every is None else min(max(plan.trials, there), len(every))
+
+
+def _pruner(plan: Plan) -> BasePruner:
+    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+
+    epochs = plan.recipe.train.epochs
+    if plan.pruner == "median":
+        return MedianPruner(n_warmup_steps=1 + epochs // 10)  # the first tenth of the epochs says little
+    return HyperbandPruner(min_resource=1, max_resource=epochs) if plan.pruner == "hyperband" else NopPruner()
 
 
 class _Course:
-    """A trial's monitored metric, epoch by epoch, told to Optuna as it comes."""
+    """A trial's monitored metric, epoch by epoch, reported to Optuna as it comes."""
 
-    def __init__(self, asked: Asked, recipe: Recipe) -> None:
-        self.asked, self.metric, self.lowest_is_best = asked, recipe.train.monitor, lower_is_better(recipe)
-        self.epochs = recipe.train.epochs  # of this trial, where they vary
+    def __init__(self, trial: OptunaTrial | None, recipe: Recipe) -> None:
+        self.trial, self.metric, self.lowest_is_best = trial, recipe.train.monitor, lower_is_better(recipe)
+        self.epochs = recipe.train.epochs
         self.values: dict[int, float] = {}
+        self.hopeless: set[int] = set()  # epochs at which the pruner would end the trial
 
     def note(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl. Those of an epoch's end alone count: they hold the weights' digest."""
+        """A line of metrics.jsonl; only those of an epoch's end count, which hold the weights' digest.
+
+        The pruner is asked about each of them once, when a run is read back too: it remembers what it was asked.
+        """
         value, epoch = line.get(self.metric), line["epoch"]
-        if "weights_sha256" in line and epoch not in self.values and value is not None and math.isfinite(value):
-            self.values[epoch] = value
-            self.asked.report(value, epoch)
+        if "weights_sha256" not in line or epoch in self.values or value is None or not math.isfinite(value):
+            return
+        self.values[epoch] = value
+        if self.trial is not None:
+            self.trial.report(value, epoch)
+            if epoch < self.epochs and self.trial.should_prune():
+                self.hopeless.add(epoch)
 
     def watch(self, line: Mapping[str, Any]) -> None:
-        """A line as it is logged.
+        """A line as it is logged, which may be again after a resume.
 
         Raises:
             PrunedError: the trials before this one were better at this epoch.
         """
         self.note(line)
         epoch = line["epoch"]
-        if epoch in self.values and epoch < self.epochs and self.asked.should_prune():
-            told = f"{self.metric} {self.values[epoch]:.4f} is worse than the median of the trials before"
-            raise PrunedError(f"pruned after epoch {epoch} of {self.epochs}: {told}")
+        if epoch in self.hopeless and "weights_sha256" in line:
+            reason = f"{self.metric} {self.values[epoch]:.4f} is worse than others were"
+            raise PrunedError(f"pruned after epoch {epoch} of {self.epochs}: {reason}")
 
     def best(self) -> tuple[float | None, int | None]:
         """The metric at its best, and the epoch of that."""
@@ -125,80 +183,60 @@ class _Course:
         return (None, None) if epoch is None else (self.values[epoch], epoch)
 
 
-def _trial(plan: Plan, study: Study, number: int, before: Sequence[Trial]) -> Trial:
-    """One trial: drawn, or what its run folder says was drawn; then trained, or gone on with, or left as it is.
+def _values(plan: Plan, study: Study, done: Sequence[Trial], recorded: Sequence[Trial]) -> Values | None:
+    """What the next trial tries: as its run has it, as it was recorded, or something new."""
+    run = plan.run(len(done))
+    if trainings.state_of(run) != trainings.TO_DO:
+        return _known(plan, run)
+    tried = [trial.parameters for trial in done]
+    recalled = [trial.parameters for trial in recorded if trial.number == len(done)]
+    return propose(study, plan.sampler, plan.space, plan.recipe.train.seed, tried, [*recalled, *plan.guesses])
 
-    One that draws what was drawn before is not trained: it would end with the same bits.
-    """
+
+def _known(plan: Plan, run: RunFolder) -> Values:
+    recipe = run.recipe()
+    own = {parameter.key: recipe_space.value_in(recipe, parameter.key) for parameter in plan.space}
+    return recipe_space.within(plan.space, own, f"{run.path} holds a trial of another sweep")
+
+
+def _trial(plan: Plan, study: Study, number: int, total: int, values: Values) -> Trial:
+    """One trial: trained under each seed in turn, or trained on, or read back as it is."""
     from optuna.trial import TrialState
 
-    run = RunFolder(plan.folder / f"trial-{number:03}")
-    title = f"trial {number + 1} of {plan.trials}, {run.name}"
-    there = trainings.state_of(run) != trainings.TO_DO
-    if there:
-        study.enqueue_trial(_known(run, plan.space))
+    study.enqueue_trial({p.key: recipe_space.named(p, values) for p in plan.space if p.key in values})
     asked = study.ask()
-    values, course = _drawn(asked, plan.space), _Course(asked, plan.recipe)
-    found = next((trial for trial in before if trial.parameters == values), None)
-    if found is not None:
-        plan.say(f"{title}: the same as {found.run}")
-        found = replace(found, number=number)
+    suggested(asked, plan.space)
+    title = f"trial {number + 1} of {total}, {plan.run(number).name}"
+    courses: list[_Course] = []
+    for seed in range(plan.seeds):
+        courses.append(_Course(None if seed else asked, plan.recipe_of(values)))
+        state = _trained(plan, plan.run(number, seed), plan.recipe_of(values, seed), values, courses[-1], title)
+        if state != FINISHED:
+            break
+    best, epoch = courses[0].best()
+    reached = tuple(value for value in (course.best()[0] for course in courses) if value is not None)
+    if state == FINISHED:
+        best = math.fsum(reached) / len(reached)
+        study.tell(asked, best)
     else:
-        for line in run.metrics() if there else ():
-            course.note(line)
-        state = _trained(plan, run, values, course, title)
-        found = Trial(number, run.name, state, *course.best(), values)
-    if found.state == FINISHED:
-        study.tell(asked, found.value)
-    else:
-        study.tell(asked, state=TrialState.PRUNED)  # one that diverged too, so that its neighbours are drawn less
-    return found
+        study.tell(asked, state=TrialState.PRUNED)  # one that diverged too, so that its neighbors are drawn less
+    return Trial(number, plan.run(number).name, state, best, epoch, values, reached)
 
 
-def _known(run: RunFolder, space: Sequence[Parameter]) -> dict[str, Any]:
-    """What a run's recipe has for the parameters, as Optuna knows it."""
-    recipe, values = run.recipe(), dict[str, Any]()
-    for parameter in space:
-        if recipe_space.active(parameter, values):
-            value = recipe_space.value_in(recipe, parameter.key)
-            if isinstance(parameter, Choice) and value not in parameter.values:
-                raise UsageError(f"{run.path} has {parameter.key} {value}, which is none of the choices. Move it away.")
-            values[parameter.key] = value
-    return {parameter.key: recipe_space.named(parameter, values) for parameter in space if parameter.key in values}
-
-
-def _drawn(asked: Asked, space: Sequence[Parameter]) -> dict[str, Any]:
-    """A value for each parameter that does something beside the others."""
-    values: dict[str, Any] = {}
-    for parameter in space:
-        if recipe_space.active(parameter, values):
-            values[parameter.key] = _suggested(asked, parameter)
-    return values
-
-
-def _suggested(asked: Asked, parameter: Parameter) -> Any:
-    if isinstance(parameter, Choice):
-        return parameter.named(asked.suggest_categorical(parameter.key, parameter.names))
-    if parameter.whole:
-        return asked.suggest_int(parameter.key, int(parameter.low), int(parameter.high), log=parameter.log)
-    return asked.suggest_float(parameter.key, parameter.low, parameter.high, log=parameter.log)
-
-
-def _trained(plan: Plan, run: RunFolder, values: Values, course: _Course, title: str) -> str:
+def _trained(plan: Plan, run: RunFolder, recipe: Recipe, values: Values, course: _Course, title: str) -> str:
     """Have the trial's run trained to its end, wherever that is; returns its state."""
-    from dlkit.verbs.train import Watch
-
+    for line in run.metrics() if trainings.state_of(run) != trainings.TO_DO else ():
+        course.note(line)
     if trainings.state_of(run) == PRUNED:
         plan.say(f"{title}: pruned before")
         return PRUNED
-    chosen = over(plan.recipe, recipe_space.settings(plan.space, values))
-    course.epochs = chosen.train.epochs
-    watch = Watch(line=course.watch) if plan.pruning else Watch(line=course.note)
-    told = ", ".join(f"{key}={_shown(value)}" for key, value in values.items())
+    shown = ", ".join(f"{key}={_shown(value)}" for key, value in values.items())
+    seed = f", seed {recipe.train.seed}" if plan.seeds > 1 else ""
     try:
         trainings.finish(
-            run, chosen, f"{title}: {told}", argv=plan.argv, say=plan.say, progress=plan.progress, watch=watch
-        )
+            run, recipe, f"{title}{seed}: {shown}", argv=plan.argv, say=plan.say, progress=plan.progress,
+            watch=_watch(course),
+        )  # fmt: skip
     except PrunedError as error:
         run.update(status=PRUNED)
         plan.say(f"{title}: {error}")
@@ -211,17 +249,10 @@ def _trained(plan: Plan, run: RunFolder, values: Values, course: _Course, title:
     return FINISHED if course.values else DIVERGED
 
 
-def _importance(study: Study, space: Sequence[Parameter]) -> dict[str, float]:
-    """How far each parameter told the best third of the trials from the rest: PED-ANOVA (Watanabe et al. 2023)."""
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-    from optuna.trial import TrialState
+def _watch(course: _Course) -> Watch:
+    from dlkit.verbs.train import Watch
 
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(finished) < ENOUGH_FOR_IMPORTANCE or len(space) < 2:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Optuna: that this is new
-        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.3))
+    return Watch(line=course.watch)
 
 
 @contextmanager
