@@ -229,11 +229,20 @@ def flush() -> None:
             sys.stdout.flush()
 
 
-def discard_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush cannot fail."""
-    with suppress(OSError, ValueError):
+def release_streams() -> None:
+    """Flush both streams; one that fails is pointed at nothing, as a failed last flush changes the exit code to 120."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            _discard(descriptor)
+
+
+def _discard(descriptor: int) -> None:
+    with suppress(OSError):
         devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 1)
+        os.dup2(devnull, descriptor)
         os.close(devnull)
 
 

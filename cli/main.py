@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import dlkit
+from dlkit import signals
 from dlkit.catalog import did_you_mean
-from dlkit.errors import DlkitError, OutOfMemoryError, StorageError, UsageError
+from dlkit.errors import DlkitError, OutOfMemoryError, UsageError
 
 from . import console
 from .ablate import ablate_command
@@ -35,7 +36,7 @@ from .sweep import sweep_command
 from .train import TrainCommand, train_command
 
 EVERYWHERE = ("--quiet", "-q", "--no-progress", "--debug")  # flags that may stand before or after a command
-READER_GONE, INTERRUPTED = 141, 130  # exit codes without a message
+READER_GONE = 141  # an exit code without a message
 
 
 Part = typer.Typer | Callable[..., None]
@@ -138,28 +139,30 @@ def dlkit_command(
 
 
 def main() -> None:
-    """The console script."""
+    """The program, from its first line to its last."""
+    signals.guard_process()
     console.prepare_streams()
     warnings.showwarning = _show_warning
     code = run(sys.argv[1:])
-    if code in (READER_GONE, StorageError.exit_code):
-        console.discard_stdout()
+    signals.end_process(code)
+    console.release_streams()
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; whatever goes wrong is one line on stderr."""
     console.settings = console.Settings(debug="--debug" in arguments)
-    try:
-        _invoke(_flags_first(arguments))
-        console.flush()
-    except console.ReaderGone:
-        return READER_GONE
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        return _report(error)
-    return 0
+    with signals.handled() as flag:
+        try:
+            _invoke(_flags_first(arguments))
+            console.flush()
+        except console.ReaderGone:
+            return READER_GONE
+        except KeyboardInterrupt as stop:
+            return _report_stop(stop)
+        except Exception as error:  # a library may turn Interrupted into an error of its own
+            return _report_stop(signals.Interrupted(flag.signal)) if flag.raised else _report(error)
+        return 128 + flag.signal if flag.raised else 0
 
 
 def _invoke(arguments: list[str]) -> None:
@@ -196,6 +199,14 @@ def _report(error: Exception) -> int:
     hint = "" if console.settings.debug else " --debug shows the traceback."
     console.error(f"a bug in dlkit: {type(error).__name__}: {error}.{hint}")
     return DlkitError.exit_code
+
+
+def _report_stop(stop: KeyboardInterrupt) -> int:
+    """Write on stderr which signal ended the command and return the exit code for it."""
+    if console.settings.debug:
+        traceback.print_exception(stop)
+    console.error(str(stop) or "stopped by SIGINT.")
+    return getattr(stop, "exit_code", 130)
 
 
 def _usage_message(error: typer.TyperException) -> str:

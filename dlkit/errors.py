@@ -12,7 +12,7 @@
       WorkerLostError        10   a loader worker or a rank died
       BusyError              11   the run is in use by another process
       GateError              12   a gate was not met (--fail-under)
-      StoppedError      130/143   SIGINT or SIGTERM, after saving
+      StoppedError  129/130/143   SIGHUP, SIGINT or SIGTERM, after saving
 
 A message is one line: what, where, why, and what to do next. Deep code raises a short one; the public function that
 knows more adds its context and raises the same class again.

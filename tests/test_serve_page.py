@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 import dlkit
 from dlkit.engine.run_folder import RunFolder
-from dlkit.engine.signals import StopFlag
+from dlkit.signals import StopFlag
 from dlkit.verbs.predict import predict
 from dlkit.verbs.predict.prediction import Prediction
 from dlkit.verbs.serve import listening, opened

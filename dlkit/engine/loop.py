@@ -26,7 +26,7 @@ from dlkit.engine.freezing import NOTHING_FROZEN, Freezing
 from dlkit.engine.loss import Loss
 from dlkit.engine.precision import autocast, seeder
 from dlkit.engine.receipts import weights_sha256
-from dlkit.errors import DivergedError, StoppedError, WorkerLostError
+from dlkit.errors import DivergedError, DlkitError, StoppedError
 from dlkit.nn.averaging import estimating_norms, move_towards
 from dlkit.recipe import Train
 from dlkit.regularizers import Regularizer
@@ -113,6 +113,8 @@ def fit(run: Run, data: TrainingData, validation: Callable[[], Iterator[Batch]] 
     for epoch in range(run.epochs_done, min(run.settings.epochs, around.epochs or run.settings.epochs)):
         if out_of_patience(run):
             return
+        if run.world.size == 1 and around.stop():  # several ranks stop after a step, all after the same one
+            stop(run, around)
         run.freezing.apply(run.model.train(), epoch)
         begun = time.monotonic()
         for batch in started(run, data.epoch(epoch, run.step - epoch * data.steps_per_epoch), around):
@@ -310,7 +312,8 @@ def finish_epoch(
             estimate_norms(run, data.epoch(epoch), count, around)
     results: dict[str, Any] | None = {}
     if validation is not None:
-        results = validate(run, validation(), around.stop)
+        with closing(started(run, validation(), around)) as batches:
+            results = validate(run, batches, around.stop)
     if results is None:  # this epoch's validation is made up for after the resume
         stop(run, around)
     receipt = {"weights_sha256": weights_sha256(run.model, run.averaged)} if run.world.leads else {}
@@ -369,10 +372,10 @@ def epoch_line(run: Run, line: dict[str, Any]) -> str:
 
 
 def started(run: Run, batches: Iterator[Batch], around: Surroundings) -> Generator[Batch]:
-    """The batches, where a worker's death saves the run first: it may be the stop itself, come to the workers first."""
+    """The batches; if reading one fails, the run is saved first. A worker's death may be the stop itself."""
     try:
         yield from batches
-    except WorkerLostError:
+    except DlkitError:
         if around.stop():
             stop(run, around)
         around.save(run)

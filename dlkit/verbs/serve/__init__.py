@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from dlkit import exported
 from dlkit.engine.model_file import SUFFIXES, open_model_file
 from dlkit.engine.run_folder import RunFolder
-from dlkit.engine.signals import stop_flag
 from dlkit.errors import StoppedError, StorageError, UsageError
+from dlkit.signals import stop_flag
 from dlkit.specs import Spec
 from dlkit.verbs.evaluate import Checkpoint, chosen_run
 from dlkit.verbs.predict import predict

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from dlkit import durable, recipe_file
+from dlkit import durable, recipe_file, signals
 from dlkit import recipe as recipes
 from dlkit.data.fingerprint import write_files
 from dlkit.engine import checkpoint, precision, receipts, run_folder, state, tracking
@@ -19,7 +19,6 @@ from dlkit.engine.distributed import world_of_environment
 from dlkit.engine.loop import Run, Surroundings, fit, out_of_patience
 from dlkit.engine.run_folder import RunFolder
 from dlkit.engine.schedule import describe_change
-from dlkit.engine.signals import stop_flag
 from dlkit.engine.tracking import tracked
 from dlkit.errors import DivergedError, DlkitError, StoppedError
 from dlkit.recipe import Recipe
@@ -107,7 +106,7 @@ def train_recipe(
     world = world_of_environment()
     if world.leads:
         run_folder.check_new(runs_dir, name)
-    with ready(recipe, world, recipe.train.threads) as device:
+    with signals.handled(), ready(recipe, world, recipe.train.threads) as device:
         name = world.same(name)
         say = say if world.leads else silent
         say(f"device: {precision.describe(device)}")
@@ -124,11 +123,13 @@ def train_recipe(
             info = {**identity(recipe, materials.data, run), "from_scratch": scratch}
             info |= {"git": receipts.git_state(), "argv": receipts.without_passwords(argv)}
             watch.begun(info)
-            folder = run_folder.create(runs_dir, name, recipe, info, partial(save_first, run, materials.data))
-        world.wait()
-        say(f"run: {folder.path}")
-        with folder.locked() if world.leads else nullcontext():
-            return go_on(run, folder, recipe, materials.data, say, progress, watch)
+        with signals.stop_flag():
+            if world.leads:
+                folder = run_folder.create(runs_dir, name, recipe, info, partial(save_first, run, materials.data))
+            world.wait()
+            say(f"run: {folder.path}")
+            with folder.locked() if world.leads else nullcontext():
+                return go_on(run, folder, recipe, materials.data, say, progress, watch)
 
 
 def resume_run(
@@ -151,6 +152,7 @@ def resume_run(
     """
     world = world_of_environment()
     with ExitStack() as stack:
+        stack.enter_context(signals.handled())
         if world.leads:
             stack.enter_context(folder.locked())
         info, stored = folder.info(), folder.recipe()
@@ -168,6 +170,7 @@ def resume_run(
         run = assemble(recipe, data, device, world, model, info.get("from_scratch", []), folder.path.parent, silent)
         differs = same_machine(info, identity(recipe, data, run), inexact, say)
         state.restore(run, checkpoint.newest(folder.checkpoints, info["run_id"], say))
+        stack.enter_context(signals.stop_flag())
         if world.leads:
             tell_little_room(run, folder.path, say)
             tidy(folder, run, recipe, say)
@@ -212,7 +215,7 @@ def go_on(
         watch.line(line)
 
     with ExitStack() as stack:
-        stop = stack.enter_context(stop_flag())
+        stop = stack.enter_context(signals.stop_flag())
         track = stack.enter_context(tracked(folder, recipe.train.track if leads else (), say))
         total = training.steps_per_epoch * recipe.train.epochs
         bar = stack.enter_context(
@@ -230,10 +233,13 @@ def go_on(
         try:
             fit(run, training, validation, around)
         except BaseException as error:
-            note_end(folder, run, error)
+            with stop.held():
+                note_end(folder, run, error)
             raise
     if leads:
         finish(run, folder, say)
+    if stop():
+        raise StoppedError(f"stopped by {signals.name(stop())} after the last step; everything is saved.", stop())
     return folder
 
 
@@ -272,7 +278,8 @@ def note_end(folder: RunFolder, run: Run, error: BaseException) -> None:
     """Say in run.json how the run ended, unless the disk refuses that too."""
     if not run.world.leads:
         return
-    status = {StoppedError: "stopped", DivergedError: "diverged"}.get(type(error), "failed")
+    stopped = isinstance(error, StoppedError | KeyboardInterrupt)
+    status = "stopped" if stopped else "diverged" if isinstance(error, DivergedError) else "failed"
     try:
         folder.update(status=status, ended=run_folder.now(), epochs=run.epochs_done, error=str(error).split("\n")[0])
     except DlkitError:
