@@ -583,7 +583,7 @@ def test_errors_of_accept_are_logged_once_a_minute() -> None:
 SLEEPER = """
 import signal, threading, time
 from fastapi import FastAPI
-from dlkit.engine.signals import stop_flag
+from dlkit.signals import stop_flag
 from dlkit.verbs.serve import listening
 from dlkit.verbs.serve.connections import run_until
 

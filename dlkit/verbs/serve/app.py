@@ -28,7 +28,6 @@ from starlette.types import ASGIApp
 
 import dlkit
 from dlkit.errors import UsageError
-from dlkit.signals import StopFlag
 from dlkit.specs import ImageSpec
 from dlkit.verbs.evaluate import DEFAULT_TOPK
 from dlkit.verbs.explain.explanation import Explanation
