@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import dlkit
 from dlkit.errors import ModelFileError, UsageError, VerificationError
-from dlkit.specs import PADDING, UNKNOWN, ImageSpec, SequenceSpec, Spec, TreeSpec
+from dlkit.specs import LINKS, PADDING, UNKNOWN, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
 
 SCHEMA = "dlkit.model-file/1"
 KEY, SEAL_KEY = "dlkit", "dlkit.digest"
@@ -44,6 +44,7 @@ class About:
     reading: Mapping[str, Any] = field(default_factory=dict)  # how text becomes words: dlkit.data.text.rule
     feed: Feed = "prepared"
     output: Literal["probabilities", "logits"] = "probabilities"
+    link: Link = "softmax"  # how the outputs become probabilities: dlkit.data.link
     precision: str = "float32"
     opset: int | None = None
     version: str = dlkit.__version__
@@ -54,6 +55,11 @@ class About:
     def raw(self) -> About:
         """The same of the bare network: what goes in is what it reads itself, and logits come out."""
         return replace(self, feed=FEEDS[self.spec.kind][-1], output="logits")
+
+    @property
+    def outputs(self) -> str | None:
+        """The name under which a graph gives the network's outputs: beside probabilities unless softmax made them."""
+        return "logits" if self.output == "logits" or self.link != "softmax" else None
 
     def to_json(self) -> str:
         return json.dumps(self.document(), ensure_ascii=False)
@@ -67,7 +73,7 @@ class About:
             "options": dict(self.options),
             "classes": list(self.spec.classes),
             "input": _image_rules(self.spec, self.feed) if isinstance(self.spec, ImageSpec) else self._text_rules(),
-            "output": {"name": self.output, "type": "float32"},
+            "output": {"name": self.output, "type": "float32", "link": self.link},
             "precision": self.precision,
             "opset": self.opset,
             "training": dict(self.training),
@@ -100,11 +106,13 @@ class About:
                 reading=dict(rules.get("reading", {})),
                 feed=rules["feed"],
                 output=document["output"]["name"],
+                link=document["output"].get("link", "softmax"),  # which files without one have
                 precision=_text(document["precision"]),
                 opset=None if opset is None else int(opset),
                 version=_text(document["dlkit"]),
             )
             assert about.output in ("probabilities", "logits"), f"output {about.output!r}"
+            assert about.link in LINKS.values(), f"link {about.link!r}"
         except (
             ValueError,
             KeyError,

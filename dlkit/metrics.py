@@ -96,23 +96,25 @@ def mean_of_passes(log_probabilities: Tensor) -> Tensor:
     return log_probabilities.logsumexp(dim=0) - math.log(len(log_probabilities))
 
 
-def entropies(log_probabilities: Tensor) -> Tensor:
-    """H[p] = -Σ_k p_k ln p_k in nats: (…, K) → (…)."""
-    found: Tensor = torch.special.entr(log_probabilities.exp()).sum(dim=-1)
-    return found
+def entropies(log_probabilities: Tensor, independent: bool = False) -> Tensor:
+    """H[p] = -Σ_k p_k ln p_k in nats, or the sum of K independent classes' binary entropies: (…, K) → (…)."""
+    p = log_probabilities.exp()
+    entropy: Tensor = torch.special.entr(p).sum(dim=-1)
+    return entropy + torch.special.entr(1 - p).sum(dim=-1) if independent else entropy
 
 
-def predictive_entropies(log_probabilities: Tensor) -> Tensor:
+def predictive_entropies(log_probabilities: Tensor, independent: bool = False) -> Tensor:
     """H[p̄], all that the passes leave uncertain, in nats: (T, N, K) → (N,)."""
-    return entropies(mean_of_passes(log_probabilities))
+    return entropies(mean_of_passes(log_probabilities), independent)
 
 
-def mutual_informations(log_probabilities: Tensor) -> Tensor:
+def mutual_informations(log_probabilities: Tensor, independent: bool = False) -> Tensor:
     """H[p̄] - 1/T Σ_t H[p_t], what the passes disagree about, in nats: (T, N, K) → (N,).
 
     From 0, all say the same, to ln K. Houlsby et al. 2011 (BALD); Gal 2016, equation 3.9.
     """
-    return (predictive_entropies(log_probabilities) - entropies(log_probabilities).mean(dim=0)).clamp(min=0)
+    predictive = predictive_entropies(log_probabilities, independent)
+    return (predictive - entropies(log_probabilities, independent).mean(dim=0)).clamp(min=0)
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float:

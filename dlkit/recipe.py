@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dlkit import catalog, recipe_file
 from dlkit.errors import UsageError
-from dlkit.recipe_checks import broken_laws, idle_keys, schedule_conflicts, wrong_kinds, wrong_names
+from dlkit.recipe_checks import broken_laws, idle_keys, mismatched_loss, schedule_conflicts, wrong_kinds, wrong_names
 from dlkit.recipe_errors import explain
 from dlkit.recipe_file import Document, describe
 from dlkit.recipe_keys import Keys
@@ -265,7 +265,7 @@ def over(recipe: Recipe, settings: Sequence[Setting], *, stored: bool = False) -
 
 def _check(made: Recipe, asked: Document, layers: Sequence[Document], *, stored: bool) -> None:
     """Raises: UsageError. A `stored` recipe is a run's own, which an older dlkit may have begun."""
-    later = () if stored else schedule_conflicts(made)
+    later = () if stored else chain(schedule_conflicts(made), mismatched_loss(made))
     checks = (wrong_names(made), wrong_kinds(made), idle_keys(made, asked.places), broken_laws(made), later)
     for keys, message in chain(*checks):
         raise _refusal(message, keys, layers)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+# How outputs become class probabilities (dlkit.data.link), by the name of the loss that the network was trained with.
+Link = Literal["softmax", "sigmoid", "clip"]
+LINKS: Mapping[str, Link] = {"cross_entropy": "softmax", "bce": "sigmoid", "mse": "clip"}
 
 PADDING, UNKNOWN = 0, 1  # the token ids that are no word's; the words follow
 

@@ -272,6 +272,7 @@ def test_misspelt_names_get_the_nearest_right_one() -> None:
     [
         (["data.validation=0"], "there is no val/top1 to watch"),
         (["loss.name=mse", "loss.label_smoothing=0.1"], "label_smoothing goes with cross_entropy"),
+        (["loss.name=mse", "model.options.output=rbf"], "does not fit model option output 'rbf'"),
         (["optimizer.name=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "nesterov needs"),
         (["schedule.warmup_epochs=3", "train.epochs=3"], "must be less than train.epochs, 3"),
         (["schedule.name=onecycle", "schedule.warmup_epochs=1"], "onecycle has a warm-up of its own"),

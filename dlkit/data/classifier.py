@@ -5,43 +5,75 @@ No torch is imported before a network is handed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dlkit.data.link import log_probabilities
 from dlkit.errors import ModelFileError
-from dlkit.specs import ImageSpec, Spec
+from dlkit.specs import ImageSpec, Link, Spec
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 Pixels = npt.NDArray[np.uint8]  # (N, C, H, W), as dlkit.data.framing prepares them
+Outputs = npt.NDArray[np.float64]  # (N, K), of the network
 LogProbabilities = npt.NDArray[np.float64]  # (N, K)
-Classifier = Callable[[Any], LogProbabilities]  # of Pixels, or of a list of dlkit.data.encoded.Text
 
 SUM_TOLERANCE = 1e-3  # an int8 softmax is rounded
 
 
-def torch_classifier(module: nn.Module, device: torch.device, spec: Spec) -> Classifier:
-    """A network in eval mode, on that device."""
-    import torch
+class Classifier(Protocol):
+    """Answers a batch: Pixels, or a list of dlkit.data.encoded.Text."""
 
-    from dlkit.data.batches import normalize
+    def __call__(self, inputs: Any, /) -> LogProbabilities: ...
+
+    def answer(self, inputs: Any, /) -> Answer: ...
+
+
+class Answer(NamedTuple):
+    """A network's outputs, by which classes are ranked, and the log probabilities that its link makes of them.
+
+    The outputs of a graph that gives nothing but its softmax are the log probabilities, which rank alike.
+    """
+
+    outputs: Outputs
+    log_probabilities: LogProbabilities
+
+
+@dataclass(frozen=True, eq=False)
+class ImageClassifier:
+    """A network in eval mode, on that device."""
+
+    module: nn.Module
+    device: torch.device
+    spec: ImageSpec
+    link: Link
+
+    def __call__(self, pixels: Pixels) -> LogProbabilities:
+        return self.answer(pixels).log_probabilities
+
+    def answer(self, pixels: Pixels) -> Answer:
+        import torch
+
+        from dlkit.data.batches import normalize
+
+        with torch.inference_mode():
+            inputs = normalize(torch.from_numpy(pixels).to(self.device), self.spec)
+            outputs: Outputs = self.module(inputs).cpu().double().numpy()
+        return Answer(outputs, log_probabilities(outputs, self.link))
+
+
+def torch_classifier(module: nn.Module, device: torch.device, spec: Spec, link: Link = "softmax") -> Classifier:
+    """A network in eval mode, on that device."""
     from dlkit.data.text_classifier import TextClassifier
 
-    if not isinstance(spec, ImageSpec):
-        return TextClassifier(module, device, spec)
-
-    def classify(pixels: Pixels) -> LogProbabilities:
-        with torch.inference_mode():
-            logits: torch.Tensor = module(normalize(torch.from_numpy(pixels).to(device), spec))
-            log_probabilities: LogProbabilities = logits.cpu().double().log_softmax(dim=1).numpy()
-        return log_probabilities
-
-    return classify
+    if isinstance(spec, ImageSpec):
+        return ImageClassifier(module, device, spec, link)
+    return TextClassifier(module, device, spec, link)
 
 
 def normalized(pixels: Pixels, spec: ImageSpec) -> npt.NDArray[np.float32]:
@@ -51,22 +83,29 @@ def normalized(pixels: Pixels, spec: ImageSpec) -> npt.NDArray[np.float32]:
     return scaled
 
 
-def log_probabilities(answers: npt.NDArray[np.float32], shape: tuple[int, int], kind: str) -> LogProbabilities:
-    """A runtime's "probabilities" or "logits", which should have that shape (N, K), as log probabilities in float64.
+def checked_outputs(values: npt.NDArray[np.float32], shape: tuple[int, int]) -> Outputs:
+    """What a runtime gives, which should have that shape (N, K), in float64.
 
     Raises:
-        ModelFileError: they have another shape, are not finite, or are no probabilities.
+        ModelFileError: it has another shape, or is not finite.
     """
-    if answers.shape != shape:
-        raise ModelFileError(f"its answers have the shape {answers.shape}, not {shape}: one number a class.")
-    values = answers.astype(np.float64)
-    if not np.isfinite(values).all():
+    if values.shape != shape:
+        raise ModelFileError(f"its answers have the shape {values.shape}, not {shape}: one number a class.")
+    outputs = values.astype(np.float64)
+    if not np.isfinite(outputs).all():
         raise ModelFileError("its answers are not finite.")
-    if kind == "logits":
-        shifted = values - values.max(axis=1, keepdims=True)
-        logs: LogProbabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return logs
-    if values.size and (values.min() < 0 or abs(values.sum(axis=1) - 1).max() > SUM_TOLERANCE):
+    return outputs
+
+
+def log_of(probabilities: Outputs, link: Link) -> LogProbabilities:
+    """The log of a graph's probabilities.
+
+    Raises:
+        ModelFileError: they are no probabilities.
+    """
+    if probabilities.size and not 0 <= probabilities.min() <= probabilities.max() <= 1 + SUM_TOLERANCE:
+        raise ModelFileError("its answers are no probabilities: they do not lie between 0 and 1.")
+    if link != "sigmoid" and probabilities.size and abs(probabilities.sum(axis=1) - 1).max() > SUM_TOLERANCE:
         raise ModelFileError("its answers are no probabilities: they do not sum to 1.")
-    logs = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+    logs: LogProbabilities = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
     return logs

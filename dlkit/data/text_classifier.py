@@ -10,32 +10,39 @@ import torch
 from torch import nn
 
 from dlkit.data import trees
-from dlkit.data.classifier import LogProbabilities
+from dlkit.data.classifier import Answer, LogProbabilities, Outputs
 from dlkit.data.encoded import Text, Vocabulary, parts, size
+from dlkit.data.link import log_probabilities
 from dlkit.data.parses import Parsed
 from dlkit.data.sequences import Sequences
 from dlkit.data.text import tree_samples
-from dlkit.specs import SequenceSpec, TreeSpec
+from dlkit.specs import Link, SequenceSpec, TreeSpec
 
 
 class TextClassifier:
     """A network in eval mode, on that device."""
 
-    def __init__(self, module: nn.Module, device: torch.device, spec: SequenceSpec | TreeSpec) -> None:
-        self.module, self.device, self.spec = module, device, spec
+    def __init__(
+        self, module: nn.Module, device: torch.device, spec: SequenceSpec | TreeSpec, link: Link = "softmax"
+    ) -> None:
+        self.module, self.device, self.spec, self.link = module, device, spec, link
         self.vocabulary = Vocabulary(spec.words)
         self.same = np.arange(spec.vocabulary or 0)
 
     def __call__(self, texts: Sequence[Text]) -> LogProbabilities:
         """The log probabilities of each text: (N, K)."""
-        return np.concatenate([self._answers(part, "roots")[0] for part in parts(texts)])
+        return self.answer(texts).log_probabilities
+
+    def answer(self, texts: Sequence[Text]) -> Answer:
+        outputs = np.concatenate([self._outputs(part, "roots") for part in parts(texts)])
+        return Answer(outputs, log_probabilities(outputs, self.link))
 
     def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:
         """Those of each node of each tree, (nodes, K), in the order in which it is written."""
         found: list[LogProbabilities] = []
         for part in parts(texts):
-            answers, ends = self._answers(part, "all")
-            found += np.split(answers, ends[:-1])
+            ends = list(accumulate(size(text) for text in part))
+            found += np.split(log_probabilities(self._outputs(part, "all"), self.link), ends[:-1])
         return found
 
     def batch(self, texts: Sequence[Text], asked: str = "roots") -> Sequences | trees.Trees:
@@ -49,8 +56,7 @@ class TextClassifier:
         samples = tree_samples(parsed, unlabelled, self.vocabulary, self.spec.tokens)
         return trees.gathered(samples, np.arange(len(parsed)), self.same, asked)[0].to(self.device)
 
-    def _answers(self, texts: list[Text], asked: str) -> tuple[LogProbabilities, list[int]]:
+    def _outputs(self, texts: list[Text], asked: str) -> Outputs:
         with torch.inference_mode():
-            logits: torch.Tensor = self.module(self.batch(texts, asked))
-            answers: LogProbabilities = logits.cpu().double().log_softmax(dim=1).numpy()
-        return answers, list(accumulate(size(text) for text in texts))
+            outputs: Outputs = self.module(self.batch(texts, asked)).cpu().double().numpy()
+        return outputs

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlkit.data.link import probabilities as linked
 from dlkit.explainers._words import Reader
+from dlkit.specs import Link
 
 STEPS = 32  # pixels go in so many equal parts
 BATCH_VALUES = 1 << 21  # of the images that go through the network at once
@@ -25,22 +27,24 @@ MOST_ROWS, MOST_COLUMNS = 128, 512  # of a weight matrix, which are enough to te
 
 
 @torch.no_grad()
-def deletion_and_insertion(model: nn.Module, image: Tensor, target: int, map: Tensor) -> tuple[float, float]:
+def deletion_and_insertion(
+    model: nn.Module, image: Tensor, target: int, map: Tensor, link: Link = "softmax"
+) -> tuple[float, float]:
     """The two areas under the target's probability, each 0 to 1; image (C, H, W), map (H, W).
 
     Deleted pixels get the data's mean colour; pixels are inserted into a blurred image.
     """
     chosen = _highest(map.flatten(), STEPS).view(-1, 1, *map.shape)  # (S + 1, 1, H, W)
     canvases = (torch.where(chosen, 0, image), torch.where(chosen, image, blurred(image)))
-    deletion, insertion = (_area(probabilities(model, canvas)[:, target]) for canvas in canvases)
+    deletion, insertion = (_area(probabilities(model, canvas, link)[:, target]) for canvas in canvases)
     return deletion, insertion
 
 
-def of_words(reader: Reader, target: int, values: Tensor) -> tuple[float, float]:
+def of_words(reader: Reader, target: int, values: Tensor, link: Link = "softmax") -> tuple[float, float]:
     """The same of a text, values (T,): its words are taken out, or put into one that has none."""
     chosen = _highest(values, min(STEPS, len(values)))  # (S + 1, T)
     deletion, insertion = (
-        _area(reader.kept(keep).double().softmax(1)[:, target]) for keep in (~chosen, chosen)
+        _area(linked(reader.kept(keep).double(), link)[:, target]) for keep in (~chosen, chosen)
     )  # fmt: skip
     return deletion, insertion
 
@@ -55,10 +59,10 @@ def _highest(values: Tensor, steps: int) -> Tensor:
 
 
 @torch.no_grad()
-def probabilities(model: nn.Module, images: Tensor) -> Tensor:
+def probabilities(model: nn.Module, images: Tensor, link: Link = "softmax") -> Tensor:
     """(N, C, H, W) -> (N, K), float64."""
     size = max(1, BATCH_VALUES // images[0].numel())
-    return torch.cat([model(some).double().softmax(1) for some in torch.split(images, size)])
+    return torch.cat([linked(model(some).double(), link) for some in torch.split(images, size)])
 
 
 def blurred(image: Tensor) -> Tensor:

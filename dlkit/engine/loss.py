@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlkit import recipe
+from dlkit.metrics import cross_entropies
+from dlkit.specs import Link
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -19,6 +21,13 @@ def build(settings: recipe.Loss) -> Loss:
             logits, targets, reduction="none", label_smoothing=settings.label_smoothing
         )
     return mean_squared_error if settings.name == "mse" else binary_cross_entropy
+
+
+def evaluation_losses(outputs: Tensor, log_probabilities: Tensor, targets: Tensor, link: Link) -> Tensor:
+    """The loss that goes with a link, without label smoothing: (N, K) twice, (N,) → (N,)."""
+    if link == "softmax":
+        return cross_entropies(log_probabilities, targets)
+    return (mean_squared_error if link == "clip" else binary_cross_entropy)(outputs, targets)
 
 
 def mean_squared_error(logits: Tensor, targets: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from dlkit.data.batches import normalize
 from dlkit.data.classifier import Pixels
+from dlkit.data.link import log_probabilities
 from dlkit.data.randomness import fold
 from dlkit.errors import UsageError
-from dlkit.specs import ImageSpec
+from dlkit.specs import ImageSpec, Link
 
 ELEMENTS, CHANNELS = (nn.Dropout,), (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
@@ -37,15 +38,20 @@ def check_model(model: nn.Module, name: str) -> None:
 
 
 def passes_of(model: nn.Module, inputs: Tensor, passes: int, seed: int) -> Tensor:
-    """The log-probabilities of each pass: (N, …) → (T, N, K) float64 on the CPU. The model is in eval mode."""
+    """The outputs of each pass: (N, …) → (T, N, K) float64 on the CPU. The model is in eval mode."""
     with _dropping(model, seed) as begin:
         return torch.stack([_one_pass(model, inputs, begin, number) for number in range(passes)])
 
 
+def log_probabilities_of(passes: Tensor, link: Link) -> Tensor:
+    """The log probabilities of each pass: (T, N, K) → (T, N, K)."""
+    return torch.stack([torch.from_numpy(log_probabilities(outputs.numpy(), link)) for outputs in passes])
+
+
 def _one_pass(model: nn.Module, inputs: Tensor, begin: Callable[[int], None], number: int) -> Tensor:
     begin(number)
-    logits: Tensor = model(inputs)
-    return logits.cpu().double().log_softmax(dim=1)
+    outputs: Tensor = model(inputs)
+    return outputs.cpu().double()
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
@@ -88,12 +94,15 @@ def _mask(layer: nn.Module, x: Tensor, seed: int) -> Tensor:
 class ThinnedClassifier:
     """A network in eval mode, on that device, answering prepared images in passes with dropout on."""
 
-    def __init__(self, module: nn.Module, device: torch.device, spec: ImageSpec, passes: int, seed: int) -> None:
+    def __init__(
+        self, module: nn.Module, device: torch.device, spec: ImageSpec, passes: int, seed: int, link: Link = "softmax"
+    ) -> None:
         check_model(module, f"this {type(module).__name__}")
-        self.module, self.device, self.spec, self.count, self.seed = module, device, spec, passes, seed
+        self.module, self.device, self.spec, self.link = module, device, spec, link
+        self.count, self.seed = passes, seed
 
     def passes(self, pixels: Pixels) -> Tensor:
         """The log-probabilities of each pass: (N, C, H, W) uint8 → (T, N, K) float64."""
         with torch.inference_mode():
             inputs = normalize(torch.from_numpy(pixels).to(self.device), self.spec)
-            return passes_of(self.module, inputs, self.count, self.seed)
+            return log_probabilities_of(passes_of(self.module, inputs, self.count, self.seed), self.link)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import exported
-from dlkit.data.classifier import Classifier, LogProbabilities
+from dlkit.data.classifier import Answer, Classifier, LogProbabilities
 from dlkit.data.encoded import Text
 from dlkit.engine import onnx_file
 from dlkit.errors import ModelFileError, UsageError, VerificationError
@@ -92,6 +92,11 @@ class Named:
     def __call__(self, inputs: Any) -> LogProbabilities:
         with _told_of(self.path):
             found: LogProbabilities = self.classify(inputs)
+            return found
+
+    def answer(self, inputs: Any) -> Answer:
+        with _told_of(self.path):
+            found: Answer = self.classify.answer(inputs)
             return found
 
     def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:

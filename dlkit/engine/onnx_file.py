@@ -100,7 +100,8 @@ def _check_ends(proto: ModelProto, about: About) -> None:
 
     given = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in given]
-    outputs: Ends = {about.output: (TensorProto.FLOAT, (None, len(about.spec.classes)))}
+    names = dict.fromkeys([about.output, about.outputs or about.output])
+    outputs: Ends = {name: (TensorProto.FLOAT, (None, len(about.spec.classes))) for name in names}
     for what, values, ends in (("input", inputs, _inputs(about)), ("output", list(proto.graph.output), outputs)):
         if [value.name for value in values] != list(ends):
             raise ModelFileError(f"its {what}s are {[value.name for value in values]}, not {list(ends)}.")

@@ -2,7 +2,7 @@
 
 Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", 2018
 (1712.05877), without the training: the ranges of the activations are what calibration images reach (static). Weights
-have one scale an output channel; preprocessing and softmax stay as they are.
+have one scale an output channel; preprocessing and the link function stay as they are.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from dlkit.engine.run_folder import RunFolder
 from dlkit.engine.state import load_into
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.recipe import Recipe
-from dlkit.specs import ImageSpec, Spec
+from dlkit.specs import LINKS, ImageSpec, Link, Spec
 
 MIXED_IN = ("module.", "_orig_mod.")  # what wrappers put before every name
 WRAPPED_AS = ("state_dict", "model")  # under which others save a state dict beside their own things
@@ -47,6 +47,11 @@ class Restored:
     device: torch.device
     step: int
     run: RunFolder
+
+    @property
+    def link(self) -> Link:
+        """How its outputs become class probabilities."""
+        return LINKS[self.recipe.loss.name]
 
     @property
     def image_spec(self) -> ImageSpec:

@@ -20,7 +20,7 @@ from dlkit.data import download, web
 from dlkit.data.samples import Source
 from dlkit.engine.run_folder import RunFolder, list_runs
 from dlkit.errors import ModelFileError, UsageError
-from dlkit.specs import Spec
+from dlkit.specs import LINKS, Link, Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,7 @@ class Weights:
     model: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     spec: Spec | None = None
+    link: Link = "softmax"
 
 
 def find(weights: str | Path, model: str | None, runs_dir: Path, say: Say, which: str = "best") -> Weights:
@@ -117,7 +118,8 @@ def _of_run(run: RunFolder, which: str, say: Say) -> Weights:
         return run_weights(run, which, say)
 
     recipe = run.recipe()
-    return Weights(f"run {run.name}", read, recipe.model.name, dict(recipe.model.options), run.spec())
+    link = LINKS[recipe.loss.name]
+    return Weights(f"run {run.name}", read, recipe.model.name, dict(recipe.model.options), run.spec(), link)
 
 
 def _of_file(file: Path, say: Say) -> Weights:
@@ -132,7 +134,7 @@ def _of_file(file: Path, say: Say) -> Weights:
     run = RunFolder(file.absolute().parent.parent)
     if (run.path / "run.json").is_file():
         recipe = run.recipe()
-        return known(recipe.model.name, dict(recipe.model.options), run.spec())
+        return known(recipe.model.name, dict(recipe.model.options), run.spec(), LINKS[recipe.loss.name])
     for model, name in imagenet.FILES.items():
         if file.name == name and _is_published(file):
             return known(model, spec=imagenet.spec())

@@ -12,47 +12,51 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from dlkit.data.batches import normalize
+from dlkit.data.link import probabilities
 from dlkit.data.sequences import Sequences
+from dlkit.exported import About
 from dlkit.exporters._recurrent import kept_whole
-from dlkit.specs import ImageSpec, SequenceSpec, Spec
+from dlkit.specs import ImageSpec, Link, SequenceSpec, Spec
 
 Shapes = tuple[dict[int, Dim], ...]
 
 
 class ServedImages(nn.Module):
-    def __init__(self, network: nn.Module, spec: ImageSpec) -> None:
-        super().__init__()
-        self.network = network
-        self.spec = spec
+    """With outputs, the network's outputs follow the probabilities."""
 
-    def forward(self, images: Tensor) -> Tensor:  # (N, H, W, C) uint8 -> (N, K)
+    def __init__(self, network: nn.Module, spec: ImageSpec, link: Link, outputs: bool) -> None:
+        super().__init__()
+        self.network, self.spec, self.link, self.outputs = network, spec, link, outputs
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # (N, H, W, C) uint8 -> (N, K)
         logits: Tensor = self.network(normalize(images.permute(0, 3, 1, 2), self.spec))
-        return logits.softmax(dim=1)
+        return (probabilities(logits, self.link), logits) if self.outputs else probabilities(logits, self.link)
 
 
 class ServedText(nn.Module):
-    """What stands behind a length is padding; whatever it holds, the answer is the same."""
+    """What stands behind a length is padding; whatever it holds, the answer is the same. No link leaves logits."""
 
-    def __init__(self, network: nn.Module, raw: bool) -> None:
+    def __init__(self, network: nn.Module, link: Link | None, outputs: bool) -> None:
         super().__init__()
-        self.network = network
-        self.raw = raw
+        self.network, self.link, self.outputs = network, link, outputs
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:  # (N, T), (N,) int64 -> (N, K)
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # (N, T), (N,) -> (N, K)
         logits: Tensor = self.network(Sequences(tokens, lengths))
-        return logits if self.raw else logits.softmax(dim=1)
+        if self.link is None:
+            return logits
+        return (probabilities(logits, self.link), logits) if self.outputs else probabilities(logits, self.link)
 
 
-def traced(model: nn.Module, spec: Spec, raw: bool) -> ExportedProgram:
+def traced(model: nn.Module, about: About, raw: bool, outputs: bool = False) -> ExportedProgram:
     """The network as a graph, from what a person has to probabilities; with raw, from what it reads to logits."""
-    inputs, shapes = _example(spec, raw)
-    return torch.export.export(_served(model, spec, raw), inputs, dynamic_shapes=shapes, strict=False)
+    inputs, shapes = _example(about.spec, raw)
+    return torch.export.export(_served(model, about, raw, outputs), inputs, dynamic_shapes=shapes, strict=False)
 
 
-def _served(model: nn.Module, spec: Spec, raw: bool) -> nn.Module:
-    if isinstance(spec, ImageSpec):
-        return model if raw else ServedImages(model, spec).eval()
-    return ServedText(model, raw).eval()
+def _served(model: nn.Module, about: About, raw: bool, outputs: bool) -> nn.Module:
+    if isinstance(about.spec, ImageSpec):
+        return model if raw else ServedImages(model, about.spec, about.link, outputs).eval()
+    return ServedText(model, None if raw else about.link, outputs).eval()
 
 
 def _example(spec: Spec, raw: bool) -> tuple[tuple[Tensor, ...], Shapes]:

@@ -1,8 +1,9 @@
-"""ONNX: one file for onnxruntime and its like, with the preprocessing and the softmax inside the graph.
+"""ONNX: one file for onnxruntime and its like, with the preprocessing and the link function inside the graph.
 
 Bai, Lu, Zhang et al., "ONNX: Open Neural Network Exchange", 2019, https://github.com/onnx/onnx. Made by torch's dynamo
 exporter; any number of inputs at a time. `images` (uint8, N×H×W×C) go in, or of text `tokens` (int64, N×T, the ids of
-the words, padded behind) and `lengths` (int64, N); `probabilities` (float32, N×K) come out.
+the words, padded behind) and `lengths` (int64, N); `probabilities` (float32, N×K) come out. Unless they are a softmax,
+the second output is the network's own, `logits`.
 
 raw=True is the bare network: normalised float32 N×C×H×W in, `logits` out. resize=True takes images of any size and
 resizes and centre crops them as dlkit.data.framing.prepare does, to the last bit. All weights are in the one file, so
@@ -22,7 +23,7 @@ from dlkit import exported
 from dlkit.data.classifier import Classifier
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.exported import About
-from dlkit.exporters._fed import Feeds, answering
+from dlkit.exporters._fed import Feeds, GraphClassifier
 from dlkit.specs import ImageSpec, Spec
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def export(
         raise UsageError(f"--resize prepares images; this network reads {spec.kind}.")
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: it is one of {', '.join(map(str, OPSETS))}.")
-    proto = _traced(model, spec, about.model, raw, opset)
+    about = about.raw() if raw else about
+    proto = _traced(model, about, opset)
     _name_axes(proto, ("N",) if isinstance(spec, ImageSpec) else ("N", "T"))
     for message in messages(proto):
         for name in ("metadata_props", "doc_string"):  # the exporter's stack traces, with paths of this machine
@@ -56,7 +58,7 @@ def export(
         assert isinstance(spec, ImageSpec)
         _prepend_resize(proto.graph, spec)
         about = about.with_(feed="any_size")
-    return packed(proto, (about.raw() if raw else about).with_(opset=opset))
+    return packed(proto, about.with_(opset=opset))
 
 
 def packed(proto: ModelProto, about: About) -> bytes:
@@ -84,14 +86,14 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
     except Exception as error:  # onnxruntime's own exceptions have no common class
         raise ModelFileError(f"onnxruntime refuses it: {_reason(error)}") from error
 
-    def compute(feeds: Feeds) -> npt.NDArray[np.float32]:
+    def compute(feeds: Feeds, output: str) -> npt.NDArray[np.float32]:
         try:
-            found: npt.NDArray[np.float32] = session.run([about.output], dict(feeds))[0]
+            found: npt.NDArray[np.float32] = session.run([output], dict(feeds))[0]
         except Exception as error:  # as above
             raise ModelFileError(f"onnxruntime cannot run it: {_reason(error)}") from error
         return found
 
-    return answering(about, compute)
+    return GraphClassifier(about, compute)
 
 
 def runtime() -> str:
@@ -109,23 +111,24 @@ def messages(message: Any) -> Iterator[Any]:
                 yield from messages(inner)
 
 
-def _traced(model: nn.Module, spec: Spec, name: str, raw: bool, opset: int) -> ModelProto:
+def _traced(model: nn.Module, about: About, opset: int) -> ModelProto:
     import torch
 
     from dlkit.exporters._recurrent import translations
     from dlkit.exporters._served import reason, traced, tracing
 
-    names = ["images"] if isinstance(spec, ImageSpec) else ["tokens", "lengths"]
+    inputs = ["images"] if isinstance(about.spec, ImageSpec) else ["tokens", "lengths"]
+    outputs = [about.output] if about.outputs in (None, about.output) else [about.output, about.outputs]
     try:
         with tracing():
             program = torch.onnx.export(
-                traced(model, spec, raw), dynamo=True, opset_version=opset, input_names=names,
-                output_names=["logits" if raw else "probabilities"], custom_translation_table=translations(),
+                traced(model, about, about.output == "logits", len(outputs) > 1), dynamo=True, opset_version=opset,
+                input_names=inputs, output_names=outputs, custom_translation_table=translations(),
                 external_data=False, verbose=False,
             )  # fmt: skip
     except Exception as error:  # the tracer runs the model's own code and may raise anything
         raise UsageError(
-            f"model {name!r} to onnx is not possible, because {reason(error)} --to safetensors always is."
+            f"model {about.model!r} to onnx is not possible, because {reason(error)} --to safetensors always is."
         ) from error
     assert program is not None
     return program.model_proto

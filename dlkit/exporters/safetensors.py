@@ -69,7 +69,7 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
         reason = " ".join(str(error).split())[:200]
         raise ModelFileError(f"its weights do not make a {about.model!r} of this dlkit: {reason}") from error
     place = torch.device(device)
-    return torch_classifier(model.to(place).eval(), place, about.spec)
+    return torch_classifier(model.to(place).eval(), place, about.spec, about.link)
 
 
 def runtime() -> str:

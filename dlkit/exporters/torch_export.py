@@ -22,7 +22,7 @@ from dlkit import exported
 from dlkit.data.classifier import Classifier
 from dlkit.errors import MALFORMED, ModelFileError, UsageError
 from dlkit.exported import About
-from dlkit.exporters._fed import Feeds, answering
+from dlkit.exporters._fed import Feeds, GraphClassifier
 from dlkit.specs import Spec
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def export(model: nn.Module, spec: Spec, about: About, *, raw: bool = False) -> 
     file, about = io.BytesIO(), about.raw() if raw else about
     try:
         with tracing():
-            program = traced(model, spec, raw)
+            program = traced(model, about, raw)
             _strip(program)
             torch.export.save(program, file, extra_files={exported.KEY: about.to_json()})
     except Exception as error:  # the tracer runs the model's own code and may raise anything
@@ -89,12 +89,12 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
     except Exception as error:  # a damaged archive may make the reader raise anything
         raise ModelFileError("torch.export cannot load it.") from error
 
-    def compute(feeds: Feeds) -> npt.NDArray[np.float32]:
+    def compute(feeds: Feeds, output: str) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
             found: npt.NDArray[np.float32] = program(*map(torch.from_numpy, feeds.values())).numpy()
         return found
 
-    return answering(about, compute)
+    return GraphClassifier(about, compute)
 
 
 def runtime() -> str:

@@ -58,6 +58,11 @@ def fit_baseline(
     if not hasattr(module, "fit"):
         listed = ", ".join(names())
         raise UsageError(f"{recipe.model.name} is trained: dlkit train {recipe.model.name}. Fitted are: {listed}.")
+    if recipe.loss.name != "cross_entropy":
+        raise UsageError(
+            f"recipe.loss.name is {recipe.loss.name!r}: {recipe.model.name} is fitted by a criterion of its own. "
+            "Leave the loss out."
+        )
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: fit to one image at least.")
     name = name or run_folder.new_name(runs_dir, recipe)

@@ -165,7 +165,7 @@ def evaluate(
     lay_out(restored.model, restored.device)
     if mc_dropout is not None:
         check_model(restored.model, f"{restored.recipe.model.name} in run {found.name}")
-    tally, doubts = Tally.empty(len(spec.classes), ranks), Doubts()
+    tally, doubts = Tally.empty(len(spec.classes), ranks), Doubts(restored.link == "sigmoid")
     loader_workers = data.workers if workers is None else workers
     if not spec.classes:
         from dlkit.verbs.evaluate.numbers import evaluate_numbers
@@ -242,12 +242,15 @@ def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> D
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of a batch: log_probabilities (N, K), and those of each pass (T, N, K) where it made several.
+    """A model's answers to a batch: outputs (N, K), by which classes are ranked, log_probabilities (N, K), losses (N,),
+    and of several passes the log probabilities of each (T, N, K).
 
     All float64, and like targets and indices, (N,), on the CPU.
     """
 
+    outputs: Tensor
     log_probabilities: Tensor
+    losses: Tensor
     passes: Tensor | None
     targets: Tensor
     indices: Tensor
@@ -259,21 +262,29 @@ def _answers(
     """Run the model over all samples."""
     import torch
 
+    from dlkit.data.link import log_probabilities as link_function
     from dlkit.data.loader import batches_in_order
-    from dlkit.engine.mc_dropout import passes_of
+    from dlkit.engine.loss import evaluation_losses
+    from dlkit.engine.mc_dropout import log_probabilities_of, passes_of
     from dlkit.metrics import mean_of_passes
 
-    seed, passes = restored.recipe.train.seed, None
+    seed, link = restored.recipe.train.seed, restored.link
     with torch.inference_mode():
         for batch in batches_in_order(samples, restored.spec, batch_size, restored.device, workers):
             if mc_dropout is None:
-                log_probabilities = restored.model(batch.inputs).cpu().double().log_softmax(dim=1)
+                outputs, passes = restored.model(batch.inputs).cpu().double(), None
+                log_probabilities = torch.from_numpy(link_function(outputs.numpy(), link))
+                ranking = outputs
             else:
-                passes = passes_of(restored.model, batch.inputs, mc_dropout, seed)
-                log_probabilities = mean_of_passes(passes)
-            if not bool(log_probabilities.isfinite().all()):
+                of_passes = passes_of(restored.model, batch.inputs, mc_dropout, seed)
+                passes = log_probabilities_of(of_passes, link)
+                log_probabilities = ranking = mean_of_passes(passes)
+                outputs = log_probabilities.exp().logit(1e-15) if link == "sigmoid" else of_passes.mean(dim=0)
+            if not bool(outputs.isfinite().all()):
                 raise ModelFileError(f"run {restored.run.name}: the model's answers are not finite. Train it again.")
-            yield Answers(log_probabilities, passes, batch.targets.cpu(), batch.indices.cpu())
+            targets = batch.targets.cpu()
+            losses = evaluation_losses(outputs, log_probabilities, targets, link)
+            yield Answers(ranking, log_probabilities, losses, passes, targets, batch.indices.cpu())
 
 
 def _counted(
@@ -288,7 +299,7 @@ def _counted(
 ) -> Iterator[str]:
     """Sum the answers up; yields lines of predictions.jsonl where they are to be kept."""
     for answers in batches:
-        tally.add(answers.log_probabilities, answers.targets)
+        tally.add(answers)
         columns: dict[str, list[float]] = {}
         if answers.passes is not None:
             entropies, informations = doubts.add(answers.passes, answers.targets)
@@ -305,7 +316,7 @@ def _lines(
     from dlkit.data.samples import ImageFiles
     from dlkit.metrics import ranked
 
-    best = ranked(answers.log_probabilities, topk)  # (N, topk)
+    best = ranked(answers.outputs, topk)  # (N, topk)
     highest = answers.log_probabilities.gather(1, best[:, :1])[:, 0].exp().tolist()
     rows = zip(answers.indices.tolist(), answers.targets.tolist(), best.tolist(), highest, strict=True)
     for place, (index, target, ranks, probability) in enumerate(rows):

@@ -68,7 +68,7 @@ def evaluate_file(
     tally = Tally.empty(len(found.about.spec.classes), ranks)
     jobs = data.workers if workers is None else workers
     for answers in _answers(found, found.load(device), part.samples, batch_size, jobs):
-        tally.add(answers.log_probabilities, answers.targets)
+        tally.add(answers)
         advance(len(answers.targets))
     scores, classes = class_results(tally.confusion.numpy(), found.about.spec.classes)
     training = found.about.training
@@ -134,11 +134,17 @@ def _answers(
     import numpy as np
     import torch
 
+    from dlkit.engine.loss import evaluation_losses
+
     places = np.arange(len(samples), dtype=np.int64)
     shares = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
     for indices, inputs in zip(shares, _inputs(samples, file.about.spec, shares, workers), strict=True):
-        logs, targets = torch.from_numpy(classify(inputs)), torch.from_numpy(samples.targets[indices])
-        yield Answers(logs, None, targets, torch.from_numpy(indices))
+        outputs, logs = map(torch.from_numpy, classify.answer(inputs))
+        if not bool(outputs.isfinite().all()):
+            raise ModelFileError(f"model file {file.path}: its answers are not finite.")
+        targets = torch.from_numpy(samples.targets[indices])
+        losses = evaluation_losses(outputs, logs, targets, file.about.link)
+        yield Answers(outputs, logs, losses, None, targets, torch.from_numpy(indices))
 
 
 def _inputs(

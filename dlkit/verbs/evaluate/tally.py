@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dlkit import metrics, statistics
+
+if TYPE_CHECKING:
+    from dlkit.verbs.evaluate import Answers
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,16 @@ class Tally:
         bins = torch.zeros(3, metrics.CALIBRATION_BINS, dtype=torch.float64)
         return cls(topk, torch.zeros(classes, classes, dtype=torch.int64), bins)
 
-    def add(self, log_probabilities: Tensor, targets: Tensor) -> None:
-        """Add a batch: (N, K) float64 and (N,), both on the CPU."""
-        probabilities = log_probabilities.exp()
-        predicted = metrics.ranked(log_probabilities, 1)[:, 0]  # (N,)
+    def add(self, answers: Answers) -> None:
+        """Add a batch."""
+        targets, probabilities = answers.targets, answers.log_probabilities.exp()
+        predicted = metrics.ranked(answers.outputs, 1)[:, 0]  # (N,)
         confidence = probabilities.gather(1, predicted[:, None])[:, 0]
         right = predicted == targets
         self.samples += len(targets)
         self.correct += int(right.sum())
-        self.correct_topk += int(metrics.topk_correct(log_probabilities, targets, self.topk).sum())
-        self.loss += float(metrics.cross_entropies(log_probabilities, targets).sum())
+        self.correct_topk += int(metrics.topk_correct(answers.outputs, targets, self.topk).sum())
+        self.loss += float(answers.losses.sum())
         self.brier += float(metrics.brier_scores(probabilities, targets).sum())
         self.confusion += metrics.confusion_matrix(targets, predicted, len(self.confusion))
         self.bins += metrics.calibration_bins(confidence, right)
@@ -72,14 +76,15 @@ class Tally:
 class Doubts:
     """How uncertain the passes of Monte Carlo dropout left each sample, and whether its answer was wrong."""
 
+    independent: bool = False  # whether the classes' probabilities are
     entropies: list[Tensor] = field(default_factory=list)  # (N,) each, nats
     informations: list[Tensor] = field(default_factory=list)
     wrong: list[Tensor] = field(default_factory=list)  # (N,) bool
 
     def add(self, log_probabilities: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Add a batch: (T, N, K) float64 of T passes, and (N,); returns its entropies and mutual informations, (N,)."""
-        self.entropies.append(metrics.predictive_entropies(log_probabilities))
-        self.informations.append(metrics.mutual_informations(log_probabilities))
+        self.entropies.append(metrics.predictive_entropies(log_probabilities, self.independent))
+        self.informations.append(metrics.mutual_informations(log_probabilities, self.independent))
         self.wrong.append(metrics.ranked(metrics.mean_of_passes(log_probabilities), 1)[:, 0] != targets)
         return self.entropies[-1], self.informations[-1]
 

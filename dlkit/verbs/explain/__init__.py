@@ -150,7 +150,7 @@ def _explanation(
     from dlkit.explainers._layers import chosen_layer
 
     spec, explainer, options = subject.spec, catalog.load(SHELF, method), subject.options(method, layer)
-    answer = faithfulness.probabilities(view.model, view.inputs)[0]
+    answer = faithfulness.probabilities(view.model, view.inputs, subject.restored.link)[0]
     if not bool(answer.isfinite().all()):
         raise ModelFileError(f"run {subject.restored.run.name}: the model's answers are not finite. Train it again.")
     best = int(answer.argmax())

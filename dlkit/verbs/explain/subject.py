@@ -47,7 +47,7 @@ class Subject:
         if isinstance(self.spec, ImageSpec):
             pixels = torch.from_numpy(content[None]).to(self.restored.device)
             return ImageView(self, self.model, normalize(pixels, self.spec), content)
-        classifier = torch_classifier(self.model, self.restored.device, self.spec)
+        classifier = torch_classifier(self.model, self.restored.device, self.spec, self.restored.link)
         assert isinstance(classifier, TextClassifier)
         return TextView.of(self, classifier, content)
 

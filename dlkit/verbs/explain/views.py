@@ -55,7 +55,7 @@ class ImageView:
         return [(model, self.inputs) for model in self.subject.shuffled(1)]
 
     def curves(self, target: int, map: Tensor) -> tuple[float, float]:
-        return faithfulness.deletion_and_insertion(self.model, self.inputs[0], target, map)
+        return faithfulness.deletion_and_insertion(self.model, self.inputs[0], target, map, self.subject.restored.link)
 
     def shown(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
         return {"image": self.pixels}
@@ -82,7 +82,7 @@ class TextView:
         return [(reader, reader.vectors) for reader in readers]
 
     def curves(self, target: int, map: Tensor) -> tuple[float, float]:
-        return faithfulness.of_words(self.model, target, map[0])
+        return faithfulness.of_words(self.model, target, map[0], self.subject.restored.link)
 
     def shown(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
         parts: tuple[Part, ...] = ()

@@ -161,7 +161,7 @@ def _about(restored: Restored, checkpoint: str) -> About:
     resolved = catalog.resolved_options("models", recipe.model.name, dict(recipe.model.options))
     options = {key: value for key, value in resolved.items() if key in settable}
     reading = {} if isinstance(spec, ImageSpec) else rule(spec.tokens)
-    return About(recipe.model.name, spec, options, training, reading, FEEDS[spec.kind][0])
+    return About(recipe.model.name, spec, options, training, reading, FEEDS[spec.kind][0], link=restored.link)
 
 
 def _quantized(data: bytes, path: Path, examples: Examples, say: Say) -> tuple[bytes, dict[str, Any]]:

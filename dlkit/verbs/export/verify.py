@@ -108,7 +108,7 @@ def measured(data: bytes, path: Path, restored: Restored, examples: Examples) ->
     from dlkit.data.classifier import torch_classifier
 
     about, classify = opened(data, path)
-    reference = torch_classifier(restored.model, torch.device("cpu"), restored.spec)
+    reference = torch_classifier(restored.model, torch.device("cpu"), restored.spec, restored.link)
     if about.feed == "any_size":
         pairs = [(reference(prepared), classify(original)) for original, prepared in examples.originals(ENOUGH)]
         wanted, found = (np.concatenate(column) for column in zip(*pairs, strict=True))

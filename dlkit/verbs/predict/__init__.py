@@ -23,7 +23,7 @@ from dlkit.verbs.predict.prediction import WORDS_SHOWN, Failure, Node, Predictio
 if TYPE_CHECKING:
     import torch
 
-    from dlkit.data.classifier import LogProbabilities
+    from dlkit.data.classifier import LogProbabilities, Outputs
     from dlkit.data.parses import Parsed
 
 WAIT_S = 0.05  # how long a batch that has begun waits for another image of a slow source
@@ -140,29 +140,35 @@ def _answers(classify: Any, spec: Spec, contents: list[Any], topk: int, nodes: b
         for tree, rows, ranks in zip(contents, of_nodes, _ranked(roots, spec, topk), strict=True):
             yield ranks, nodes_of(tree, rows, spec), None
     elif hasattr(classify, "passes"):
-        yield from _doubtful(classify.passes(np.stack(contents)), spec, topk)
+        yield from _doubtful(classify.passes(np.stack(contents)), spec, topk, classify.link == "sigmoid")
     else:
-        found = classify(np.stack(contents) if isinstance(spec, ImageSpec) else contents)
-        yield from ((ranks, (), None) for ranks in _ranked(found, spec, topk))
+        outputs, logs = classify.answer(np.stack(contents) if isinstance(spec, ImageSpec) else contents)
+        yield from ((ranks, (), None) for ranks in _ranked(logs, spec, topk, outputs))
 
 
-def _doubtful(passes: torch.Tensor, spec: Spec, topk: int) -> Iterator[Answer]:
+def _doubtful(passes: torch.Tensor, spec: Spec, topk: int, independent: bool) -> Iterator[Answer]:
     """From the log probabilities of each pass, (T, N, K)."""
     from dlkit import metrics
 
     ranks = _ranked(metrics.mean_of_passes(passes).numpy(), spec, topk)
-    figures = (metrics.predictive_entropies(passes).tolist(), metrics.mutual_informations(passes).tolist())
+    figures = tuple(
+        of(passes, independent).tolist() for of in (metrics.predictive_entropies, metrics.mutual_informations)
+    )
     for best, entropy, information in zip(ranks, *figures, strict=True):
         yield best, (), Uncertainty(len(passes), entropy, information)
 
 
-def _ranked(log_probabilities: LogProbabilities, spec: Spec, topk: int) -> list[tuple[Ranked, ...]]:
-    """The best classes of each row of (N, K); of equals the one that stands first."""
+def _ranked(
+    log_probabilities: LogProbabilities, spec: Spec, topk: int, outputs: Outputs | None = None
+) -> list[tuple[Ranked, ...]]:
+    """The best classes of each row of (N, K), by the outputs if there are any; ties go to the first."""
     import numpy as np
 
-    if not np.isfinite(log_probabilities).all():
+    ranking = log_probabilities if outputs is None else outputs
+    finite = not np.isnan(log_probabilities).any() if outputs is None else np.isfinite(outputs).all()
+    if not finite:
         raise ModelFileError("the model's answers are not finite. Train it again.")
-    best = np.argsort(-log_probabilities, axis=1, kind="stable")[:, :topk]
+    best = np.argsort(-ranking, axis=1, kind="stable")[:, :topk]
     probabilities = np.exp(np.take_along_axis(log_probabilities, best, axis=1))
     return [
         tuple(Ranked(rank, spec.classes[index], index, p) for rank, (index, p) in enumerate(pairs, start=1))

@@ -14,7 +14,7 @@ from dlkit.engine.run_folder import RunFolder, list_runs
 from dlkit.engine.weights import IMAGENET, Weights, cached, find
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.recipe import data_for
-from dlkit.specs import ImageSpec, SequenceSpec, Spec, TreeSpec
+from dlkit.specs import LINKS, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
 from dlkit.verbs.evaluate import Checkpoint, chosen_run
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Network:
     load: Callable[[str], Classifier]  # from a device's name
     module: Callable[[str], tuple[nn.Module, torch.device]] | None = None  # likewise, where torch computes it
     seed: int = 0
+    link: Link = "softmax"
 
 
 def chosen(
@@ -83,7 +84,7 @@ def thinned(network: Network, passes: int) -> Network:
     def load(device: str) -> Any:
         from dlkit.engine.mc_dropout import ThinnedClassifier
 
-        return ThinnedClassifier(*module(device), spec, passes, network.seed)
+        return ThinnedClassifier(*module(device), spec, passes, network.seed, network.link)
 
     return replace(network, load=load)
 
@@ -96,7 +97,7 @@ def _from_run(run: RunFolder, checkpoint: Checkpoint, say: Say) -> Network:
         return restored.model, restored.device
 
     recipe = run.recipe()
-    return _by_torch(recipe.model.name, run.spec(), module, recipe.train.seed)
+    return _by_torch(recipe.model.name, run.spec(), module, recipe.train.seed, LINKS[recipe.loss.name])
 
 
 def _from_model_file(model: str | None, others: list[Path | str | None]) -> Network | None:
@@ -110,7 +111,7 @@ def _from_model_file(model: str | None, others: list[Path | str | None]) -> Netw
     if any(other is not None for other in others):
         raise UsageError(f"--model {model} holds its own weights and classes. Leave --weights and --dataset out.")
     found = open_model_file(Path(model))
-    return Network(found.about.model, found.about.spec, found.load)
+    return Network(found.about.model, found.about.spec, found.load, link=found.about.link)
 
 
 def _from_weights(
@@ -144,7 +145,7 @@ def _from_weights(
         fill(found, source, spec)
         return found.to(chosen).eval(), chosen
 
-    return _by_torch(f"{name} (imagenet)" if weights == IMAGENET else name, spec, module)
+    return _by_torch(f"{name} (imagenet)" if weights == IMAGENET else name, spec, module, link=source.link)
 
 
 def _without_a_run(runs_dir: Path, checkpoint: Checkpoint, say: Say) -> Network:
@@ -177,7 +178,13 @@ def _spec(source: Weights, model: str, dataset: str | None, data_dir: Path | str
     return found
 
 
-def _by_torch(name: str, spec: Spec, module: Callable[[str], tuple[nn.Module, torch.device]], seed: int = 0) -> Network:
+def _by_torch(
+    name: str,
+    spec: Spec,
+    module: Callable[[str], tuple[nn.Module, torch.device]],
+    seed: int = 0,
+    link: Link = "softmax",
+) -> Network:
     def load(device: str) -> Classifier:
         from dlkit.data.classifier import torch_classifier
         from dlkit.engine import memory
@@ -186,6 +193,6 @@ def _by_torch(name: str, spec: Spec, module: Callable[[str], tuple[nn.Module, to
         memory.keep_freed()
         network, place = module(device)
         lay_out(network, place)
-        return torch_classifier(network, place, spec)
+        return torch_classifier(network, place, spec, link)
 
-    return Network(name, spec, load, module, seed)
+    return Network(name, spec, load, module, seed, link)
