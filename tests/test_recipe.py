@@ -272,7 +272,6 @@ def test_misspelt_names_get_the_nearest_right_one() -> None:
     [
         (["data.validation=0"], "there is no val/top1 to watch"),
         (["loss.name=mse", "loss.label_smoothing=0.1"], "label_smoothing goes with cross_entropy"),
-        (["loss.name=mse", "model.options.output=rbf"], "does not fit model option output 'rbf'"),
         (["optimizer.name=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "nesterov needs"),
         (["schedule.warmup_epochs=3", "train.epochs=3"], "must be less than train.epochs, 3"),
         (["schedule.name=onecycle", "schedule.warmup_epochs=1"], "onecycle has a warm-up of its own"),
@@ -421,3 +420,9 @@ def test_other_readers_of_yaml_see_the_same_recipe() -> None:
     made = with_settings("optimizer.lr=0.125", "data.dir=no", "data.options={}", "train.amp=off")
     theirs = yaml.safe_load(recipe_file.dump(made))
     assert theirs["data"]["dir"] == "no" and theirs["train"]["amp"] == "off" and theirs["optimizer"]["lr"] == 0.125
+
+
+def test_distances_are_not_trained_towards_zero_and_one() -> None:
+    settings = [parse_setting("loss.name=mse"), parse_setting("model.options.output=rbf")]
+    with pytest.raises(UsageError, match="does not fit model option output 'rbf'"):
+        resolve("lenet5", "mnist", settings=settings)
