@@ -109,7 +109,10 @@ def mismatched_loss(recipe: Recipe) -> Problems:
     """A loss that the model's outputs cannot reach, which earlier versions allowed."""
     if recipe.model.options.get("output") == "rbf" and recipe.loss.name != "cross_entropy":
         reason = "its outputs are negative squared distances, never above 0. Use cross_entropy."
-        yield ("loss", "name"), f"recipe.loss.name {recipe.loss.name!r} does not fit model option output 'rbf': {reason}"
+        yield (
+            ("loss", "name"),
+            f"recipe.loss.name {recipe.loss.name!r} does not fit model option output 'rbf': {reason}",
+        )
 
 
 def broken_laws(recipe: Recipe) -> Problems:
