@@ -7,19 +7,23 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from shapes_on_disk import form, write_folder
 
 import dlkit
 from dlkit.data.samples import MemoryImages
+from dlkit.engine import restore as restoring
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, GateError, StorageError, UsageError
 from dlkit.specs import ImageSpec
 from dlkit.verbs import evaluate as verb
 from dlkit.verbs.evaluate import matching as matched
+from dlkit.verbs.evaluate.tally import single_class_warning
 from dlkit_cli.main import run as dlkit_command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -98,6 +102,32 @@ def test_validation_is_what_training_validated_on(tiny_run: RunFolder) -> None:
     assert (found.metrics["top1"].value, found.step) == (line["val/top1"], line["step"])
     assert found.metrics["loss"].value == pytest.approx(line["val/loss"], abs=1e-5)
     assert not found.warnings
+
+
+def test_a_model_that_predicts_one_class_for_everything_is_reported(
+    tiny_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, said = restoring.restore, list[str]()
+
+    def constant(*arguments: Any) -> restoring.Restored:
+        restored = original(*arguments)
+        *_, last = (layer for layer in restored.model.modules() if isinstance(layer, torch.nn.Linear))
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+        last.bias.data[2] = 1.0
+        return restored
+
+    monkeypatch.setattr(restoring, "restore", constant)
+    found = dlkit.evaluate(tiny_run, split="validation", write=False, say=said.append)
+    counts = {name for name, row in zip(tiny_run.spec().classes, found.confusion, strict=True) if row.sum()}
+    warning = (
+        f"the model predicts {tiny_run.spec().classes[2]!r} for every one of {found.samples} samples, "
+        f"whose targets hold {len(counts)} classes."
+    )
+    assert found.warnings == (warning,) and f"warning: {warning}" in said
+    one_class = torch.zeros(3, 3, dtype=torch.int64)
+    one_class[1, 2] = 9  # every target is of one class: no fault of the model
+    assert single_class_warning(one_class, ("a", "b", "c")) == ()
 
 
 def test_the_document_has_the_golden_form(evaluation: verb.Evaluation) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,13 +50,13 @@ def results(found: preflight.Preflight) -> dict[str, str]:
 
 
 def test_a_good_recipe_passes_every_check() -> None:
-    found = looked_at()
-    assert set(results(found).values()) == {"ok"} and len(found.checks) == 7 and found.failed == []
+    found = looked_at(**{"data.options.train": 1000})
+    assert set(results(found).values()) == {"ok"} and len(found.checks) == 8 and found.failed == []
     assert found.epoch_s > 0 and found.run_s >= found.epoch_s and found.checkpoint_bytes > 1000
     document = found.document()
     golden = json.loads((GOLDEN / "check.json").read_text())
     assert {key: type(value).__name__ for key, value in document.items() if key != "checks"} == golden["document"]
-    assert [list(row) for row in document["checks"]] == [golden["check"]] * 7
+    assert [list(row) for row in document["checks"]] == [golden["check"]] * 8
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,16 @@ def small_trial() -> preflight.Trial:
     return preflight.small_trial(gather(made, torch.device("cpu"), World(), Path(), str))
 
 
+@pytest.mark.parametrize(("samples", "result"), [(1, "warning"), (99, "warning"), (100, "ok"), (5000, "ok")])
+def test_a_validation_split_too_small_to_rank_epochs_is_reported(samples: int, result: str) -> None:
+    """100 samples: the 95 % Wilson interval of an accuracy is at most 20 points wide."""
+    for monitor in ("val/top1", "val/loss", "train/loss"):
+        chosen = SimpleNamespace(train=SimpleNamespace(monitor=monitor))
+        data = SimpleNamespace(splits={"validation": range(samples)})
+        checks = preflight.validation_size(SimpleNamespace(recipe=chosen, data=data))  # type: ignore[arg-type]
+        assert [check.result for check in checks] == ([] if monitor == "train/loss" else [result])
+
+
 @pytest.mark.parametrize(("smoothing", "classes"), [(0.1, 10), (0.3, 2), (0.0, 5)])
 def test_the_least_loss_with_smoothed_labels_is_that_of_their_own_distribution(smoothing: float, classes: int) -> None:
     target = torch.full((classes,), smoothing / classes, dtype=torch.float64)
@@ -112,7 +123,10 @@ def test_a_glance_comes_before_every_run_says_only_what_is_wrong_and_changes_no_
     said: list[str] = []
     monkeypatch.undo()
     train.train("mlp", dataset="shapes", settings={**TINY, "train.epochs": 1}, runs_dir=tmp_path, say=said.append)
-    assert said and not [line for line in said if line.startswith("warning")]
+    warnings = [line for line in said if line.startswith("warning")]  # of 80 images 8 are for validation
+    assert len(warnings) == 1 and warnings[0].startswith(
+        "warning: validation: 8 samples, an accuracy is known to within"
+    )
     use("unused", monkeypatch)
     train.train("mlp", dataset="shapes", settings={**TINY, "train.epochs": 1}, runs_dir=tmp_path, say=said.append)
     assert [line for line in said if line.startswith("warning: gradients: none reaches unused.weight, unused.bias")]
@@ -156,11 +170,11 @@ def test_the_command_prints_a_table_writes_nothing_and_exits_12_where_a_check_fa
     words = ["train", "mlp", "--dataset", "shapes", "--check", "--set", "data.options.train=80"]
     assert main.run(words) == 0
     out, _ = capsys.readouterr()
-    assert out.splitlines()[0] == "check\tresult\tfound\texpected" and len(out.splitlines()) == 8
+    assert out.splitlines()[0] == "check\tresult\tfound\texpected" and len(out.splitlines()) == 9
     use("deaf", monkeypatch)
     assert main.run([*words, "--json"]) == 12
     out, err = capsys.readouterr()
-    assert json.loads(out)["schema"] == "dlkit.check/1" and "1 of 7 checks failed: one batch: " in err
+    assert json.loads(out)["schema"] == "dlkit.check/1" and "1 of 8 checks failed: one batch: " in err
     assert list(tmp_path.iterdir()) == []
 
 

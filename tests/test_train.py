@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,10 +17,13 @@ from crash import gold_recipe
 from torch import Tensor, nn
 
 import dlkit
+from dlkit.data.loader import batches_in_order
 from dlkit.engine import checkpoint, loop
+from dlkit.engine import restore as restoring
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import BusyError, DataError, DivergedError, ModelFileError, StorageError, UsageError
 from dlkit.verbs import train
+from dlkit.verbs.train import materials
 
 TINY = {"data.options.train": 80, "data.options.test": 8, "model.options.hidden": "16", "train.threads": 1}
 
@@ -115,8 +119,70 @@ def test_the_averaged_weights_follow_the_formula() -> None:
 def test_patience_ends_the_run_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
     run = tiny(tmp_path, **{"train.epochs": 50, "train.patience": 2, "optimizer.lr": 1e-9})
     info = run.info()
-    assert info["epochs"] == info["best"]["epoch"] + 2 < 50
+    assert info["epochs"] == 3  # val/top1 never improves on the first epoch's; ties do not count as improvements
     assert info["best"]["step"] in checkpoint.saved_steps(run.checkpoints)
+
+
+# (val/top1, val/loss) of each epoch, and the best epoch
+EPOCHS = [
+    ([(0.5, 1.0), (0.7, 2.0), (0.6, 0.1)], 2),  # the monitored value decides
+    ([(0.7, 1.0), (0.7, 0.5), (0.7, 0.8)], 2),  # then the lower loss
+    ([(0.7, 0.5), (0.7, 0.5), (0.6, 0.5)], 2),  # then the later epoch
+    ([(0.7, math.nan), (0.7, 0.5), (0.7, math.inf)], 2),
+    ([(math.nan, 0.1), (0.2, 9.0)], 2),
+]
+
+
+@pytest.mark.parametrize(("epochs", "best"), EPOCHS)
+def test_ties_go_to_the_lower_loss_and_then_to_the_later_epoch(epochs: list[tuple[float, float]], best: int) -> None:
+    for monitor in ("val/top1", "val/loss"):
+        run = SimpleNamespace(step=0, epochs_done=0, best=None, stale=0, settings=SimpleNamespace(monitor=monitor))
+        for top1, loss in epochs:
+            run.epochs_done += 1
+            loop.keep_best(run, {"val/top1": top1, "val/loss": loss})  # type: ignore[arg-type]
+        if monitor == "val/top1":
+            assert run.best.epoch == best
+        else:
+            finite = [loss for _, loss in epochs if math.isfinite(loss)]
+            last = max(number for number, (_, loss) in enumerate(epochs, start=1) if loss == min(finite))
+            assert run.best.epoch == last
+
+
+def test_patience_counts_the_epochs_since_the_monitored_value_improved() -> None:
+    run = SimpleNamespace(step=0, epochs_done=0, best=None, stale=0, settings=SimpleNamespace(monitor="val/top1"))
+    for loss in (1.0, 0.9, 0.8):  # better and better, at the same accuracy
+        loop.keep_best(run, {"val/top1": 0.5, "val/loss": loss})  # type: ignore[arg-type]
+    assert run.stale == 2 and run.best.loss == 0.8
+
+
+def test_a_checkpoint_without_the_loss_of_its_best_epoch_goes_on(tmp_path: Path) -> None:
+    """As an older version wrote it."""
+    run = tiny(tmp_path)
+    for path in run.checkpoints.glob("*.json"):
+        manifest = json.loads(path.read_text())
+        if manifest["state"]["best"] is not None:
+            del manifest["state"]["best"]["loss"]
+        path.write_text(json.dumps(manifest))
+    train.resume_run(run, changes={"train.epochs": 3}, inexact=False, say=str, progress=False)
+    assert run.info()["status"] == "finished" and run.info()["epochs"] == 3
+
+
+def test_val_loss_is_the_loss_that_eval_reports(tmp_path: Path) -> None:
+    """Without label smoothing, mixed targets and penalties, of the weights that eval uses."""
+    for name in ("cross_entropy", "mse"):
+        smoothing = {"loss.label_smoothing": 0.3} if name == "cross_entropy" else {}
+        others = {"regularizers.mixup.alpha": 0.4, "regularizers.l2.strength": 0.1, "train.ema": 0.5, "loss.name": name}
+        run = tiny(tmp_path, name, **smoothing, **others)
+        restored = restoring.restore(run, "last")
+        made = run.recipe()
+        split = materials.prepare(made, str).splits["validation"]
+        batches = batches_in_order(split, restored.spec, 512, restored.device)
+        logits, targets = next((restored.model(batch.inputs), batch.targets) for batch in batches)
+        if name == "mse":
+            expected = nn.functional.mse_loss(logits, nn.functional.one_hot(targets, logits.shape[1]).float())
+        else:
+            expected = nn.functional.cross_entropy(logits, targets)
+        assert run.metrics()[-1]["val/loss"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("place", ["loss", "gradient"])

@@ -37,11 +37,17 @@ SAY_EVERY = 30.0  # seconds between two plain progress lines
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far by the monitored value."""
+    """The best epoch so far by the monitored value; of equal ones that of the lower val/loss, then the later one."""
 
     step: int
     epoch: int
     value: float
+    loss: float | None = None  # val/loss; None without validation, and in checkpoints of older versions
+
+    def key(self, monitor: str) -> tuple[float, float]:
+        """Larger is better."""
+        value = -self.value if monitor.endswith("loss") else self.value
+        return value, -math.inf if self.loss is None else -self.loss
 
 
 @dataclass
@@ -62,6 +68,7 @@ class Run:
     network: Callable[[Any], Tensor]  # the model, or its compiled form
     optimizer: torch.optim.Optimizer
     loss: Loss
+    validation_loss: Loss  # the same without label smoothing, as eval reports it
     lr: Callable[[int], float]
     regularizers: Sequence[Regularizer]
     settings: Train
@@ -78,7 +85,7 @@ class Run:
     step: int = 0
     epochs_done: int = 0  # validated
     best: Best | None = None
-    stale: int = 0  # epochs since the best
+    stale: int = 0  # epochs since the monitored value improved
     skipped: int = 0  # steps in a row without an update, fp16 only
     metrics_lines: int = 0
     window: Window = field(default_factory=Window)
@@ -259,14 +266,14 @@ def average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> N
 
 @torch.no_grad()
 def validate(run: Run, batches: Iterator[Batch], stop: Callable[[], int]) -> dict[str, float] | None:
-    """Loss, top-1 and top-5 accuracy over a split, or None where a signal came meanwhile."""
+    """Loss, top-1 and top-5 accuracy over a split, as eval reports them, or None if a signal came meanwhile."""
     model = run.evaluated.eval()
     sums = torch.zeros(5, dtype=torch.float64)  # loss, top-1, top-5, samples, signals
     for batch in batches:
         with autocast(run.dtype, run.device):
             logits = model(batch.inputs)
         logits, targets = logits.float().cpu(), batch.targets.cpu()
-        sums[0] += run.loss(logits, targets).double().sum()
+        sums[0] += run.validation_loss(logits, targets).double().sum()
         if run.classifies:
             sums[1] += metrics.topk_correct(logits, targets, 1).sum()
             sums[2] += metrics.topk_correct(logits, targets, min(5, logits.shape[1])).sum()
@@ -325,15 +332,14 @@ def finish_epoch(
 
 
 def keep_best(run: Run, line: dict[str, Any]) -> None:
-    """Compare this epoch with the best; a value that is not finite is never the best."""
-    monitor = run.settings.monitor
-    value = line.get(monitor, math.nan)
-    better = math.isfinite(value) and (
-        run.best is None or (value < run.best.value if monitor.endswith("loss") else value > run.best.value)
-    )
-    run.stale = 0 if better else run.stale + 1
-    if better:
-        run.best = Best(run.step, run.epochs_done, value)
+    """Compare this epoch with the best; a value that is not finite is never the best. Patience counts no ties."""
+    monitor, loss = run.settings.monitor, line.get("val/loss", math.nan)
+    epoch = Best(run.step, run.epochs_done, line.get(monitor, math.nan), loss if math.isfinite(loss) else None)
+    best, finite = run.best, math.isfinite(epoch.value)
+    improved = finite and (best is None or epoch.key(monitor)[0] > best.key(monitor)[0])
+    run.stale = 0 if improved else run.stale + 1
+    if finite and (best is None or epoch.key(monitor) >= best.key(monitor)):
+        run.best = epoch
 
 
 def out_of_patience(run: Run) -> bool:
@@ -368,7 +374,8 @@ def epoch_line(run: Run, line: dict[str, Any]) -> str:
     if "val/top1" in line:
         parts.append(f"val top-1 {100 * line['val/top1']:.2f} %")
     parts.append(f"{line[f'{run.counted}_per_s']:,.0f} {run.counted}/s")
-    return "  ".join(parts + (["best"] if run.stale == 0 else []))
+    is_best = run.best is not None and run.best.epoch == line["epoch"]
+    return "  ".join(parts + (["best"] if is_best else []))
 
 
 def started(run: Run, batches: Iterator[Batch], around: Surroundings) -> Generator[Batch]:

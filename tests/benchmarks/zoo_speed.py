@@ -103,6 +103,7 @@ def as_run(model: Any) -> Any:
         network=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
         loss=loss.build(Loss()),
+        validation_loss=loss.build(Loss()),
         lr=lambda step: 1e-3,
         regularizers=(),
         settings=Train(epochs=1, batch_size=BATCH),

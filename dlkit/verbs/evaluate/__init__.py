@@ -158,7 +158,7 @@ def evaluate(
     from dlkit.engine.mc_dropout import check_model
     from dlkit.engine.precision import lay_out
     from dlkit.engine.restore import restore
-    from dlkit.verbs.evaluate.tally import Doubts, Tally
+    from dlkit.verbs.evaluate.tally import Doubts, Tally, single_class_warning
 
     memory.keep_freed()
     restored = restore(found, checkpoint, device, say)
@@ -174,6 +174,7 @@ def evaluate(
     answers = _answers(restored, part.samples, batch_size, loader_workers, mc_dropout)
     lines = list(_counted(answers, part.samples, spec, tally, doubts, keep=write, advance=advance))
     figures = {} if mc_dropout is None else doubts.metrics()
+    part = part.with_warnings(single_class_warning(tally.confusion, spec.classes), say)
     evaluation = _evaluation(restored, part, data.name, split, checkpoint, tally, figures, mc_dropout)
     if write:
         _write(evaluation, lines)

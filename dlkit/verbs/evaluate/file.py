@@ -63,13 +63,14 @@ def evaluate_file(
         data = data.model_copy(update={"on_bad_image": on_bad_image})
     part = _part(found, data, split, say)
 
-    from dlkit.verbs.evaluate.tally import Tally
+    from dlkit.verbs.evaluate.tally import Tally, single_class_warning
 
     tally = Tally.empty(len(found.about.spec.classes), ranks)
     jobs = data.workers if workers is None else workers
     for answers in _answers(found, found.load(device), part.samples, batch_size, jobs):
         tally.add(answers)
         advance(len(answers.targets))
+    part = part.with_warnings(single_class_warning(tally.confusion, found.about.spec.classes), say)
     scores, classes = class_results(tally.confusion.numpy(), found.about.spec.classes)
     training = found.about.training
     return Evaluation(

@@ -27,6 +27,12 @@ class Part:
     warnings: tuple[str, ...]
     left_out: Mapping[str, str]  # images that cannot be read, where they may be left out, and what is wrong with each
 
+    def with_warnings(self, warnings: tuple[str, ...], say: Say) -> Part:
+        """The same with more warnings, which are reported."""
+        for warning in warnings:
+            say(f"warning: {warning}")
+        return replace(self, warnings=(*self.warnings, *warnings))
+
 
 def matched(run: RunFolder, data: Data, split: str, spec: Spec, say: Say) -> Part:
     """The split: its targets count the model's classes, its images have the model's size."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,15 @@ class Tally:
         for kind, means in (("macro", metrics.macro_means(scores)), ("weighted", metrics.weighted_means(scores))):
             found |= {f"{kind}_{name}": Metric(value) for name, value in asdict(means).items()}
         return found
+
+
+def single_class_warning(confusion: Tensor, classes: Sequence[str]) -> tuple[str, ...]:
+    """A warning about a model that predicts one class for everything, though the targets hold several."""
+    predicted, targets = confusion.sum(dim=0).nonzero()[:, 0], confusion.sum(dim=1).nonzero()[:, 0]
+    if len(predicted) != 1 or len(targets) < 2:
+        return ()
+    samples = f"every one of {int(confusion.sum()):,} samples, whose targets hold {len(targets)} classes"
+    return (f"the model predicts {classes[int(predicted)]!r} for {samples}.",)
 
 
 @dataclass

@@ -92,6 +92,7 @@ def assemble(
         network=torch.compile(model) if recipe.train.compile else model,
         optimizer=optim.build(model, recipe.optimizer, device),
         loss=loss.build(recipe.loss),
+        validation_loss=loss.build(recipe.loss.model_copy(update={"label_smoothing": 0.0})),
         lr=learning_rate(recipe.schedule, recipe.optimizer.lr, steps * recipe.train.epochs, steps),
         regularizers=regularizers,
         settings=recipe.train,

@@ -3,6 +3,7 @@
 initial loss   near that of logits which are all alike, ln(classes) for the cross entropy
 gradients      reach every parameter that is to train
 one batch      can be learned by heart: its loss falls by half and more
+validation     enough samples to rank epochs
 memory         of the real step, against what is free
 epoch          how long it will take: steps of the real size from the real loader, validation, saving
 disk           room for the checkpoints that are kept
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlkit import statistics
 from dlkit.data.batches import Batch
 from dlkit.engine import memory, state
 from dlkit.engine.distributed import World
@@ -37,6 +39,8 @@ from dlkit.verbs.train.materials import Materials, Say, gather, ready, refuse_fi
 SCHEMA = "dlkit.check/1"
 FEW = 32  # samples: enough for a glance
 HEART_STEPS, HEART_S, HEART_WARM_UP = 300, 30.0, 10  # to learn a batch by heart: at most
+
+SMALL_VALIDATION, WIDE_INTERVAL = 100, 0.2  # samples; width of an accuracy's 95 % interval: too vague to rank epochs
 
 LOUD = 5.0  # times the loss of a guess: deep residual networks begin with three times it, and train
 
@@ -89,7 +93,7 @@ class Trial:
 def glance(materials: Materials, place: Path, say: Say) -> None:
     """Before a run: its first loss, its gradients and the room at `place`, on a few samples; what is wrong is said."""
     trial = small_trial(materials)
-    for check in first_step(trial, started=materials.start is not None):
+    for check in (*first_step(trial, started=materials.start is not None), *validation_size(materials)):
         if check.result != OK:
             say(f"warning: {check}")
     trial.run.optimizer.step()  # its moments are in a checkpoint too
@@ -117,6 +121,7 @@ def preflight(recipe: Recipe, *, runs_dir: Path, auto_batch: bool = False, say: 
         checks = [
             *first_step(small_trial(materials), started=materials.start is not None),
             *by_heart(small_trial(materials), recipe),
+            *validation_size(materials),
             memory_fits(peak, memory.available(device)),
             Check("epoch", OK, str(expected), f"{epochs} of them: {forecast.lasting(epochs * expected.seconds)}"),
             disk(runs_dir, expected.checkpoint_bytes, kept=recipe.train.keep + 1),
@@ -148,6 +153,19 @@ def first_step(trial: Trial, started: bool) -> list[Check]:
     losses, _ = forward_backward(trial.run, trial.batch)
     checks = [first_loss(trial, float(losses) / len(trial.batch), started)] if trial.run.classifies else []
     return [*checks, reached(trial.run.model)]
+
+
+def validation_size(materials: Materials) -> list[Check]:
+    """Whether the validation split is large enough to tell one epoch from another, if it is what chooses the best."""
+    if not materials.recipe.train.monitor.startswith("val/") or "validation" not in materials.data.splits:
+        return []
+    samples = len(materials.data.splits["validation"])
+    interval = statistics.wilson(samples // 2, samples)  # the widest
+    width = interval.high - interval.low
+    small = samples < SMALL_VALIDATION or width > WIDE_INTERVAL
+    found = f"{samples:,} samples, an accuracy is known to within {100 * width:.0f} points"
+    expected = f"{SMALL_VALIDATION} samples or more, to rank epochs: raise data.validation, or take the last checkpoint"
+    return [Check("validation", WARNING if small else OK, found, expected)]
 
 
 def first_loss(trial: Trial, found: float, started: bool) -> Check:
