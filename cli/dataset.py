@@ -95,7 +95,7 @@ def info_command(
 
         show_pack(pack.described(Path(name)), console.resolve(format, json))
         return
-    from dlkit.recipe import located
+    from dlkit.data_location import located
     from dlkit.verbs import dataset
 
     resolved = console.resolve(format, json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlkit.data_location import TABLES
 from dlkit.errors import UsageError
 
 from . import console, formats
@@ -80,7 +81,7 @@ def pack_command(
 
 def is_pack(name: str) -> bool:
     """Whether this names a file and not a data set."""
-    return Path(name).is_file()
+    return Path(name).is_file() and Path(name).suffix.lower() not in (*TABLES, ".tar")
 
 
 def show_pack(found: Packed, format: console.Format, *, brief: bool = False) -> None:
@@ -98,7 +99,8 @@ def _data(
     dataset: str, place: str | None, size: int | None, channels: int | None, crop: float | None, settings: list[str]
 ) -> Data:
     """The data section of a recipe that these flags ask for."""
-    from dlkit.recipe import Data, located, parse_setting
+    from dlkit.data_location import located
+    from dlkit.recipe import Data, parse_setting
 
     name, place = located(place) if dataset == "folder" and place is not None else located(dataset, place)
     if channels == 2:

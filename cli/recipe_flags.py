@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlkit.errors import UsageError
+
 from . import console
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ def given_settings(context: typer.Context) -> list[Setting]:
     from dlkit.recipe import Setting, parse_setting
     from dlkit.recipe_file import parse_value
 
+    data, dataset = context.params.get("data"), context.params.get("dataset")
+    if data is not None and dataset not in (None, data):
+        raise UsageError(f"{data} and --dataset {dataset} are two data sets. Give one.")
+    context.params["dataset"] = dataset if data is None else data
     settings = [parse_setting(text) for text in context.params.get("set_") or ()]
     for flag, key in (FLAGS | TEXT_FLAGS).items():
         value = context.params.get(flag)
@@ -102,11 +108,16 @@ def _starts(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="What to train; see `dlkit models list`.")
     ] = None,
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="The same as --dataset.", show_default=False)
+    ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME[:PLACE]", help="Data to train on; see `dlkit dataset list`.")
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="Data: a name of `dlkit dataset list`, or a folder, table or shards."),
     ] = None,
     data_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where your own data lies, for --dataset folder and the like.")
+        str | None,
+        typer.Option(metavar="DIR", help="Where your own data lies, for --dataset folder and the like, or lies now."),
     ] = None,
     text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --dataset text_csv: its texts.")] = None,
     path_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --dataset csv: its paths.")] = None,

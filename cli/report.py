@@ -23,6 +23,9 @@ def report_command(
     explain: Annotated[
         int, typer.Option("--explain", metavar="N", help="Explain N mistakes and N right answers (images, texts).")
     ] = 3,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Where the runs' data lies now, if it has moved.")
+    ] = None,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="The folder that holds the runs.")] = Path("runs"),
     json: Annotated[bool, typer.Option("--json", help="Print a document and not the path alone.")] = False,
 ) -> None:
@@ -37,7 +40,9 @@ def report_command(
     """
     from dlkit.verbs.report import report
 
-    found = report(runs or (), output=output, explain=explain, runs_dir=runs_dir, say=console.say)
+    found = report(
+        runs or (), output=output, explain=explain, data_dir=data_dir, runs_dir=runs_dir, say=console.say
+    )  # fmt: skip
     if json:
         console.write_document(found.document(), console.Format.json)
     else:

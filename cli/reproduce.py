@@ -22,6 +22,9 @@ def reproduce_command(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the new run folder; else RUN-reproduced.")
     ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Where the run's data lies now, if it has moved.")
+    ] = None,
     runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders are.")] = Path("runs"),
     format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
@@ -39,7 +42,7 @@ def reproduce_command(
     if run is None:
         console.note(f"run: {found.path}")
     result = reproduce(
-        found, epochs=epochs, name=name, runs_dir=runs_dir, argv=sys.argv, say=console.say,
+        found, epochs=epochs, name=name, runs_dir=runs_dir, data_dir=data_dir, argv=sys.argv, say=console.say,
         progress=console.shows_progress(),
     )  # fmt: skip
     chosen = Format.json if json else format

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dlkit import catalog, recipe_file
+from dlkit.data_location import absolute, located
 from dlkit.errors import UsageError
 from dlkit.recipe_checks import broken_laws, idle_keys, mismatched_loss, schedule_conflicts, wrong_kinds, wrong_names
 from dlkit.recipe_errors import explain
@@ -163,7 +164,7 @@ STARTING_POINT = Document(
 )
 
 MAY_CHANGE_ON_RESUME = (
-    "train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "train.track", "data.workers"
+    "train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "train.track", "data.workers", "data.dir"
 )  # fmt: skip
 
 
@@ -213,25 +214,31 @@ def resolve(
     names = {"model.name": model, "data.name": dataset}
     settings = [*settings, *(Setting(key, value, f"{key}={value}") for key, value in (flags or {}).items())]
     settings += (Setting(key, name, "") for key, name in names.items() if name is not None)
-    return _resolved(recipe, _document(_with_place(settings)), stored=False)
-
-
-def _resolved(recipe: str | Path | None, asked: Document, *, stored: bool) -> Resolved:
-    base, source = _base(recipe, asked)
-    layers = (base, asked)
-    values, notes = shorten_warmup(_fitting(_merged(base.values, asked.values)), base.values, asked.values)
-    made = _validated(values, layers)
-    _check(made, asked, layers, stored=stored)
-    return Resolved(made, source, notes)
+    named = None if recipe is None else _named_recipe(recipe)
+    asked = _document(_with_place(settings, None if named is None else named[0]))
+    base, source = named or _base(asked)
+    made, notes = _combined(base, asked)
+    return Resolved(with_absolute_paths(made), source, notes)
 
 
 def load(path: Path) -> Recipe:
-    """The recipe in a file, by itself: what a run folder's recipe.yaml says, also of a run that would not start today.
+    """The recipe in a file as it stands there: what a run folder's recipe.yaml says, also of a run that would not start
+    today.
 
     Raises:
         UsageError: it is no valid recipe.
     """
-    return _resolved(path, _document(()), stored=True).recipe
+    made, _ = _combined(recipe_file.read_document(path), _document(()), stored=True)
+    return made
+
+
+def _combined(base: Document, asked: Document, *, stored: bool = False) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe, and the notes about what was adapted."""
+    layers = (base, asked)
+    values, notes = shorten_warmup(_fitting(_merged(base.values, asked.values)), base.values, asked.values)
+    made = _validated(values, layers)
+    _check(made, asked, layers, stored=stored)
+    return made, notes
 
 
 def changes_on_resume(recipe: Recipe, settings: Sequence[Setting]) -> dict[str, Any]:
@@ -246,8 +253,8 @@ def changes_on_resume(recipe: Recipe, settings: Sequence[Setting]) -> dict[str, 
                 f"{setting.origin or setting.key} cannot change when a run goes on; "
                 f"these can: {', '.join(MAY_CHANGE_ON_RESUME)}. Start a new run for another recipe."
             )
-    over(recipe, settings, stored=True)
-    return {setting.key: setting.value for setting in settings}
+    place = with_absolute_paths(over(recipe, settings, stored=True)).data.dir
+    return {setting.key: place if setting.key == "data.dir" else setting.value for setting in settings}
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -271,43 +278,28 @@ def _check(made: Recipe, asked: Document, layers: Sequence[Document], *, stored:
         raise _refusal(message, keys, layers)
 
 
-def apart(dataset: str | None, place: str | None = None) -> tuple[str | None, str | None]:
-    """A data set's name and where it lies: NAME:PLACE is both, as in wds:shards-{00..09}.tar.
-
-    Raises:
-        UsageError: the place is told twice.
-    """
-    if dataset is None or ":" not in dataset:
-        return dataset, place
-    name, _, inner = dataset.partition(":")
-    if place is not None and place != inner:
-        raise UsageError(f"--dataset {dataset} tells where the data lies, and --data-dir is {place}. Say it once.")
-    return name, inner or None
-
-
-def located(given: str, place: str | None = None) -> tuple[str, str | None]:
-    """A data set's name and where it lies, from NAME, NAME:PLACE or a folder of images; ./NAME is a folder called so.
-
-    Raises:
-        UsageError: it is none of them, or the place is told twice.
-    """
-    name, inner = apart(given, place)
-    shelf = catalog.entries("datasets")
-    if name in shelf:
-        return str(name), inner
-    if place is None and (os.path.lexists(given) or os.sep in given):
-        return "folder", given
-    hint = catalog.did_you_mean(str(name), shelf)
-    raise UsageError(f"there is no folder {given!r}, and no data set is called {name!r}. {hint}")
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with the locations of its data from the root, so that it means the same in any folder."""
+    data = recipe.data
+    changes: dict[str, Any] = {}
+    if data.dir is not None:
+        changes["dir"] = absolute(data.name, data.dir)
+    if data.vectors is not None:
+        changes["vectors"] = absolute("", data.vectors)
+    if data.name == "wds" and data.options.get("names"):
+        changes["options"] = {**data.options, "names": absolute("", str(data.options["names"]))}
+    return recipe.model_copy(update={"data": data.model_copy(update=changes)}) if changes else recipe
 
 
-def _with_place(settings: Iterable[Setting]) -> list[Setting]:
-    """The settings, a data set's NAME:PLACE in its two parts."""
-    found = {setting.key: setting for setting in settings}
-    dataset = found.get("data.name")
-    if dataset is None or not isinstance(dataset.value, str) or ":" not in dataset.value:
+def _with_place(settings: Sequence[Setting], base: Document | None) -> list[Setting]:
+    """The settings, a data set's NAME:PLACE or path in its two parts: the data set that reads it, and where it lies."""
+    given = {setting.key: setting for setting in settings}
+    dataset = given.get("data.name")
+    if dataset is None or not isinstance(dataset.value, str) or dataset.value in catalog.entries("datasets"):
         return list(settings)
-    name, place = apart(dataset.value, found["data.dir"].value if "data.dir" in found else None)
+    model = given["model.name"].value if "model.name" in given else base and _name(base, "model")
+    takes = catalog.entry("models", model).takes if model in catalog.entries("models") else ()
+    name, place = located(dataset.value, given["data.dir"].value if "data.dir" in given else None, takes)
     parts = [replace(dataset, value=name), Setting("data.dir", place, f"--dataset {dataset.value}")]
     return [*(setting for setting in settings if setting.key not in ("data.name", "data.dir")), *parts]
 
@@ -335,9 +327,8 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def data_for(model: str, dataset: str, place: str | None = None) -> Data:
-    """A data section with nothing set but the form that the model takes; `dataset` may be NAME:PLACE."""
-    name, place = apart(dataset, place)
-    assert name is not None
+    """A data section with nothing set but the form that the model takes; `dataset` may be NAME:PLACE or a path."""
+    name, place = located(dataset, place, catalog.entry("models", model).takes)
     form = catalog.form_for(model, name)
     return Data(name=name, dir=place, options={} if form is None else {"form": form})
 
@@ -362,9 +353,8 @@ def _text(values: Mapping[str, Any], section: str, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _base(recipe: str | Path | None, asked: Document) -> tuple[Document, str]:
-    if recipe is not None:
-        return _named_recipe(recipe)
+def _base(asked: Document) -> tuple[Document, str]:
+    """The recipe that dlkit has for a model and a data set, else its starting point."""
     model, dataset = _name(asked, "model"), _name(asked, "data")
     if model is None:
         raise UsageError(f"which model? Name one, or give --recipe. There are: {', '.join(catalog.entries('models'))}.")

@@ -18,9 +18,10 @@ from test_datasets import MNIST_HERE, made_up_mnist
 from dlkit import cache
 from dlkit.data import download as downloads
 from dlkit.data.samples import ImageFiles, MemoryImages
+from dlkit.data_location import located
 from dlkit.datasets import mnist
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
-from dlkit.recipe import Data, located
+from dlkit.recipe import Data
 from dlkit.verbs import dataset
 from dlkit.verbs.dataset import store as dataset_cache
 
@@ -314,5 +315,31 @@ def test_a_data_set_is_named_or_is_a_folder(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UsageError, match="Say it once"):
         located("wds:shards", "others")
     for given, place in (("photo", None), ("mnits", None), ("photos", "there"), ("mnits:there", None)):
-        with pytest.raises(UsageError, match=f"there is no folder '{given}', and no data set is called"):
+        with pytest.raises(UsageError, match=f"no folder, table or shard '{given}', and no data set is called"):
             located(given, place)
+    with pytest.raises(DataError, match="there is no such folder, table or shard"):
+        located("./mnits")
+
+
+def test_a_path_is_read_by_the_data_set_for_what_lies_there(tmp_path: Path) -> None:
+    """As people lay their data out; the model decides between images and texts where both could be meant."""
+    for name in ("images/a/1.png", "texts/good/1.txt", "splits/Train/a/1.png", "splits/train.csv", "tables/train.csv",
+                 "tables/1.png", "shards/train/0.tar", "shards/classnames.txt", "trees/train.txt", "one.csv", "one.tsv",
+                 "one.tar", "archive/a/1.png", "archive/all.tar", "saved/dataset_dict.json"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text,label\n")
+    (tmp_path / "one.pack").write_bytes(bytes(8) + b'{"__metadata__": {"schema": "dlkit.pack/1"')
+    images, sequences, trees = ("images",), ("sequences",), ("trees",)
+    readers = {
+        ("images", images): "folder", ("images", ()): "folder", ("texts", ()): "text_folder",
+        ("texts", sequences): "text_folder", ("splits", images): "folder", ("tables", images): "csv",
+        ("tables", sequences): "text_csv", ("shards", images): "wds", ("trees", trees): "trees",
+        ("trees", sequences): "trees", ("one.csv", images): "csv", ("one.tsv", sequences): "text_csv",
+        ("one.csv", ()): "text_csv", ("one.tar", images): "wds", ("one-{0..9}.tar", ()): "wds",
+        ("archive", images): "folder", ("saved", images): "hf", ("one.pack", images): "packed",
+    }  # fmt: skip
+    for (name, takes), reader in readers.items():
+        assert located(str(tmp_path / name), None, takes) == (reader, str(tmp_path / name)), (name, takes)
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(UsageError, match="not a folder, a table"):
+        located(str(tmp_path / "photos.zip"))

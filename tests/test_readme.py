@@ -25,6 +25,8 @@ def commands() -> list[str]:
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "settings", console.Settings())
+    (tmp_path / "photos").mkdir()  # a person's own images, by their path
+    (tmp_path / "labels.csv").touch()
     (tmp_path / "runs" / "latest").mkdir(parents=True)  # README repeats the newest run by its recipe
     shutil.copy(ROOT / "recipes" / "mlp-mnist.yaml", tmp_path / "runs" / "latest" / "recipe.yaml")
 

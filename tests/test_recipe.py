@@ -417,9 +417,9 @@ def test_a_written_recipe_holds_every_key_and_repeats_the_run(recipe: Path) -> N
 
 
 def test_other_readers_of_yaml_see_the_same_recipe() -> None:
-    made = with_settings("optimizer.lr=0.125", "data.dir=no", "data.options={}", "train.amp=off")
+    made = with_settings("optimizer.lr=0.125", "model.weights=no", "data.options={}", "train.amp=off")
     theirs = yaml.safe_load(recipe_file.dump(made))
-    assert theirs["data"]["dir"] == "no" and theirs["train"]["amp"] == "off" and theirs["optimizer"]["lr"] == 0.125
+    assert theirs["model"]["weights"] == "no" and theirs["train"]["amp"] == "off" and theirs["optimizer"]["lr"] == 0.125
 
 
 def test_distances_are_not_trained_towards_zero_and_one() -> None:

@@ -14,10 +14,12 @@ from PIL import Image
 from test_train import same_bits
 
 import dlkit
+from dlkit import durable, recipe_file
 from dlkit.data.fingerprint import read_files
 from dlkit.datasets import shapes
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, ModelFileError, UsageError
+from dlkit.recipe import changed
 from dlkit.verbs.reproduce import reproduce
 from dlkit.verbs.train import resume_run
 from dlkit_cli import main
@@ -45,10 +47,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A copy of both, to spoil."""
+    """A copy of both, to spoil; the run's data is the copy."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True, symlinks=True)
     monkeypatch.chdir(tmp_path)
-    return RunFolder(tmp_path / "runs" / "a")
+    copy = RunFolder(tmp_path / "runs" / "a")
+    recipe = changed(copy.recipe(), {"data.dir": str(tmp_path / "pictures")})
+    durable.write_text(copy.path / "recipe.yaml", recipe_file.dump(recipe))
+    copy.update(recipe=recipe.model_dump(mode="json"))
+    return copy
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from typing import Any
 
 from dlkit.catalog import did_you_mean
 from dlkit.data import lines
-from dlkit.data.split_names import resolve_splits
 from dlkit.durable import storage_errors
 from dlkit.errors import DataError
+from dlkit.split_names import resolve_splits
 
 ENDINGS = (".csv", ".tsv")
 DELIMITERS = (",", ";", "\t")

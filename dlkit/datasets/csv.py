@@ -20,8 +20,8 @@ from dlkit.catalog import did_you_mean
 from dlkit.data import own_images, table
 from dlkit.data.classes import class_name
 from dlkit.data.samples import ImageFiles, Splits
-from dlkit.data.split_names import SYNONYMS, split_in, split_of
 from dlkit.errors import DataError
+from dlkit.split_names import SYNONYMS, split_in, split_of
 
 HINT = "data.options.path_column and label_column say which they are."
 

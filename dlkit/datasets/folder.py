@@ -28,8 +28,8 @@ from dlkit.data.classes import class_name, natural, refuse_twins
 from dlkit.data.folders import files_below, is_folder, listed
 from dlkit.data.images import EXTENSIONS
 from dlkit.data.samples import ImageFiles, Splits
-from dlkit.data.split_names import resolve_splits, unused
 from dlkit.errors import DataError
+from dlkit.split_names import resolve_splits, unused
 
 NAMED = 5  # folders that a note names
 

@@ -28,9 +28,9 @@ from dlkit.data import own_images
 from dlkit.data.classes import class_name
 from dlkit.data.download import locked
 from dlkit.data.samples import Splits
-from dlkit.data.split_names import split_of
 from dlkit.data.web import UnreachableError, offline
 from dlkit.errors import DataError, StorageError, UsageError
+from dlkit.split_names import split_of
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
 NOT_GIVEN = "-1"  # what ClassLabel holds where a test split keeps its labels to itself

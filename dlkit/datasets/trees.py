@@ -14,8 +14,8 @@ from pathlib import Path
 from dlkit.data import parses, text
 from dlkit.data.classes import natural
 from dlkit.data.samples import Splits
-from dlkit.data.split_names import resolve_splits
 from dlkit.errors import DataError
+from dlkit.split_names import resolve_splits
 
 GIVES = ("sequences", "trees")
 READERS = {".txt": parses.read_trees, ".conllu": parses.read_dependencies}

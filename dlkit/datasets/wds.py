@@ -27,10 +27,10 @@ from dlkit.data.download import fetch
 from dlkit.data.folders import files_below
 from dlkit.data.images import EXTENSIONS
 from dlkit.data.samples import ImageFiles, Source, Splits
-from dlkit.data.split_names import SYNONYMS
 from dlkit.data.stored import Piece
 from dlkit.data.web import offline, shown
 from dlkit.errors import MALFORMED, DataError, UsageError
+from dlkit.split_names import SYNONYMS
 
 NAMES = "classnames.txt"
 ADDRESS = re.compile(r"(https?):/+(.*)")  # one slash is what a path makes of two

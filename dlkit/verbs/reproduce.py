@@ -19,6 +19,7 @@ from dlkit.engine.receipts import Difference, environment_differences
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.recipe import Recipe
+from dlkit.verbs.dataset.of_run import recipe_of_run
 from dlkit.verbs.train import Watch, train_recipe
 from dlkit.verbs.train.materials import Materials, Say, refuse_fitted, silent
 from dlkit.verbs.train.sameness import changed_files, changed_settings
@@ -113,11 +114,14 @@ def reproduce(
     epochs: int | None = None,
     name: str | None = None,
     runs_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     argv: Sequence[str] = (),
     say: Say = silent,
     progress: bool = False,
 ) -> Reproduction:
     """Train a run's recipe again, in a run folder of its own, and compare the weights' hashes up to `epochs`.
+
+    `data_dir` is where its data lies now, if that has moved.
 
     Raises:
         UsageError: `epochs` is more than the run has, or the device it ran on is not here.
@@ -126,17 +130,24 @@ def reproduce(
     recipe, info = run.recipe(), run.info()
     refuse_fitted(recipe)
     hashes = _recorded(run, epochs)
-    edited = changed_settings(info, recipe)
+    edited = [change for change in changed_settings(info, recipe) if change.name != "data.dir"]
     if edited:
         return Reproduction(run.name, None, 0, len(hashes), None, edited[0], ())
     _warn_of_resumes(info, recipe, say)
+    recipe = recipe_of_run(run, recipe, data_dir)
     runs_dir = runs_dir or run.path.absolute().parent
     name = name or run_folder.free_name(runs_dir, f"{run.name}-reproduced")
     seen, difference = Comparison(run, hashes, say), None
     watch = Watch(materials=seen.data, begun=seen.begun, line=seen.line, epochs=len(hashes))
     try:
         train_recipe(
-            _as_it_ran(recipe, info), name=name, runs_dir=runs_dir, argv=argv, say=say, progress=progress, watch=watch
+            _as_it_ran(recipe_of_run(run, recipe, data_dir), info),
+            name=name,
+            runs_dir=runs_dir,
+            argv=argv,
+            say=say,
+            progress=progress,
+            watch=watch,
         )
     except Unequal as end:
         difference = end.difference

@@ -16,7 +16,7 @@ from dlkit import durable, recipe_file, recipe_parts
 from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError, DivergedError, StoppedError, UsageError
-from dlkit.recipe import MAY_CHANGE_ON_RESUME, Recipe, load
+from dlkit.recipe import MAY_CHANGE_ON_RESUME, Recipe, load, with_absolute_paths
 from dlkit.recipe_keys import dotted
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def open_folder(folder: Path, recipe: Recipe, what: str) -> None:
     """
     path = folder / "recipe.yaml"
     if path.is_file():
-        refuse_other(load(path).model_dump(), recipe.model_dump(), f"{folder} holds another {what}")
+        before = with_absolute_paths(load(path)).model_dump()  # older versions noted relative ones
+        refuse_other(before, recipe.model_dump(), f"{folder} holds another {what}")
         return
     run_folder.check_new(folder.parent, folder.name)
     with durable.storage_errors(folder):
@@ -175,7 +176,7 @@ def finish(
 
     state, watch = state_of(run), watch or NOBODY
     if state != TO_DO:
-        before = run.recipe().model_dump()
+        before = with_absolute_paths(run.recipe()).model_dump()
         refuse_other(before, recipe.model_dump(), f"{run.path} is of another recipe", "Move it away.")
     if state == "diverged":
         raise DivergedError(str(run.info().get("error", "training diverged")))

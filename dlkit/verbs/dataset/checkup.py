@@ -18,8 +18,9 @@ from typing import Any
 from dlkit import catalog, durable
 from dlkit.catalog import did_you_mean
 from dlkit.data.images import Header
+from dlkit.data_location import located
 from dlkit.errors import UsageError
-from dlkit.recipe import Data, located
+from dlkit.recipe import Data
 from dlkit.verbs import dataset
 from dlkit.verbs.dataset.findings import Seen, of_copies, of_files, of_hashes, of_labels, of_near_copies
 from dlkit.verbs.dataset.survey import FAULT, NOTE, Finding, Survey, of_folder, of_splits

@@ -16,12 +16,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlkit import durable
+from dlkit import catalog, durable
+from dlkit.data_location import located
 from dlkit.engine import run_folder
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError, StorageError, UsageError
-from dlkit.recipe import Data, OnBadImage, apart, data_for
+from dlkit.recipe import Data, OnBadImage, data_for
 from dlkit.specs import ImageSpec, Spec
+from dlkit.verbs.dataset.of_run import data_of_run
 from dlkit.verbs.evaluate.matching import Part, matched
 
 if TYPE_CHECKING:
@@ -234,11 +236,13 @@ def gate_names(topk: int) -> tuple[str, ...]:
 
 def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> Data:
     """The run's own data set, at another place where one is given, or another data set."""
-    own = run.recipe().data
-    dataset, place = apart(dataset, None if data_dir is None else os.fspath(data_dir))
+    recipe, place = run.recipe(), None if data_dir is None else os.fspath(data_dir)
+    own = recipe.data
+    if dataset is not None:
+        dataset, place = located(dataset, place, catalog.entry("models", recipe.model.name).takes)
     if dataset is None or dataset == own.name:
-        return own if place is None else own.model_copy(update={"dir": place})
-    return data_for(run.recipe().model.name, dataset, place).model_copy(update={"workers": own.workers})
+        return data_of_run(run, own, place)
+    return data_for(recipe.model.name, dataset, place).model_copy(update={"workers": own.workers})
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlkit import catalog
+from dlkit.data_location import located
 from dlkit.engine.model_file import ModelFile
 from dlkit.engine.model_file import open_model_file as open_model_file
 from dlkit.errors import DataError, ModelFileError, UsageError
-from dlkit.recipe import Data, OnBadImage, apart, data_for
+from dlkit.recipe import Data, OnBadImage, data_for
 from dlkit.specs import ImageSpec, Spec
 from dlkit.verbs.evaluate import SPLITS, Answers, Evaluation, class_results, resolved_topk
 from dlkit.verbs.evaluate.matching import Part, by_name, check_kind, fitted, missing_classes, readable
@@ -94,10 +94,10 @@ def evaluate_file(
 def _data(file: ModelFile, dataset: str | None, data_dir: Path | str | None) -> Data:
     """The data set that the file learnt from, with its options, or another one."""
     own, options = file.about.training.get("dataset"), file.about.training.get("data_options")
-    name, place = apart(dataset or own, None if data_dir is None else os.fspath(data_dir))
-    if not name:
+    if not (dataset or own):
         raise UsageError(f"{file.path} does not say which data set it learnt from: give --dataset NAME.")
-    catalog.entry("datasets", str(name))
+    place = None if data_dir is None else os.fspath(data_dir)
+    name, place = located(str(dataset or own), place, (file.about.spec.kind,))
     if name != own or options is None:
         return data_for(file.about.model, name, place)
     try:

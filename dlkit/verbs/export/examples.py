@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +42,11 @@ class Examples:
         """The validation split, else test, else train; fewer than 256 examples are said."""
         from dlkit.data import loader
         from dlkit.verbs.dataset import splits
+        from dlkit.verbs.dataset.of_run import data_of_run
         from dlkit.verbs.evaluate.matching import readable
 
         recipe = restored.recipe
-        place = {} if data_dir is None else {"dir": os.fspath(data_dir)}
-        found = splits(recipe.data.model_copy(update=place), say=say)
+        found = splits(data_of_run(restored.run, recipe.data, data_dir), say=say)
         if found.spec.classes != restored.spec.classes:
             raise DataError(f"data set {recipe.data.name!r} no longer has the classes of the run {restored.run.name}.")
         parts = loader.split(found, recipe.data.validation, recipe.train.seed)

@@ -51,6 +51,7 @@ def report(
     *,
     output: Path | str | None = None,
     explain: int = EXPLAINED,
+    data_dir: Path | str | None = None,
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
 ) -> Report:
@@ -59,7 +60,7 @@ def report(
     output is an .html file or an existing folder; by default report.html in the run's folder, or comparison.html in the
     first one's. What a run lacks, such as an evaluation, is named on the page with the command that makes it. Of
     images and texts `explain` mistakes and as many right answers are explained; 0 for none. Nothing is downloaded:
-    where a data set is not at hand, its mistakes are listed and not shown.
+    where a data set is not at hand, its mistakes are listed and not shown; `data_dir` is where it lies if it has moved.
 
     Raises:
         UsageError: no such run, or the output is no HTML file.
@@ -75,7 +76,7 @@ def report(
     from dlkit.verbs.compare import compare
     from dlkit.verbs.report.page import page
 
-    stories = [_story(one, explain, MOST_PICTURES // len(facts), say) for one in facts]
+    stories = [_story(one, explain, MOST_PICTURES // len(facts), data_dir, say) for one in facts]
     comparisons = [compare(found[0], other) for other in found[1:]]
     data = page(stories, comparisons, f"{run_folder.now()[:16].replace('T', ' ')} UTC").encode()
     durable.write_bytes(path, data)
@@ -112,13 +113,13 @@ def _place(output: Path | str | None, runs: Sequence[RunFolder]) -> Path:
     return path
 
 
-def _story(facts: Facts, each: int, most: int, say: Say) -> Story:
+def _story(facts: Facts, each: int, most: int, data_dir: Path | str | None, say: Say) -> Story:
     from dlkit.verbs.report.examples import Originals, Story, explained, kept, looks
     from dlkit.verbs.summary import summarize
 
     for gap in facts.gaps:
         say(f"{facts.name}: {gap.what}" + (f" {gap.command}" if gap.command else ""))
-    originals = Originals(facts)
+    originals = Originals(facts, data_dir)
     shown, unseen = looks(originals, most, say)
     answers, unexplained = explained(originals, each, say) if each else ([], [])
     try:

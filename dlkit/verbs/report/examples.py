@@ -24,8 +24,9 @@ from dlkit.data.fingerprint import fingerprint
 from dlkit.data.framing import Pixels
 from dlkit.data.samples import ImageFiles, ImageSource, Samples, SequenceSamples, TreeSamples
 from dlkit.errors import DataError, DlkitError, UsageError
-from dlkit.recipe import data_for
+from dlkit.recipe import Data, data_for
 from dlkit.specs import ImageSpec
+from dlkit.verbs.dataset.of_run import data_of_run
 from dlkit.verbs.report.data import Answer, Facts, Gap
 from dlkit.verbs.summary import ModelSummary
 
@@ -78,8 +79,8 @@ class Story:
 class Originals:
     """The samples of a run's evaluation, to be looked at one at a time."""
 
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
+    def __init__(self, facts: Facts, data_dir: Path | str | None = None) -> None:
+        self.facts, self.data_dir = facts, data_dir
 
     def look(self, id: int | str) -> Look:
         """Raises: DlkitError where the sample cannot be had."""
@@ -100,7 +101,7 @@ class Originals:
         spec = self.facts.spec
         assert isinstance(spec, ImageSpec)
         if isinstance(id, str):
-            return image_files.load(Path(id) if os.path.lexists(id) else self._stored.get(id, Path(id)), spec)
+            return image_files.load(Path(id) if os.path.lexists(id) else self._moved(id), spec)
 
         from dlkit.data.loader import take
         from dlkit.verbs.evaluate.matching import fitted
@@ -109,6 +110,23 @@ class Originals:
         assert not isinstance(one, ImageFiles | SequenceSamples | TreeSamples)
         pixels: Pixels = one.images[0]
         return pixels
+
+    def _moved(self, id: str) -> ImageSource:
+        """An image that is no file of its own, or one where the data lies now."""
+        before, now = self.facts.recipe.data.dir, self._data.dir
+        if before is not None and now is not None and Path(id).is_relative_to(before):
+            path = Path(now) / Path(id).relative_to(before)
+            if path.is_file():
+                return path
+        return self._stored.get(id, Path(id))
+
+    @cached_property
+    def _data(self) -> Data:
+        """What was evaluated."""
+        recipe, name = self.facts.recipe, self.facts.evaluation["dataset"]
+        if name == recipe.data.name:
+            return data_of_run(self.facts.run, recipe.data, self.data_dir)
+        return data_for(recipe.model.name, name, None if self.data_dir is None else os.fspath(self.data_dir))
 
     @cached_property
     def _stored(self) -> dict[str, ImageSource]:
@@ -138,9 +156,7 @@ class Originals:
         from dlkit.data import loader
         from dlkit.verbs.dataset import splits
 
-        recipe, evaluation = self.facts.recipe, self.facts.evaluation
-        own = recipe.data.name == evaluation["dataset"]
-        data = recipe.data if own else data_for(recipe.model.name, evaluation["dataset"])
+        recipe, evaluation, data = self.facts.recipe, self.facts.evaluation, self._data
         found = splits(data, allow_download=False)
         samples = loader.split(found, data.validation, recipe.train.seed).get(evaluation["split"])
         return samples, data.name, found.spec.classes

@@ -22,6 +22,7 @@ from dlkit.engine.schedule import describe_change
 from dlkit.engine.tracking import tracked
 from dlkit.errors import DivergedError, DlkitError, StoppedError
 from dlkit.recipe import Recipe
+from dlkit.verbs.dataset.of_run import recipe_of_run
 from dlkit.verbs.plot import learning_curve
 from dlkit.verbs.train.assembly import assemble, batches, begin, new_run
 from dlkit.verbs.train.batch_size import with_largest_batch
@@ -157,7 +158,7 @@ def resume_run(
             stack.enter_context(folder.locked())
         info, stored = folder.info(), folder.recipe()
         same_recipe(info, stored)
-        recipe = recipes.changed(stored, changes)
+        recipe = recipe_of_run(folder, recipes.changed(stored, changes))
         refuse_fitted(recipe)
         tracking.need(recipe.train.track)
         device = stack.enter_context(ready(recipe, world, info["threads"]))
