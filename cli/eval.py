@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dlkit.catalog import did_you_mean
-from dlkit.errors import GateError, UsageError
+from dlkit.errors import UsageError
 
 from . import console
+from .gates import GateResult, parse_gates, refuse_missed
 
 if TYPE_CHECKING:
     from dlkit.verbs.evaluate import Evaluation
@@ -70,7 +69,11 @@ def eval_command(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     fail_under: Annotated[
         list[str] | None,
-        typer.Option("--fail-under", metavar="METRIC=BAR", help="Exit 12 if it is lower: top1=0.98. May be repeated."),
+        typer.Option("--fail-under", metavar="METRIC=BAR,…", help="Exit 12 if it is lower: top1=0.98. May repeat."),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option("--fail-over", metavar="METRIC=BAR,…", help="Exit 12 if it is higher: loss=0.1,ece=0.05."),
     ] = None,
     no_write: Annotated[bool, typer.Option("--no-write", help="Write nothing into the run folder.")] = False,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="The folder that holds the runs.")] = Path("runs"),
@@ -96,7 +99,7 @@ def eval_command(
             raise UsageError("--model is an exported file: no run goes with it, and its dropout is gone.")
         file = open_model_file(model)
         k = verb.resolved_topk(topk, len(file.about.spec.classes), console.note)
-        gates = _gates(fail_under or [], verb.gate_names(k))
+        gates = parse_gates(fail_under, fail_over, verb.gate_names(k), verb.ceiling_names(k, mc_dropout))
         with console.progress(None, f"testing {model}") as bar:
             evaluation = evaluate_file(
                 file, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
@@ -105,58 +108,31 @@ def eval_command(
     else:
         found = verb.chosen_run(run, runs_dir, console.note)
         k = verb.resolved_topk(topk, len(found.spec().classes), console.note)
-        gates = _gates(fail_under or [], verb.gate_names(k))
+        gates = parse_gates(fail_under, fail_over, verb.gate_names(k), verb.ceiling_names(k, mc_dropout))
         with console.progress(None, f"testing {found.name}") as bar:
             evaluation = verb.evaluate(
                 found, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
                 checkpoint=checkpoint.value, mc_dropout=mc_dropout, batch_size=batch_size, workers=workers,
                 device=device, write=not no_write, say=console.say, advance=bar.advance,
             )  # fmt: skip
-    _show(evaluation, console.resolve(format, json))
-    _hold(gates, evaluation)
+    results = [gate.judge(evaluation.metrics[gate.metric].value) for gate in gates]
+    _show(evaluation, results, console.resolve(format, json))
+    refuse_missed(results, f"{evaluation.run.name} on {evaluation.dataset} {evaluation.split}")
 
 
-def _gates(given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """The bar of each metric named by --fail-under."""
-    gates = {}
-    for gate in given:
-        name, equals, text = gate.partition("=")
-        if name not in names:
-            raise UsageError(
-                f"--fail-under {gate}: there is no metric {name!r} to fail under. {did_you_mean(name, names)}"
-            )
-        try:
-            bar = float(text)
-        except ValueError:
-            bar = math.nan
-        if not equals or not 0 <= bar <= 1:
-            raise UsageError(f"--fail-under {gate}: the bar is a fraction from 0 to 1, as in {name}=0.98.")
-        gates[name] = bar
-    return gates
-
-
-def _hold(gates: Mapping[str, float], evaluation: Evaluation) -> None:
-    missed = [
-        f"{name} is {evaluation.metrics[name].value:.6g}, under {bar:g}"
-        for name, bar in gates.items()
-        if not evaluation.metrics[name].value >= bar
-    ]
-    if missed:
-        where = f"{evaluation.run.name} on {evaluation.dataset} {evaluation.split}"
-        raise GateError(f"gate not met: {'; '.join(missed)} ({where}).")
-
-
-def _show(evaluation: Evaluation, format: console.Format) -> None:
+def _show(evaluation: Evaluation, results: Sequence[GateResult], format: console.Format) -> None:
     """One document in JSON; in csv and tsv one long table; on a terminal the classes, then the figures for all."""
+    gates = [{"metric": f"gate {result.gate}", "value": result.verdict} for result in results]
     if format in (console.Format.json, console.Format.jsonl):
-        console.write_document(evaluation.document(), format)
+        documents = [result.document() for result in results]
+        console.write_document(evaluation.document() | ({"gates": documents} if documents else {}), format)
     elif format == console.Format.table:
         if evaluation.classes:
             console.write_rows(evaluation.document()["classes"], CLASS_COLUMNS, format)
-        console.write_rows(_metric_rows(evaluation), METRIC_COLUMNS, format)
+        console.write_rows([*_metric_rows(evaluation), *gates], METRIC_COLUMNS, format)
     else:
         columns = ("metric", "class", "value", "low", "high")
-        console.write_rows([*_metric_rows(evaluation), *_class_rows(evaluation)], columns, format)
+        console.write_rows([*_metric_rows(evaluation), *_class_rows(evaluation), *gates], columns, format)
 
 
 def _metric_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

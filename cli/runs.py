@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dlkit.errors import GateError, UsageError
-
 from . import console
+from .compare import CompareCommand, compare_command
 from .console import Format
 
 runs_app = typer.Typer(help="Runs: list, show, compare, prune, rm.")
@@ -48,42 +47,7 @@ def show_command(
     console.write_document(details(found), console.resolve(format, json))
 
 
-@runs_app.command("compare")
-def compare_command(
-    first: Annotated[str, typer.Argument(metavar="A", help="A run: the one to compare with.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
-    fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help="Exit 12 where B is worse than A, beyond chance.")
-    ] = False,
-    runs_dir: RunsDir = Path("runs"),
-    format: AsFormat = Format.auto,
-    json: AsJson = False,
-) -> None:
-    """Compare two runs: settings, data, environment, metrics, and their answers sample by sample."""
-    from dlkit.engine import run_folder
-    from dlkit.verbs.compare import compare
-
-    found = compare(run_folder.find(first, runs_dir), run_folder.find(second, runs_dir))
-    chosen = console.resolve(format, json)
-    if chosen in (Format.json, Format.jsonl):
-        console.write_document(found.document(), chosen)
-    else:
-        rows = [asdict(row) for row in (*found.differences, *found.figures)]
-        console.write_rows(rows, ("where", "key", "first", "second"), chosen)
-    paired = found.paired
-    if paired is None:
-        console.note(f"not compared sample by sample: {found.unpaired}")
-        if fail_on_regression:
-            raise UsageError(f"--fail-on-regression needs both runs' answers to the same samples: {found.unpaired}")
-        return
-    low, high = 100 * paired.difference.low, 100 * paired.difference.high
-    console.note(
-        f"{paired.split}: {found.second} minus {found.first} {100 * paired.difference.value:+.2f} points of top-1 "
-        f"(95 % {low:+.2f} to {high:+.2f}); right alone {paired.only_first} and {paired.only_second} of "
-        f"{paired.samples:,}; McNemar p = {paired.p_value:.3g}: {paired.verdict}"
-    )
-    if fail_on_regression and paired.verdict == "first is better":
-        raise GateError(f"{found.second} is worse than {found.first}: p = {paired.p_value:.3g} over {paired.split}.")
+runs_app.command("compare", cls=CompareCommand)(compare_command)
 
 
 @runs_app.command("rm")

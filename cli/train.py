@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NEWEST = "latest"  # what --resume alone stands for
 
-ONLY_NEW = ("recipe", "name", "dry_run", "check")  # flags that make no sense with --resume
+ONLY_NEW = ("recipe", "name", "seeds", "retrain", "dry_run", "check")  # flags that make no sense with --resume
 
 
 class TrainCommand(TyperCommand):
@@ -57,6 +57,12 @@ def train_command(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the run folder; else MODEL-DATASET-TIME.")
     ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Train a group: N runs in one folder, under N seeds.")
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="With --seeds: train again what other data or packages made.")
+    ] = False,
     runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole recipe and the plan, and stop.")] = False,
     check: Annotated[
@@ -74,15 +80,24 @@ def train_command(
     on a CPU the largest that is quicker an image than half of it and whose memory is there; at most a sixteenth of the
     training data. The number found is in the run's recipe.yaml. --check trains nothing that is kept and prints a table;
     it exits 12 where a check failed. A glance of it comes before every training, and says only what is wrong.
+
+    --seeds N trains seed0, seed1, … in one folder and goes on where it stopped; dlkit runs compare A --against B then
+    tests two such groups over their seeds.
     """
     if resume is not None:
         _write(_resume(resume, runs_dir, given_settings(context), inexact, _flags_in(context, ONLY_NEW)), format, json)
         return
     if inexact:
         raise UsageError("--inexact goes with --resume.")
+    if retrain and seeds is None:
+        raise UsageError("--retrain goes with --seeds.")
     auto_batch = takes_auto_batch(context)
     chosen = resolved(context)
-    if dry_run:
+    if seeds is not None and not dry_run and not check:
+        if auto_batch:
+            raise UsageError("--batch-size auto does not go with --seeds: all of a group have one. Give a number.")
+        _train_group(chosen, seeds, name, runs_dir, retrain, format, json)
+    elif dry_run:
         if auto_batch:
             console.note("batch size: auto is found when it trains")
         _show_plan(chosen, name, runs_dir)
@@ -107,6 +122,25 @@ def _train(recipe: Recipe, name: str | None, runs_dir: Path, auto_batch: bool) -
         recipe, name=name, runs_dir=runs_dir, argv=sys.argv, say=console.say, progress=console.shows_progress(),
         auto_batch=auto_batch,
     )  # fmt: skip
+
+
+def _train_group(
+    recipe: Recipe, seeds: int, name: str | None, runs_dir: Path, retrain: bool, format: Format, json: bool
+) -> None:
+    from dlkit.verbs.seeds import train_seeds
+
+    group = train_seeds(
+        recipe, seeds, name=name, runs_dir=runs_dir, retrain=retrain, argv=sys.argv, say=console.say,
+        progress=console.shows_progress(),
+    )  # fmt: skip
+    format = Format.json if json else format
+    if format in (Format.json, Format.jsonl):
+        console.write_document(group.document(), format)
+    else:
+        console.write_text(str(group.folder))
+    if (mean := group.estimate) is not None:
+        metric = f"{recipe.train.monitor} {mean.value:.4f} (95 % {mean.low:.4f} to {mean.high:.4f})"
+        console.note(f"mean of {len(group.seeds)} seeds: {metric}")
 
 
 def _check(recipe: Recipe, runs_dir: Path, auto_batch: bool, format: Format) -> None:

@@ -260,6 +260,24 @@ def test_a_gate_that_is_missed_ends_with_12_after_the_answer(
     assert "top1" in out and f"{top1:.6g}" in err and len(err.strip().splitlines()) == 1
 
 
+def test_a_ceiling_is_a_gate_too_and_every_format_holds_the_verdict(
+    tiny_run: RunFolder, evaluation: verb.Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss, ece = evaluation.metrics["loss"].value, evaluation.metrics["ece"].value
+    quiet = ["-q", "eval", str(tiny_run.path), "--no-write"]
+    passing = [*quiet, "--fail-over", f"loss={loss + 1e-6},ece={ece + 1e-6}", "--fail-under", "top1=0.01"]
+    for format in ("table", "csv", "tsv", "json"):
+        assert dlkit_command([*passing, "--format", format]) == 0
+        out = capsys.readouterr().out
+        assert "gate top1 >= 0.01" in out if format != "json" else len(json.loads(out)["gates"]) == 3
+    assert dlkit_command([*quiet, "--fail-over", f"loss={loss - 1e-6}", "--json"]) == GateError.exit_code
+    out, err = capsys.readouterr()
+    (gate,) = json.loads(out)["gates"]
+    assert (gate["metric"], gate["fail"], gate["met"]) == ("loss", "over", False) and "loss is" in err
+    for wrong in ("top1=0.5", "loss=-1", "loss=nan", "loss=inf", "los=1"):
+        assert dlkit_command([*quiet, "--fail-over", wrong]) == UsageError.exit_code
+
+
 @pytest.mark.parametrize("gate", ["tpo1=0.9", "loss=0.1", "top1", "top1=98", "top1=nan", "=0.5"])
 def test_a_gate_that_cannot_be_read_is_refused(
     tiny_run: RunFolder, gate: str, capsys: pytest.CaptureFixture[str]

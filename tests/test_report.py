@@ -258,9 +258,11 @@ def test_answers_of_another_evaluation_are_not_shown_beside_this_one(own: RunFol
     assert found.gaps[0][1].command == f"dlkit eval {own.path}"
 
 
-def test_an_evaluation_older_than_the_best_weights_is_told(own: RunFolder) -> None:
-    own.update(best={"epoch": 2, "step": 99, "value": 1.0})
-    assert "the best is now step 99" in Page.of(report([own], explain=0).path).text
+def test_an_evaluation_older_than_the_best_weights_is_left_out(own: RunFolder) -> None:
+    rewrite(own, "evaluation.json", step=1)
+    page = Page.of(report([own], explain=0).path)
+    assert "its evaluation is older than its best checkpoint: of step 1, now" in page.text
+    assert not page.data["runs"][0]["mistakes"] and "dlkit eval" in page.text
 
 
 def test_mistakes_are_listed_where_their_images_are_gone(own: RunFolder) -> None:

@@ -194,3 +194,9 @@ def finish(
     except StoppedError as error:
         advice = f"{title}: stopped; everything is saved. The same command goes on."
         raise StoppedError(advice, error.exit_code - 128) from error
+
+
+def resolution(run: RunFolder) -> float:
+    """The step of the monitored metric: one validation sample of an accuracy; 0 for a loss."""
+    counted = run.recipe().train.monitor.startswith("val/top")
+    return 1 / int(run.info()["data"]["validation"]["samples"]) if counted else 0.0

@@ -234,6 +234,14 @@ def gate_names(topk: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("top1", f"top{topk}", "balanced_accuracy", *MEANS)))
 
 
+def ceiling_names(topk: int, mc_dropout: int | None) -> tuple[str, ...]:
+    """The metrics that are better when lower; topk is 0 where the answers are numbers."""
+    if topk == 0:
+        return ("mse", "rmse", "mae")
+    uncertainty = () if mc_dropout is None else ("predictive_entropy", "mutual_information")
+    return tuple(dict.fromkeys(("loss", "ece", "brier", "top1_error", f"top{topk}_error", *uncertainty)))
+
+
 def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> Data:
     """The run's own data set, at another place where one is given, or another data set."""
     recipe, place = run.recipe(), None if data_dir is None else os.fspath(data_dir)

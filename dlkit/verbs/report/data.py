@@ -20,6 +20,7 @@ from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import ModelFileError
 from dlkit.recipe import Data, Model, Recipe
 from dlkit.specs import Spec
+from dlkit.verbs.evaluate.record import staleness
 
 FINISHED = "finished"
 LOG = "metrics.jsonl"
@@ -168,6 +169,9 @@ def read(run: RunFolder) -> Facts:
     info, recipe, spec = run.info(), run.recipe(), run.spec()
     lines = _whole(run, LOG, lambda: [line for line in run.metrics() if line["step"] > 0])
     evaluation = _evaluation(run)
+    outdated = staleness(run, evaluation) if evaluation else ""
+    if outdated:
+        evaluation = {}
     answers: list[Answer] = []
     numbers: list[Point] = []
     stale = ""
@@ -178,7 +182,7 @@ def read(run: RunFolder) -> Facts:
         stale = _mismatch(evaluation, found, answers)
         if stale:
             answers, numbers = [], []
-    gaps = tuple(_gaps(run, info, recipe, lines, evaluation, stale))
+    gaps = tuple(_gaps(run, info, recipe, lines, evaluation, stale, outdated))
     return Facts(run, info, recipe, spec, lines, evaluation, tuple(answers), tuple(numbers), gaps)
 
 
@@ -261,6 +265,7 @@ def _gaps(
     lines: Sequence[Mapping[str, Any]],
     evaluation: Mapping[str, Any],
     stale: str,
+    outdated: str,
 ) -> list[Gap]:
     """What a person should do before this report is whole."""
     gaps, status = [], info.get("status")
@@ -271,16 +276,15 @@ def _gaps(
         gaps.append(Gap(told, command("train --resume", run)))
     if not lines:
         gaps.append(Gap("Nothing is logged yet, so there are no learning curves."))
+    if outdated:
+        gaps.append(Gap(f"Not shown: {outdated}.", again))
+        return gaps
     if not evaluation:
         told = "It is not evaluated yet: there is no test accuracy, no confusion matrix, no mistake to look at."
         gaps.append(Gap(told, again))
         return gaps
     if stale:
         gaps.append(Gap(f"The answers cannot be shown: {stale}.", again))
-    best = (info.get("best") or {}).get("step")
-    if evaluation.get("checkpoint") == "best" and best is not None and evaluation["step"] != best:
-        told = f"The evaluation is of step {evaluation['step']:,}, and the best is now step {best:,}."
-        gaps.append(Gap(told, again))
     return gaps
 
 

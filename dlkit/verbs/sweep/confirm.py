@@ -72,6 +72,6 @@ def _confirmed(plan: Plan, trial: Trial) -> Confirmation | None:
     if len(values) < 2:
         plan.say(f"warning: {trial.run} cannot be confirmed: its trainings diverged")
         return None
-    estimate = statistics.student(values)
+    estimate = statistics.student(values, trainings.resolution(_runs(plan, trial)[0]))
     runs = tuple(run.path.name for run in _runs(plan, trial))
     return Confirmation(trial.number, runs, tuple(kept), tuple(values), estimate.value, estimate.low, estimate.high)

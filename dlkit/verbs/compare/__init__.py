@@ -6,21 +6,21 @@ other wrong count, and McNemar's mid-p test asks whether they split more unevenl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dlkit import statistics
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import ModelFileError
+from dlkit.verbs.compare.answers import Evaluated, answers, difference, evaluated
 from dlkit.verbs.runs import summary
 
 SCHEMA = "dlkit.compare/1"
 ENVIRONMENT = (
     "versions", "device_name", "threads", "world_size", "precision", "platform", "hardware", "git", "inexact",
 )  # fmt: skip
-LEVEL = 0.05  # of the test
+TEST, INTERVAL = "McNemar's mid-p", "Tango's score interval"
+CONCERNS = "these two networks, not their recipes"
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,24 @@ class Paired:
 
     split: str
     samples: int
-    only_first: int  # samples that the first alone answers rightly
+    only_first: int  # samples that the first alone answers correctly
     only_second: int
     difference: statistics.Estimate
     p_value: float
+    checkpoints: tuple[str, str]  # best or last, of each
 
     @property
     def verdict(self) -> str:
         """Which is better, at the 5 % level, or that they are not distinguishable."""
-        if self.p_value >= LEVEL:
+        if self.p_value >= statistics.LEVEL:
             return "not distinguishable"
         return "second is better" if self.only_second > self.only_first else "first is better"
+
+    def document(self) -> dict[str, Any]:
+        """Its part of `dlkit.compare/1`."""
+        return {
+            **asdict(self), "test": TEST, "interval": INTERVAL, "concerns": CONCERNS, "verdict": self.verdict,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,37 @@ class Comparison:
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.compare/1`."""
-        paired = None if self.paired is None else asdict(self.paired) | {"verdict": self.paired.verdict}
+        paired = None if self.paired is None else self.paired.document()
         return {
             "schema": SCHEMA, "first": self.first, "second": self.second,
             "differences": [asdict(difference) for difference in self.differences],
             "metrics": [asdict(figure) for figure in self.figures],
             "paired": paired, "unpaired": self.unpaired,
         }  # fmt: skip
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What differs, the figures, and the verdict, a line each."""
+        rows = [asdict(row) for row in (*self.differences, *self.figures)]
+        verdict: dict[str, Any] = {"verdict": f"not compared: {self.unpaired}"}
+        if self.paired is not None:
+            keys = ("test", "p_value", "concerns", "verdict")
+            verdict = asdict(self.paired.difference) | {key: self.paired.document()[key] for key in keys}
+            verdict = {"difference": verdict.pop("value"), **verdict}
+        return rows + [{"where": "verdict", "key": key, "second": value} for key, value in verdict.items()]
+
+    def sentence(self) -> str:
+        """The verdict in a line."""
+        if self.paired is None:
+            return f"not compared sample by sample: {self.unpaired}"
+        paired, part = self.paired, self.paired.difference
+        first, second = paired.checkpoints
+        unlike = f" ({first} checkpoint of {self.first}, {second} of {self.second})" if first != second else ""
+        return (
+            f"{paired.split}: {self.second} minus {self.first} {100 * part.value:+.2f} points of top-1 (95 % "
+            f"{100 * part.low:+.2f} to {100 * part.high:+.2f}); right alone {paired.only_first} and "
+            f"{paired.only_second} of {paired.samples:,}; {TEST} p = {paired.p_value:.3g}: {paired.verdict}{unlike}. "
+            f"This concerns {CONCERNS}; groups of seeds (--against) are compared over seeds."
+        )
 
 
 def compare(first: RunFolder, second: RunFolder) -> Comparison:
@@ -80,12 +111,13 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
     Raises:
         ModelFileError: a file of a run is damaged.
     """
-    paired = _paired(first, second)
+    one, other = evaluated(first), evaluated(second)
+    paired = _paired(one, other)
     return Comparison(
         first=first.name,
         second=second.name,
         differences=tuple(_differences(first, second)),
-        figures=tuple(_figures(first, second)),
+        figures=tuple(_figures(one, other)),
         paired=paired if isinstance(paired, Paired) else None,
         unpaired=paired if isinstance(paired, str) else "",
     )
@@ -121,57 +153,32 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def _figures(first: RunFolder, second: RunFolder) -> Iterator[Difference]:
+def _figures(first: Evaluated, second: Evaluated) -> Iterator[Difference]:
     ours, theirs = _measured(first), _measured(second)
     for key, value in ours.items():
         if key in theirs:
             yield Difference("metrics", key, value, theirs[key])
 
 
-def _measured(run: RunFolder) -> dict[str, Any]:
+def _measured(found: Evaluated) -> dict[str, Any]:
     """What is known of how well a run did: epochs, the best of its monitor and, once evaluated, the split's figures."""
-    found = summary(run)
-    figures = {"epochs": found.epochs, f"best {found.metric}": found.best}
-    evaluation = _evaluation(run)
+    line, evaluation = summary(found.run), found.evaluation
+    figures = {"epochs": line.epochs, f"best {line.metric}": line.best}
     for name, metric in evaluation.get("metrics", {}).items():
         figures[f"{evaluation.get('split')}/{name}"] = metric.get("value")
     return figures
 
 
-def _paired(first: RunFolder, second: RunFolder) -> Paired | str:
-    ours, theirs = _evaluation(first), _evaluation(second)
-    for run, evaluation in ((first, ours), (second, theirs)):
-        if not evaluation:
-            return f"run {run.name} is not evaluated yet: dlkit eval {run.name}."
-    for key in ("dataset", "split", "fingerprint"):
-        if ours.get(key) != theirs.get(key):
-            return f"they were evaluated on other samples: {key} {ours.get(key)} and {theirs.get(key)}."
-    if ours.get("topk") == 0:
-        return "their answers are numbers, of which none is simply right or wrong."
-    one, other = _answers(first), _answers(second)
+def _paired(first: Evaluated, second: Evaluated) -> Paired | str:
+    problem = difference([first, second])
+    if problem:
+        return problem
+    one, other = answers(first.run), answers(second.run)
     if one.keys() != other.keys() or not one:
         return "their predictions.jsonl are of other samples; evaluate both again."
     only_first = sum(right and not other[sample] for sample, right in one.items())
     only_second = sum(right and not one[sample] for sample, right in other.items())
-    difference = statistics.matched_difference(only_second, only_first, len(one))
-    return Paired(str(ours["split"]), len(one), only_first, only_second, difference, difference.p_value)
-
-
-def _evaluation(run: RunFolder) -> dict[str, Any]:
-    path = run.path / "evaluation.json"
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, OSError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}. Evaluate again: dlkit eval {run.name}.") from error
-
-
-def _answers(run: RunFolder) -> dict[Any, bool]:
-    """Sample → whether it was answered rightly."""
-    path = run.path / "predictions.jsonl"
-    try:
-        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-        return {line["id"]: line["predicted"] == line["target"] for line in lines}
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}. Evaluate again: dlkit eval {run.name}.") from error
+    found = statistics.matched_difference(only_second, only_first, len(one))
+    checkpoints = (str(first.evaluation.get("checkpoint", "best")), str(second.evaluation.get("checkpoint", "best")))
+    split = str(first.evaluation["split"])
+    return Paired(split, len(one), only_first, only_second, found, found.p_value, checkpoints)

@@ -1,0 +1,145 @@
+"""`dlkit runs compare`: two runs, two groups of seeds, or several runs side by side."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from dlkit.errors import GateError, UsageError
+
+from . import console
+from .console import Format
+
+if TYPE_CHECKING:
+    from dlkit.engine.run_folder import RunFolder
+
+AGAINST = "--against"
+
+
+class Split(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class CompareCommand(TyperCommand):
+    """A command whose --against takes several words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread, several = list[str](), False
+        for position, word in enumerate(args):
+            if several and not word.startswith("-") and args[position - 1] != AGAINST:
+                spread.append(AGAINST)
+            several = word == AGAINST or (several and not word.startswith("-"))
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+def compare_command(
+    runs: Annotated[list[str], typer.Argument(metavar="A B...", help="Runs, or folders of a group of seeds.")],
+    against: Annotated[
+        list[str] | None, typer.Option(AGAINST, metavar="B...", help="A second group: tested over seeds.")
+    ] = None,
+    fail_on_regression: Annotated[
+        bool, typer.Option("--fail-on-regression", help="Exit 12 where B is worse than A, beyond chance.")
+    ] = False,
+    require_groups: Annotated[
+        bool, typer.Option("--require-groups", help="Refuse to judge recipes by two single networks.")
+    ] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="First evaluate the runs whose evaluation is missing or stale.")
+    ] = False,
+    split: Annotated[Split, typer.Option("--split", help="Which part of the data --evaluate takes.")] = Split.test,
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where the run folders are.")] = Path(
+        "runs"
+    ),
+    format: Annotated[Format, typer.Option("--format", help="Of the answer.")] = Format.auto,
+    json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+) -> None:
+    """Compare two runs, or two groups of runs; three runs or more without --against are shown side by side.
+
+    Two runs: settings, data, environment, metrics, and their answers sample by sample (McNemar's mid-p, Tango's score
+    interval); the verdict concerns these two networks. Groups (`A1 A2 A3 --against B1 B2 B3`, or two folders of `train
+    --seeds`): Welch's t test over the seeds; the verdict concerns the recipes. The difference is B minus A.
+    """
+    from dlkit.verbs.compare.answers import evaluate_stale
+    from dlkit.verbs.experiments import find_experiment, find_runs
+
+    if not against and len(runs) == 2 and all(find_experiment(name, runs_dir) for name in runs):
+        runs, against = runs[:1], runs[1:]
+    first = [run for name in runs for run in find_runs(name, runs_dir)]
+    second = [run for name in against or [] for run in find_runs(name, runs_dir)]
+    if evaluate:
+        evaluate_stale([*first, *second], split.value, console.say)
+    chosen = console.resolve(format, json)
+    if against:
+        names = (_group_name(runs, "A"), _group_name(against, "B"))
+        _compare_groups(first, second, names, fail_on_regression, chosen)
+    elif require_groups:
+        raise UsageError("--require-groups: two single networks do not judge their recipes. Give groups, by --against.")
+    elif len(first) == 2:
+        _compare_two(first[0], first[1], fail_on_regression, chosen)
+    elif len(first) < 2:
+        raise UsageError("runs compare takes two runs or more. See dlkit runs list.")
+    elif fail_on_regression:
+        raise UsageError(f"--fail-on-regression is for two runs or two groups, not {len(first)} runs. Give --against.")
+    else:
+        _show_overview(first, chosen)
+
+
+def _group_name(names: list[str], default: str) -> str:
+    return names[0] if len(names) == 1 else default
+
+
+def _compare_two(first: RunFolder, second: RunFolder, fail_on_regression: bool, format: Format) -> None:
+    from dlkit.verbs.compare import compare
+
+    found = compare(first, second)
+    if format in (Format.json, Format.jsonl):
+        console.write_document(found.document(), format)
+    else:
+        console.write_rows(found.rows(), ("where", "key", "first", "second"), format)
+    paired = found.paired
+    if format == Format.table:
+        console.write_text(found.sentence())
+    elif paired is None:
+        console.warn(found.sentence())
+    else:
+        console.note(found.sentence())
+    if not fail_on_regression:
+        return
+    if paired is None:
+        raise UsageError(f"--fail-on-regression needs both runs' answers to the same samples: {found.unpaired}")
+    if paired.verdict == "first is better":
+        raise GateError(f"{found.second} is worse than {found.first}: p = {paired.p_value:.3g} over {paired.split}.")
+
+
+def _compare_groups(
+    first: list[RunFolder], second: list[RunFolder], names: tuple[str, str], fail_on_regression: bool, format: Format
+) -> None:
+    from dlkit.verbs.compare.groups import compare_groups
+
+    found = compare_groups(first, second, names, console.say)
+    if format in (Format.json, Format.jsonl):
+        console.write_document(found.document(), format)
+    else:
+        columns = ("group", "run", "seed", "checkpoint", "top1", "low", "high", "p_value", "verdict")
+        shown = ("run", "seed", "top1", "low", "high", "p_value") if format == Format.table else columns
+        console.write_rows(found.rows(), shown, format)
+    (console.write_text if format == Format.table else console.note)(found.sentence())
+    if fail_on_regression and found.verdict == "first is better":
+        p_value = found.difference.p_value
+        raise GateError(f"{names[1]} is worse than {names[0]}: p = {p_value:.3g} over seeds, on {found.split}.")
+
+
+def _show_overview(runs: list[RunFolder], format: Format) -> None:
+    from dlkit.verbs.compare.overview import COLUMNS as EVERY
+    from dlkit.verbs.compare.overview import overview
+
+    shown = ("name", "epochs", "best", "top1", "low", "high", "loss") if format == Format.table else EVERY
+    console.write_rows(overview(runs, console.say), shown, format)
+    console.note("no test: it compares two runs, or two groups by --against")
