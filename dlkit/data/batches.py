@@ -32,12 +32,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def parts(self, count: int) -> Iterator[Batch]:
-        """The batch cut into at most `count` parts."""
+    def parts(self, count: int, smallest: int = 1) -> Iterator[Batch]:
+        """The batch cut into at most `count` parts of like sizes, none of fewer than `smallest` samples."""
+        count = max(1, min(count, len(self) // smallest))
         if count == 1:
             yield self
             return
-        pieces = self.inputs.chunk(count)
+        pieces = self.inputs.tensor_split(count) if isinstance(self.inputs, Tensor) else self.inputs.chunk(count)
         sizes = [len(piece) for piece in pieces]
         targets, indices = torch.split(self.targets, sizes), torch.split(self.indices, sizes)
         for place, piece in enumerate(pieces):

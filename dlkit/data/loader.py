@@ -40,15 +40,21 @@ class TrainingData:
     rank: int = 0
     world_size: int = 1
     channels_last: bool = False
+    smallest_share: int = 1  # samples of a batch that each rank must have, if this is more than 1
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
+        return steps_per_epoch(len(self.samples), self.batch_size, self.world_size, self.smallest_share)
+
+    @property
+    def left_over(self) -> int:
+        """Samples that sit out an epoch, others in each, since they would make too small a batch."""
+        return max(len(self.samples) - self.steps_per_epoch * self.batch_size, 0)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of epoch `epoch` (from 0) from the one numbered `first` on; of each, this rank's share."""
         order = self.order(epoch)
-        starts = range(first * self.batch_size, len(order), self.batch_size)
+        starts = range(first * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size)
         whole = [order[start : start + self.batch_size] for start in starts]
         shares = [indices[self.rank :: self.world_size] for indices in whole]
         if isinstance(self.samples, SequenceSamples | TreeSamples):
@@ -89,6 +95,12 @@ class TrainingData:
         images = changes.change_pixels(images.float().div_(255), self.augment, draw)
         images = standardize(images, self.spec)
         return changes.erase(images, self.augment.erasing, draw) if self.augment.erasing else images
+
+
+def steps_per_epoch(samples: int, batch_size: int, world_size: int, smallest_share: int) -> int:
+    """Batches of an epoch; the last one may be smaller, if it leaves each rank its smallest share."""
+    full, rest = divmod(samples, batch_size)
+    return full + (rest > 0 and (smallest_share == 1 or rest >= smallest_share * world_size))
 
 
 def batches_in_order(

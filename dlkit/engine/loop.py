@@ -78,6 +78,7 @@ class Run:
     world: World
     averaged: nn.Module | None  # EMA of the weights, or a regularizer's mean of them
     steps_per_epoch: int
+    smallest_share: int = 1  # samples that the network trains on at once
     freezing: Freezing = NOTHING_FROZEN
     classifies: bool = True  # else the one output is a number, and there are no accuracies
     counted: str = "images"  # what a sample is called; of trees it is a node
@@ -219,7 +220,7 @@ def forward_backward(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     penalties = [regularizer.penalty(run.model) for regularizer in run.regularizers]
     terms = [value for value in penalties if value is not None]
     penalty = sum(terms[1:], terms[0]) if terms else None
-    for number, part in enumerate(batch.parts(run.settings.accumulate)):
+    for number, part in enumerate(batch.parts(run.settings.accumulate, run.smallest_share)):
         with autocast(run.dtype, run.device):
             logits = run.network(part.inputs)
         total = run.loss(logits.float(), part.targets).sum()

@@ -209,6 +209,11 @@ def go_on(
     """Run the loop from where the run stands to its end, and note in run.json how it ended."""
     training, validation = batches(run, recipe, data)
     leads = run.world.leads
+    if training.left_over:
+        say(
+            f"batch norm cannot train on the last batch of an epoch, it is too small: {training.left_over} of "
+            f"{len(training.samples):,} samples sit out each epoch, others in the next"
+        )
 
     def record(line: dict[str, Any]) -> None:
         folder.append_metrics(line)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dlkit import catalog
-from dlkit.data.loader import TrainingData, batches_in_order
+from dlkit.data.loader import TrainingData, batches_in_order, steps_per_epoch
 from dlkit.data.vectors import read_vectors
 from dlkit.engine import loss, optim, precision, transfer, weights
 from dlkit.engine.distributed import World
@@ -19,6 +19,7 @@ from dlkit.engine.freezing import choose_frozen
 from dlkit.engine.loop import Run
 from dlkit.engine.restore import build
 from dlkit.engine.schedule import learning_rate
+from dlkit.engine.smallest_share import check_share, smallest_share
 from dlkit.errors import UsageError
 from dlkit.recipe import Recipe
 from dlkit.regularizers import Plan, Regularizer
@@ -82,7 +83,10 @@ def assemble(
     if precision.trains_channels_last(model, data.spec, device, dtype) if wanted is None else wanted:
         model = model.to(memory_format=torch.channels_last)
     model = model.to(device)
-    steps = -(-len(data.splits["train"]) // recipe.train.batch_size)
+    smallest = smallest_share(model, data.spec, frozen, device)
+    samples, batch_size = len(data.splits["train"]), recipe.train.batch_size
+    check_share(smallest, samples, batch_size, recipe.train.accumulate, world.size)
+    steps = steps_per_epoch(samples, batch_size, world.size, smallest)
     regularizers = regularize(model, recipe, data, steps, scratch, runs_dir)
     averaged = next((part.averaged for part in regularizers if part.averaged is not None), None)
     if recipe.train.ema:
@@ -102,6 +106,7 @@ def assemble(
         world=world,
         averaged=averaged,
         steps_per_epoch=steps,
+        smallest_share=smallest,
         freezing=frozen,
         classifies=bool(data.spec.classes),
         counted="nodes" if data.spec.kind == "trees" else data.spec.kind,
@@ -153,6 +158,7 @@ def batches(run: Run, recipe: Recipe, data: Prepared) -> tuple[TrainingData, Cal
         rank=run.world.rank,
         world_size=run.world.size,
         channels_last=channels_last,
+        smallest_share=run.smallest_share,
     )
     if "validation" not in data.splits:
         return training, None

@@ -39,11 +39,14 @@ def with_largest_batch(materials: Materials, say: Say) -> Materials:
     """
     if materials.world.size > 1:
         raise UsageError("--batch-size auto is for one process: give torchrun's processes a number.")
-    most = max(len(materials.data.splits["train"]) // STEPS_AN_EPOCH, 1)
     run, _ = new_run(materials, silent)
+    least = run.smallest_share * run.settings.accumulate if run.smallest_share > 1 else 1
+    most = max(len(materials.data.splits["train"]) // STEPS_AN_EPOCH, least)
     run.freezing.apply(run.model.train(), 0)
     trial = Trial(replace(run, lr=lambda step: 0.0), batches(run, materials.recipe, materials.data)[0])
-    found, reason = (on_gpu if materials.device.type == "cuda" else on_cpu)(trial, min(SMALLEST, most), most)
+    found, reason = (on_gpu if materials.device.type == "cuda" else on_cpu)(
+        trial, max(min(SMALLEST, most), least), most
+    )
     lr = materials.recipe.optimizer.lr
     say(f"batch size: {found:,} ({reason}); the lr stays {lr:g}, `dlkit lr-find --batch-size {found}` suggests one")
     return replace(materials, recipe=recipes.changed(materials.recipe, {"train.batch_size": found}))

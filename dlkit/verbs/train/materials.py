@@ -86,8 +86,8 @@ def ready(recipe: Recipe, world: World, threads: int | None) -> Iterator[torch.d
         if "more than 1 value per channel" not in str(error):
             raise
         raise DataError(
-            "a batch, or part of one, holds a single image whose maps are one pixel large: batch norm has nothing to "
-            "average. Choose another --batch-size, --accumulate or --validation, or model.options.norm=group."
+            "batch norm cannot train on one sample whose maps are one pixel large. "
+            "Choose another --batch-size or --accumulate, or model.options.norm=group where the model has it."
         ) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
