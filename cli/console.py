@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dlkit.errors import StorageError
 
@@ -81,7 +81,7 @@ def resolve(format: Format | str, json_flag: bool = False) -> Format:
     if json_flag:
         return Format.json
     if format == Format.auto:
-        return Format.table if formats.is_terminal(sys.stdout) else Format.tsv
+        return Format.table if formats.is_terminal(formats.stdout()) else Format.tsv
     return Format(format)
 
 
@@ -134,12 +134,12 @@ def write_chart(rows: Iterable[Sequence[tuple[str, int | None]]]) -> None:
 
 def on_terminal() -> bool:
     """Whether answers are read by a person."""
-    return formats.is_terminal(sys.stdout)
+    return formats.is_terminal(formats.stdout())
 
 
 def takes_unicode() -> bool:
     """Whether stdout shows any letter."""
-    return formats.is_utf8(sys.stdout)
+    return formats.is_utf8(formats.stdout())
 
 
 class Progress:
@@ -224,25 +224,26 @@ def flush() -> None:
     Raises:
         StorageError: it could not be written. ReaderGone: its reader closed the pipe.
     """
-    if sys.stdout is not None:
+    if (stream := formats.stdout()) is not None:
         with _stdout_errors():
-            sys.stdout.flush()
+            stream.flush()
 
 
 def release_streams() -> None:
-    """Flush both streams; one that fails is pointed at nothing, as a failed last flush changes the exit code to 120."""
-    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+    """Flush all streams; one that fails is pointed at nothing, as a failed last flush changes the exit code to 120."""
+    for stream in (formats.stdout(), sys.stdout, sys.stderr):
+        if stream is None:
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except (OSError, ValueError):
-            _discard(descriptor)
+            _discard(stream)
 
 
-def _discard(descriptor: int) -> None:
-    with suppress(OSError):
+def _discard(stream: TextIO) -> None:
+    with suppress(OSError, ValueError):
         devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, descriptor)
+        os.dup2(devnull, stream.fileno())
         os.close(devnull)
 
 
@@ -257,11 +258,11 @@ def _stdout_errors() -> Iterator[None]:
 
 
 def _put(text: str) -> None:
-    if sys.stdout is None:
+    if (stream := formats.stdout()) is None:
         raise StorageError("cannot write the answer to stdout: it is closed.")
     with _stdout_errors():
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.write(text)
+        stream.flush()
 
 
 def _say(line: str) -> None:

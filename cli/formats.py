@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TextIO
 
 Row = Mapping[str, Any]
+_answers: TextIO | None = None
 
 # Control characters, line separators, and marks that reorder text: a file's name must not drive a terminal.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -64,7 +65,7 @@ def csv_lines(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[str]:
 
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
-    terminal = is_terminal(sys.stdout)
+    terminal = is_terminal(stdout())
     for cells in _with_header(rows, columns):
         writer.writerow([escape(cell) for cell in cells] if terminal else cells)
         yield line.getvalue()
@@ -90,7 +91,7 @@ def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON that any stdout can carry, NaN and infinities as null, paths as text."""
-    text = json.dumps(_jsonable(value), indent=indent, ensure_ascii=not is_utf8(sys.stdout), allow_nan=False)
+    text = json.dumps(_jsonable(value), indent=indent, ensure_ascii=not is_utf8(stdout()), allow_nan=False)
     return UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
 
 
@@ -103,13 +104,28 @@ def rendered(thing: Any) -> str:
     """What rich makes of a table or a text for stdout; in a pipe it is never cut or folded, and has no colours."""
     from rich.console import Console
 
-    terminal = is_terminal(sys.stdout)
+    terminal = is_terminal(stdout())
     text = io.StringIO()
     width = None if terminal else 10_000
     colours: Literal["auto"] | None = "auto" if terminal and not os.environ.get("NO_COLOR") else None
     console = Console(file=text, force_terminal=terminal, color_system=colours, width=width, highlight=False)
     console.print(thing)
     return "".join(line.rstrip(" ") + "\n" for line in text.getvalue().strip("\n").split("\n"))
+
+
+def stdout() -> TextIO | None:
+    """Where answers go: the process's own stdout, which take_stdout keeps from libraries' output; None if closed."""
+    return _answers or sys.stdout
+
+
+def take_stdout() -> None:
+    """Keep stdout for answers: what libraries print there, from Python or C, goes to stderr from now on."""
+    global _answers
+    if _answers is None and sys.stdout is not None:
+        _answers = open(  # noqa: SIM115 -- it lives as long as the process
+            os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace", newline="\n", closefd=False
+        )
+        os.dup2(2, 1)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from dlkit.errors import DataError, PartialError, UsageError
+from dlkit.errors import DataError, PartialError, StorageError, UsageError
+from dlkit.privacy import offline
 
 if TYPE_CHECKING:
     from dlkit.data.inputs import Given
@@ -79,12 +80,18 @@ def given(paths: list[str], null: bool, stdin_image: bool) -> list[str | bytes] 
         raise UsageError("-0 says how paths stand on stdin: give - as well.")
     if paths.count("-") > 1:
         raise UsageError("- is given twice: stdin can be read once.")
+    _refuse_urls_offline(paths)
     if "-" not in paths:
         return list(paths)
     from dlkit.data.inputs import Stream
 
     stream = Stream(_stdin_chunks(), b"\0" if null else b"\n")
     return iter([stream if path == "-" else path for path in paths])
+
+
+def _refuse_urls_offline(paths: list[str]) -> None:
+    if offline() and any(path.startswith(("http://", "https://")) for path in paths):
+        raise StorageError("an input is a URL, and DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
 
 
 def _stdin_chunks() -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from dlkit import signals
 from dlkit.catalog import did_you_mean
 from dlkit.errors import DlkitError, OutOfMemoryError, UsageError
 
-from . import console
+from . import console, formats
 from .ablate import ablate_command
 from .baseline import baseline_command
 from .dataset import dataset_app
@@ -142,6 +142,7 @@ def main() -> None:
     """The program, from its first line to its last."""
     signals.guard_process()
     console.prepare_streams()
+    formats.take_stdout()
     warnings.showwarning = _show_warning
     code = run(sys.argv[1:])
     signals.end_process(code)

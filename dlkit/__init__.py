@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dlkit import privacy
+
 if TYPE_CHECKING:
     from dlkit.verbs.evaluate import evaluate as evaluate
     from dlkit.verbs.explain import explain as explain
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["evaluate", "explain", "predict", "train"]
+
+privacy.apply()
 
 
 def __getattr__(name: str) -> Any:

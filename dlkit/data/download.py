@@ -29,9 +29,10 @@ from filelock import FileLock, Timeout
 
 from dlkit.data import web
 from dlkit.data.samples import Source
-from dlkit.data.web import CHUNK, PATIENT, Network, UnreachableError, offline, shown
+from dlkit.data.web import CHUNK, PATIENT, Network, UnreachableError, shown
 from dlkit.durable import storage_error, storage_errors, sync_folder
 from dlkit.errors import MALFORMED, DlkitError, UsageError, VerificationError
+from dlkit.privacy import offline
 
 UNKNOWN_SIZE_LIMIT = 2 << 30  # bytes taken from a source that states no size
 DEAD_AFTER_S = 90.0  # a part that no byte has reached for so long has no writer

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlkit.errors import DataError, DlkitError, StorageError
+from dlkit.privacy import offline
 from dlkit.specs import ImageSpec, SequenceSpec, Spec, TreeSpec
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -
 def _fetched(url: str) -> bytes:
     from dlkit.data import web
 
-    if web.offline():
+    if offline():
         raise StorageError(f"{web.shown(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
     return web.read(url, URL_LIMIT)
 

@@ -16,8 +16,9 @@ from dlkit.catalog import did_you_mean
 from dlkit.data.classes import classes_of, natural
 from dlkit.data.held_out import held_out_places
 from dlkit.data.samples import ImageFiles, ImageSource, Splits
-from dlkit.data.web import UnreachableError, offline
+from dlkit.data.web import UnreachableError
 from dlkit.errors import DataError, UsageError
+from dlkit.privacy import offline
 from dlkit.specs import ImageSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

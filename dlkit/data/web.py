@@ -1,7 +1,7 @@
 """HTTP as the downloads use it: retries, broken answers taken up again, redirects that stay safe, URLs fit to print.
 
 Redirects never leave https for http, and credentials go to the host they were given for and to no other.
-DLKIT_OFFLINE=1 forbids the network; whoever calls asks `offline()` first.
+DLKIT_OFFLINE=1 forbids the network; whoever calls asks `privacy.offline()` first.
 """
 
 from __future__ import annotations
@@ -63,11 +63,6 @@ class Origin(Protocol):
 
 def no_progress(done: int, total: int) -> None:
     """The default progress."""
-
-
-def offline() -> bool:
-    """Whether DLKIT_OFFLINE forbids the network."""
-    return os.environ.get("DLKIT_OFFLINE", "") not in ("", "0")
 
 
 def read(url: str, limit: int, network: Network = PATIENT) -> bytes:

@@ -28,8 +28,9 @@ from dlkit.data import own_images
 from dlkit.data.classes import class_name
 from dlkit.data.download import locked
 from dlkit.data.samples import Splits
-from dlkit.data.web import UnreachableError, offline
+from dlkit.data.web import UnreachableError
 from dlkit.errors import DataError, StorageError, UsageError
+from dlkit.privacy import offline
 from dlkit.split_names import split_of
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
@@ -115,12 +116,9 @@ def load(
 
 
 def _datasets() -> ModuleType:
-    """The package, kept from counting downloads, drawing bars and, with DLKIT_OFFLINE, from the network."""
+    """The package, without its progress bars."""
     if importlib.util.find_spec("datasets") is None:
         raise UsageError("hf needs the package datasets, which is not installed: python -m pip install 'dlkit[hf]'.")
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    if offline():
-        os.environ["HF_HUB_OFFLINE"] = "1"
     datasets = importlib.import_module("datasets")
     datasets.disable_progress_bars()
     return datasets

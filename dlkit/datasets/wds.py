@@ -28,8 +28,9 @@ from dlkit.data.folders import files_below
 from dlkit.data.images import EXTENSIONS
 from dlkit.data.samples import ImageFiles, Source, Splits
 from dlkit.data.stored import Piece
-from dlkit.data.web import offline, shown
+from dlkit.data.web import shown
 from dlkit.errors import MALFORMED, DataError, UsageError
+from dlkit.privacy import offline
 from dlkit.split_names import SYNONYMS
 
 NAMES = "classnames.txt"

@@ -16,10 +16,12 @@ Log = Callable[[Mapping[str, Any]], None]
 
 
 def need(names: Sequence[str]) -> None:
-    """Raises: UsageError with the pip command where a package of one of these trackers is missing."""
+    """Raises: UsageError with the pip command if a tracker's package is missing; StorageError if offline forbids it."""
     for name in names:
         module = catalog.load("trackers", name)
         exported.need(module.NEEDS, f"train.track {name}", module.EXTRA)
+        if hasattr(module, "check"):
+            module.check()
 
 
 @contextmanager

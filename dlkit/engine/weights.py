@@ -20,6 +20,7 @@ from dlkit.data import download, web
 from dlkit.data.samples import Source
 from dlkit.engine.run_folder import RunFolder, list_runs
 from dlkit.errors import ModelFileError, UsageError
+from dlkit.privacy import offline
 from dlkit.specs import LINKS, Link, Spec
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def published(file: str, say: Say) -> Path:
     """
     if found := cached(file, say):
         return found
-    if web.offline():
+    if offline():
         raise web.UnreachableError(
             f"{file} is not in the cache, and DLKIT_OFFLINE forbids the network. Unset it, or put the file into "
             f"{cache.weights_dir()}."

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from dlkit.errors import StorageError
+from dlkit.privacy import offline
 from dlkit.recipe_keys import dotted
 from dlkit.trackers import PROJECT, Line, Subject, Tracker, numbers
 
@@ -17,6 +19,13 @@ STATUS = {"finished": "FINISHED", "stopped": "KILLED"}  # else FAILED
 DEFAULTS = {
     "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"
 }  # fmt: skip
+
+
+def check() -> None:
+    """Raises: StorageError if DLKIT_OFFLINE forbids to reach the server."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if offline() and uri.partition(":")[0] in ("http", "https", "databricks"):
+        raise StorageError("MLFLOW_TRACKING_URI names a server, and DLKIT_OFFLINE forbids the network. Unset either.")
 
 
 def track(subject: Subject, history: Sequence[Line]) -> Tracker:

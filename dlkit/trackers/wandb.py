@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import durable
-from dlkit.data.web import offline
+from dlkit.privacy import offline, use_cache_folders
 from dlkit.trackers import PROJECT, Line, Subject, Tracker, numbers
 
 NEEDS, EXTRA = ("wandb",), "wandb"
@@ -19,6 +19,7 @@ SENT = "sent.json"  # the last step that was handed over: offline nothing else k
 
 def track(subject: Subject, history: Sequence[Line]) -> Tracker:
     """A run is known by its run_id. What was handed over is not handed over again."""
+    use_cache_folders()
     import wandb
 
     folder = subject.folder / "wandb"

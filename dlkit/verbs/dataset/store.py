@@ -20,8 +20,9 @@ from typing import Any
 from dlkit import cache, catalog, durable
 from dlkit.data.download import Progress, digest, fetch, locked, no_progress, nothing_said, place
 from dlkit.data.samples import About, Source
-from dlkit.data.web import PATIENT, Network, UnreachableError, offline
+from dlkit.data.web import PATIENT, Network, UnreachableError
 from dlkit.errors import MALFORMED, DataError, DlkitError, StorageError, UsageError, VerificationError
+from dlkit.privacy import offline
 
 SCHEMA = "dlkit.dataset/1"
 MANIFEST = "manifest.json"

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import catalog, imagenet
-from dlkit.data.web import UnreachableError, offline
+from dlkit.data.web import UnreachableError
 from dlkit.engine.run_folder import RunFolder, list_runs
 from dlkit.engine.weights import IMAGENET, Weights, cached, find
 from dlkit.errors import ModelFileError, UsageError
+from dlkit.privacy import offline
 from dlkit.recipe import data_for
 from dlkit.specs import LINKS, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
 from dlkit.verbs.evaluate import Checkpoint, chosen_run

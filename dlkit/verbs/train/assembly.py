@@ -21,6 +21,7 @@ from dlkit.engine.restore import build
 from dlkit.engine.schedule import learning_rate
 from dlkit.engine.smallest_share import check_share, smallest_share
 from dlkit.errors import UsageError
+from dlkit.privacy import use_cache_folders
 from dlkit.recipe import Recipe
 from dlkit.regularizers import Plan, Regularizer
 from dlkit.specs import ImageSpec, Spec
@@ -93,7 +94,7 @@ def assemble(
         averaged = copy.deepcopy(model).requires_grad_(False)
     return Run(
         model=model,
-        network=torch.compile(model) if recipe.train.compile else model,
+        network=_compiled(model) if recipe.train.compile else model,
         optimizer=optim.build(model, recipe.optimizer, device),
         loss=loss.build(recipe.loss),
         validation_loss=loss.build(recipe.loss.model_copy(update={"label_smoothing": 0.0})),
@@ -111,6 +112,11 @@ def assemble(
         classifies=bool(data.spec.classes),
         counted="nodes" if data.spec.kind == "trees" else data.spec.kind,
     )
+
+
+def _compiled(model: nn.Module) -> Any:
+    use_cache_folders()
+    return torch.compile(model)
 
 
 def regularize(
