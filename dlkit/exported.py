@@ -165,6 +165,7 @@ def _place(data: bytes, marker: bytes) -> int | None:
 
 def _image_rules(spec: ImageSpec, feed: Feed) -> dict[str, Any]:
     raw = feed == "normalised"
+    ratio = {} if spec.legacy_resize else {"crop_ratio": spec.crop}
     return {
         "name": "images",
         "feed": feed,
@@ -174,6 +175,7 @@ def _image_rules(spec: ImageSpec, feed: Feed) -> dict[str, Any]:
         "height": spec.height,
         "width": spec.width,
         "crop": spec.crop,
+        **ratio,
         "mean": list(spec.mean),
         "std": list(spec.std),
     }
@@ -205,8 +207,9 @@ def _image_spec(classes: tuple[str, ...], rules: Any) -> ImageSpec:
     mean, std = (tuple(_number(value) for value in rules[key]) for key in ("mean", "std"))
     assert len(mean) == len(std) == channels and all(value > 0 for value in std), "mean and std"
     crop = _number(rules["crop"])
+    assert rules.get("crop_ratio", crop) == crop, f"crop_ratio {rules['crop_ratio']!r}"
     assert 0 < crop <= 1 and max(height, width) / crop <= MAX_SIDE, f"crop {crop}"
-    return ImageSpec(channels, height, width, classes, mean, std, crop)
+    return ImageSpec(channels, height, width, classes, mean, std, crop, "crop_ratio" not in rules)
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,9 @@ class ImageSpec:
     """Images of one size, and the classes they are sorted into.
 
     mean and std are of pixels scaled to [0, 1], one number a channel. crop is the fraction of the resized image's
-    shorter side that the centre crop keeps: 1.0 keeps all that fits, 0.875 is ImageNet's 224 of 256.
+    shorter side that the center crop keeps: 1.0 keeps all that fits, 0.875 is ImageNet's 224 of 256. In documents it is
+    `crop_ratio` too; those of earlier versions have `crop` alone, and are read with legacy_resize: an image of the
+    network's size is not cropped, and the longer side is rounded (dlkit.data.framing).
     """
 
     kind: ClassVar[str] = "images"
@@ -30,6 +32,7 @@ class ImageSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: float = 1.0
+    legacy_resize: bool = False
 
     def __post_init__(self) -> None:
         assert self.channels in (1, 3) and len(self.mean) == len(self.std) == self.channels, self
@@ -40,13 +43,20 @@ class ImageSpec:
         """How many numbers a model gives for one input."""
         return len(self.classes)
 
+    def is_prepared(self, width: int, height: int) -> bool:
+        """Whether an image of that size is neither resized nor cropped."""
+        return (width, height) == (self.width, self.height) and (self.crop == 1 or self.legacy_resize)
+
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
+        fields = {name: value for name, value in asdict(self).items() if name != "legacy_resize"}
+        return {"kind": self.kind, **fields, **({} if self.legacy_resize else {"crop_ratio": self.crop})}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ImageSpec:
         tuples = {name: tuple(document[name]) for name in ("classes", "mean", "std")}
-        return cls(**{**_fields(document), **tuples})
+        fields = {name: value for name, value in _fields(document).items() if name != "crop_ratio"}
+        crop = document.get("crop_ratio", document.get("crop", 1.0))
+        return cls(**{**fields, **tuples, "crop": crop, "legacy_resize": "crop_ratio" not in document})
 
 
 @dataclass(frozen=True)

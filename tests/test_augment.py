@@ -7,6 +7,7 @@ from itertools import repeat
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import functional
 
 from dlkit.data import augment as changes
 from dlkit.data.augment import ERASED_AREA, ERASED_ASPECT
@@ -87,13 +88,38 @@ def test_brightness_contrast_and_saturation_at_zero_are_black_flat_and_grey() ->
     assert (grey[:, 0] - grey[:, 1]).abs().max() < 1e-6
 
 
-def test_hue_keeps_luma_and_comes_back_after_a_whole_turn() -> None:
+LARGEST = math.nextafter(1.0, 0.0)
+
+OPERATIONS = {  # torchvision's functions, in the order in which they are applied here
+    "brightness": functional.adjust_brightness,
+    "contrast": functional.adjust_contrast,
+    "saturation": functional.adjust_saturation,
+    "hue": functional.adjust_hue,
+}
+
+
+@pytest.mark.parametrize("names", [*([name] for name in OPERATIONS), list(OPERATIONS)], ids="-".join)
+@pytest.mark.parametrize("channels", [3, 1])
+def test_color_jitter_is_torchvisions_with_a_clamp_after_each_operation(names: list[str], channels: int) -> None:
+    images = torch.rand(2, channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    images[0, :, :4] = torch.tensor([0.0, 1.0, 0.5, 0.2])[:, None]  # gray, black and white have no hue
+    extents = {"brightness": 0.9, "contrast": 0.9, "saturation": 0.9, "hue": 0.5}
+    augment = Augment(**{name: extents[name] for name in names})
+    for draw in (0.0, 0.1, 0.45, 0.8, LARGEST):
+        found = changes.colour_jitter(images, augment, drawn(**dict.fromkeys(names, draw)))
+        expected, bytes_ = images, (images * 255).round().to(torch.uint8)
+        for name in names:
+            amount = (2 * draw - 1) * extents[name] + (name != "hue")
+            expected, bytes_ = (OPERATIONS[name](part, amount) for part in (expected, bytes_))
+        assert (found - expected).abs().max() <= 1e-5
+        assert (found * 255 - bytes_).abs().max() <= 3 + 3 * len(names)  # uint8 truncates after each operation
+
+
+def test_hue_keeps_the_value_and_comes_back_after_a_whole_turn() -> None:
     images = pictures()
     third = changes.rotate_hue(images, torch.tensor([1 / 3, 1 / 3]))
-    weights = torch.tensor([0.299, 0.587, 0.114])[None, :, None, None]
-    assert torch.allclose((third * weights).sum(1), (images * weights).sum(1), atol=1e-3)
-    assert not torch.allclose(third, images, atol=0.05)
-    assert torch.allclose(changes.rotate_hue(images, torch.ones(2)), images, atol=1e-4)
+    assert torch.allclose(third, images.roll(1, dims=1), atol=1e-5)  # red becomes green, green blue, blue red
+    assert torch.allclose(changes.rotate_hue(images, torch.ones(2)), images, atol=1e-5)
 
 
 def test_erasing_blanks_one_box_of_the_stated_area() -> None:
@@ -124,7 +150,6 @@ def test_each_change_leaves_other_samples_alone() -> None:
         assert torch.allclose(alone[0], together[place], atol=1e-6)
 
 
-LARGEST = math.nextafter(1.0, 0.0)
 # the ends of [0, 1) in float32
 ENDS = (0.0, float(torch.nextafter(torch.ones(()), torch.zeros(()))))
 

@@ -100,7 +100,7 @@ def test_eval_of_the_file_has_the_figures_of_the_run(
 
 
 SCRIPT = """
-import json, math, sys
+import json, sys
 import numpy, onnxruntime
 from PIL import Image, ImageOps
 
@@ -109,13 +109,11 @@ about = json.loads(session.get_modelmeta().custom_metadata_map["dlkit"])
 width, height, crop = (about["input"][key] for key in ("width", "height", "crop"))
 for path in sys.argv[2:]:
     image = Image.open(path)
-    image.draft(None, 2 * [2 * math.ceil(max(width, height) / crop)])
     image = ImageOps.exif_transpose(image).convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if about["input"]["channels"] == 1 else "RGB")
-    scale = max(round(width / crop) / image.width, round(height / crop) / image.height)
-    size = [round(scale * side) for side in image.size]
-    image = image.resize((size[0], image.height), Image.Resampling.BILINEAR).resize(size, Image.Resampling.BILINEAR)
+    area = max(round(width / crop) * image.height, round(height / crop) * image.width)
+    image = image.resize((area // image.height, area // image.width), Image.Resampling.BILINEAR)
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     pixels = numpy.asarray(image.crop((left, top, left + width, top + height)))
     (probabilities,) = session.run(None, {"images": pixels.reshape(1, height, width, -1)})[0]

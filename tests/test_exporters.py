@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,9 @@ def stretched(count: int) -> list[Image.Image]:
 
 @pytest.mark.parametrize("spec", [natural_spec(3, 28, 28, 2), natural_spec(1, 32, 40, 2), natural_spec(3, 64, 64, 2)])
 @pytest.mark.parametrize("crop", [1.0, 0.875])
-def test_resizing_in_the_graph_is_prepares_to_the_bit(spec: ImageSpec, crop: float) -> None:
-    spec = ImageSpec.from_json({**spec.to_json(), "crop": crop})
+@pytest.mark.parametrize("legacy", [False, True])
+def test_resizing_in_the_graph_is_prepares_to_the_bit(spec: ImageSpec, crop: float, legacy: bool) -> None:
+    spec = replace(spec, crop=crop, legacy_resize=legacy)
     shape = ["N", spec.height, spec.width, spec.channels]
     ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name in ("images", "out")]
     graph = helper.make_graph([helper.make_node("Identity", ["images"], ["out"])], "front", ends[:1], ends[1:])

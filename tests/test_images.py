@@ -7,13 +7,18 @@ import struct
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from corpus import IMAGES, Bad, encoded, gray_tiff, jpeg, picture, png, png_chunk
 from PIL import Image, ImageFile
 
+from dlkit import imagenet, specs
 from dlkit.data import framing, images, randomness
 from dlkit.errors import DataError, StorageError
 from dlkit.specs import ImageSpec
@@ -218,6 +223,52 @@ def test_prepared_image_always_has_the_networks_size(size: tuple[int, int], crop
     assert framing.prepare(picture(*size), spec).shape == (3, 24, 32)
 
 
+PRESETS = [
+    torchvision.models.ResNet50_Weights.IMAGENET1K_V1,  # 224 of 256
+    torchvision.models.ResNet50_Weights.IMAGENET1K_V2,  # 224 of 232
+    torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1,
+]
+ODD_SIZES = [
+    (224, 224),
+    (256, 256),
+    (225, 223),
+    (500, 333),
+    (333, 501),
+    (31, 301),
+    (640, 53),
+    (257, 611),
+    (99, 1237),
+    (7, 9),
+]
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=str)
+def test_published_weights_see_the_pixels_of_their_published_transforms(preset: Any) -> None:
+    """torchvision's presets are the oracle, at the network's own size too: 224 is cut from 256 all the same."""
+    transforms = preset.transforms()
+    spec = replace(imagenet.spec(), crop=transforms.crop_size[0] / transforms.resize_size[0])
+    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+    rng = np.random.default_rng(0)
+    for width, height in ODD_SIZES:
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+        expected = ((transforms(image) * std + mean) * 255).round().to(torch.uint8).numpy()
+        assert (framing.prepare(image, spec) == expected).all(), image.size
+
+
+def test_runs_of_earlier_versions_keep_their_preprocessing() -> None:
+    """Their documents have no crop_ratio: an image of the network's size is not cropped, the longer side is rounded."""
+    document = imagenet.spec().to_json()
+    assert document["crop_ratio"] == document["crop"] == 0.875 and specs.from_json(document) == imagenet.spec()
+    del document["crop_ratio"]
+    old = specs.from_json(document)
+    assert isinstance(old, ImageSpec) and old.legacy_resize and old.to_json() == document
+    image = picture(224, 224)
+    assert (framing.prepare(image, old) == np.asarray(image).transpose(2, 0, 1)).all()
+    long = picture(250, 334)
+    expected = long.resize((256, 334), Image.Resampling.BILINEAR).resize((256, 342), Image.Resampling.BILINEAR)
+    assert (framing.prepare(long, old) == np.asarray(expected.crop((16, 59, 240, 283))).transpose(2, 0, 1)).all()
+
+
 def test_prepare_keeps_the_aspect_and_the_centre() -> None:
     """Resizing to cover and cropping, as two steps of Pillow, is the reference."""
     image = picture(120, 60)
@@ -231,12 +282,13 @@ def test_gray_model_gets_one_channel() -> None:
     assert images.load(jpeg(), spec).shape == (1, 28, 28)
 
 
-def test_drafting_a_large_jpeg_changes_little() -> None:
+def test_a_large_jpeg_is_decoded_whole_and_only_by_earlier_runs_at_a_fraction_of_its_size() -> None:
     data = encoded(picture(1600, 1200), "JPEG", quality=95)
-    drafted = images.load(data, SPEC).astype(int)
-    whole = framing.prepare(images.decode(data, 3), SPEC).astype(int)
+    whole = framing.prepare(images.decode(data, 3), SPEC)
+    assert (images.load(data, SPEC) == whole).all()
+    drafted = images.load(data, replace(SPEC, legacy_resize=True))
     assert images.decode(data, 3, draft=(64, 48)).width < 1600
-    assert np.abs(drafted - whole).mean() < 2
+    assert 0 < np.abs(drafted.astype(int) - whole).mean() < 2
 
 
 def test_random_crop_depends_on_its_numbers_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +101,31 @@ def test_a_folder_of_all_sorts_is_read_as_predict_reads_it(tmp_path: Path) -> No
         assert np.array_equal(decoder.image(0, number).numpy(), images.load(path, SPEC))
 
 
-def test_random_parts_are_pillows_to_a_few_levels(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpeg"
-    path.write_bytes(saved(picture(size=(120, 90))))
-    samples = ImageFiles([path], np.zeros(1, np.int64))
-    decoder = Decoder(samples, SPEC, 0, (0.3, 1.0))
-    for epoch in range(5):
-        quick = decoder.image(epoch, 0).double()
-        decoder.quick = False
-        careful = decoder.image(epoch, 0).double()
-        decoder.quick = True
-        assert abs(quick - careful).max() <= 8 and abs(quick - careful).mean() < 1
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_random_parts_are_pillows_to_two_levels_edges_included(mode: str, subsampling: int, tmp_path: Path) -> None:
+    """Noise shows at once where the pixels around a part are mixed into its edges."""
+    sizes = [(120, 90), (33, 47), (61, 29), (35, 201), (7, 9)]
+    noise = [Image.effect_noise(size, 120).convert(mode) for size in sizes]
+    paths = [tmp_path / f"{number}.jpeg" for number in range(len(sizes))]
+    for path, image in zip(paths, noise, strict=True):
+        path.write_bytes(saved(image, subsampling=subsampling, quality=95))
+    spec = SPEC if mode == "RGB" else replace(SPEC, channels=1, mean=(0.5,), std=(0.5,))
+    samples = ImageFiles(paths, np.zeros(len(paths), np.int64))
+    quick, careful = Decoder(samples, spec, 0, (0.3, 1.0)), Decoder(samples, spec, 0, (0.3, 1.0))
+    careful.quick = False
+    for epoch in range(4):
+        for index in range(len(paths)):
+            assert quick._plain(paths[index]) is not None
+            difference = quick.image(epoch, index).int() - careful.image(epoch, index).int()
+            assert difference.abs().max() <= 2, sizes[index]
+
+
+def test_an_image_of_the_networks_size_is_quick_only_if_nothing_is_cropped(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(saved(picture()))
+    cropped = replace(SPEC, crop=0.875)
+    for spec, plain in ((SPEC, True), (cropped, False), (replace(cropped, legacy_resize=True), True)):
+        decoder = Decoder(ImageFiles([path], np.zeros(1, np.int64)), spec)
+        assert (decoder._plain(path) is not None) == plain
+        assert np.array_equal(decoder.image(0, 0).numpy(), images.load(path, spec))

@@ -77,28 +77,34 @@ def random_affine(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
 
 
 def colour_jitter(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
-    """Brightness, contrast, saturation and hue, in this order, each by a random amount. Grey images have no hue."""
-    images = images * _factor(draw("brightness"), augment.brightness)
-    grey = _grey(images)
-    centre = grey.mean(dim=(1, 2, 3), keepdim=True)
-    images = centre + (images - centre) * _factor(draw("contrast"), augment.contrast)
-    if images.shape[1] == 3:
-        grey = _grey(images)
-        images = grey + (images - grey) * _factor(draw("saturation"), augment.saturation)
-        if augment.hue:
-            images = rotate_hue(images, _around_zero(draw("hue"), augment.hue))
-    return images.clamp(0, 1)
+    """Brightness, contrast, saturation and hue, each by a random amount and clamped to [0, 1], as in torchvision.
+
+    In this order, where torchvision's ColorJitter draws one. Gray images have neither saturation nor hue.
+    """
+    color = images.shape[1] == 3
+    if augment.brightness:
+        images = (images * _factor(draw("brightness"), augment.brightness)).clamp(0, 1)
+    if augment.contrast:
+        mean = _gray(images).mean(dim=(1, 2, 3), keepdim=True)
+        images = _blend(images, mean, _factor(draw("contrast"), augment.contrast))
+    if augment.saturation and color:
+        images = _blend(images, _gray(images), _factor(draw("saturation"), augment.saturation))
+    if augment.hue and color:
+        images = rotate_hue(images, _around_zero(draw("hue"), augment.hue))
+    return images
 
 
 def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the colours about the grey axis by `turns` (N,) of a full circle, in YIQ space; luma is kept."""
-    angle = 2 * math.pi * turns
-    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-    one = torch.ones_like(angle)
-    rotation = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
-    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64)
-    matrix = torch.linalg.inv(to_yiq).to(images) @ rotation.to(images) @ to_yiq.to(images)  # (N, 3, 3)
-    return torch.einsum("nij,njhw->nihw", matrix, images)
+    """Turn the hue of HSV by `turns` (N,) of a full circle; saturation and value, the largest channel, are kept."""
+    red, green, blue = torch.split(images, 1, dim=1)  # (N, 1, H, W) each
+    value = images.amax(dim=1, keepdim=True)
+    chroma = value - images.amin(dim=1, keepdim=True)
+    divisor = chroma.where(chroma > 0, 1.0)
+    blue_or_green = torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
+    hue = torch.where(value == red, (green - blue) / divisor, blue_or_green)  # in sixths of the circle
+    hue = hue + 6 * turns.to(images)[:, None, None, None]
+    channel = (hue + torch.tensor([5, 3, 1], device=images.device)[:, None, None]) % 6  # (N, 3, H, W)
+    return value - chroma * torch.minimum(channel, 4 - channel).clamp(0, 1)
 
 
 def erase(images: Tensor, probability: float, draw: Draw) -> Tensor:
@@ -133,11 +139,15 @@ def apply_policy(images: Tensor, policy: str, seeds: list[int]) -> Tensor:
     return torch.stack(changed)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device)  # ITU-R BT.601 luma
+    weights = torch.tensor([0.2989, 0.587, 0.114], dtype=images.dtype, device=images.device)  # torchvision's luma
     return (images * weights[None, :, None, None]).sum(dim=1, keepdim=True)
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (other + (images - other) * factor).clamp(0, 1)
 
 
 def _around_zero(numbers: Tensor, extent: float) -> Tensor:

@@ -170,8 +170,7 @@ class Decoder(Dataset[Tensor | DlkitError]):
         size = jpeg.plain_size(content, self.spec.channels)
         if size is None or max(size) > image_files.MAX_SIDE or size[0] * size[1] > image_files.MAX_PIXELS:
             return None
-        wanted = (self.spec.width, self.spec.height)
-        fits = size == wanted if self.draft is None else min(size) < 2 * max(self.draft)
+        fits = self.spec.is_prepared(*size) if self.draft is None else min(size) < 2 * max(self.draft)
         return jpeg.decode(content, self.spec.channels) if fits else None
 
 

@@ -17,15 +17,19 @@ from dlkit.specs import ImageSpec
 Pixels = npt.NDArray[np.uint8]
 
 
-def prepare(image: Image.Image, spec: ImageSpec) -> Pixels:
-    """(C, H, W) uint8 as the network expects: resized to cover (height / crop, width / crop), then centre cropped.
+FAR_ENDS = 256  # an image keeps so many times the length that the network sees of it: 64 MB at 256 pixels a side
+LEGACY_FAR_ENDS = 4
 
-    The aspect is kept and the resizing is bilinear and antialiased. An image that has the network's size already
-    passes unchanged.
+
+def prepare(image: Image.Image, spec: ImageSpec) -> Pixels:
+    """(C, H, W) uint8 as the network expects: resized to cover (height / crop, width / crop), then center cropped.
+
+    The aspect is kept, the longer side truncated to whole pixels, and the resizing bilinear and antialiased, as by
+    torchvision's Resize and CenterCrop of PIL images. legacy_resize is what earlier versions did: see ImageSpec.
     """
-    if image.size == (spec.width, spec.height):
+    if spec.is_prepared(*image.size):
         return pixels(image)
-    image = _covering(image, (round(spec.width / spec.crop), round(spec.height / spec.crop)))
+    image = _covering(image, (round(spec.width / spec.crop), round(spec.height / spec.crop)), spec.legacy_resize)
     left, top = round((image.width - spec.width) / 2), round((image.height - spec.height) / 2)
     return pixels(image.crop((left, top, left + spec.width, top + spec.height)))
 
@@ -33,7 +37,7 @@ def prepare(image: Image.Image, spec: ImageSpec) -> Pixels:
 def shrunk(image: Image.Image, side: int) -> Pixels:
     """(C, H, W) of the whole image, its shorter side at most `side` long; very long ends are cut off."""
     target = (side, side)
-    return pixels(_covering(image, target) if min(image.size) > side else _without_far_ends(image, target))
+    return pixels(_covering(image, target) if min(image.size) > side else _without_far_ends(image, target, FAR_ENDS))
 
 
 def random_resized_crop(
@@ -44,7 +48,8 @@ def random_resized_crop(
     Szegedy et al., "Going deeper with convolutions", 2015, section 6.
     """
     box = random_box(image.width, image.height, area, numbers)
-    return pixels(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
+    # cropped first: a box given to resize would let the pixels around it into the edges
+    return pixels(image.crop(box).resize((spec.width, spec.height), Image.Resampling.BILINEAR))
 
 
 def crop_draft(spec: ImageSpec, area: tuple[float, float]) -> tuple[int, int]:
@@ -71,22 +76,26 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def _covering(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+def _covering(image: Image.Image, target: tuple[int, int], legacy: bool = False) -> Image.Image:
     """The image resized until it just covers (width, height), less its far ends."""
-    image = _without_far_ends(image, target)
-    scale = max(target[0] / image.width, target[1] / image.height)
-    width, height = (max(side, round(scale * length)) for side, length in zip(target, image.size, strict=True))
-    # One side after the other: in one call the order is Pillow's own choice, which its versions make differently.
-    return image.resize((width, image.height), Image.Resampling.BILINEAR).resize(
-        (width, height), Image.Resampling.BILINEAR
-    )
+    image = _without_far_ends(image, target, LEGACY_FAR_ENDS if legacy else FAR_ENDS)
+    if legacy:
+        scale = max(target[0] / image.width, target[1] / image.height)
+        width, height = (max(side, round(scale * length)) for side, length in zip(target, image.size, strict=True))
+    else:
+        area = max(target[0] * image.height, target[1] * image.width)
+        width, height = area // image.height, area // image.width
+    # One side after the other, the order being that of Pillow 13, which earlier versions choose differently.
+    tall = image.height > 2 * image.width and height < image.height and not legacy
+    first = (image.width, height) if tall else (width, image.height)
+    return image.resize(first, Image.Resampling.BILINEAR).resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _without_far_ends(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """A very long image less what a centre crop never sees, so that resizing it cannot take gigabytes."""
+def _without_far_ends(image: Image.Image, target: tuple[int, int], times: int) -> Image.Image:
+    """A very long image less what a center crop never sees, so that resizing it cannot take gigabytes."""
     scale = max(target[0] / image.width, target[1] / image.height)
-    width = min(image.width, math.ceil(4 * target[0] / scale))
-    height = min(image.height, math.ceil(4 * target[1] / scale))
+    width = min(image.width, math.ceil(times * target[0] / scale))
+    height = min(image.height, math.ceil(times * target[1] / scale))
     if (width, height) == image.size:
         return image
     left, top = (image.width - width) // 2, (image.height - height) // 2

@@ -36,6 +36,7 @@ from PIL import (
 )
 
 from dlkit.data.framing import Pixels, prepare, shrunk
+from dlkit.data.packed import PackedImage
 from dlkit.data.samples import ImageSource
 from dlkit.errors import DataError, StorageError
 from dlkit.specs import ImageSpec
@@ -100,10 +101,13 @@ class Header:
 def load(source: ImageSource | bytes, spec: ImageSpec, *, notes: list[str] | None = None) -> Pixels:
     """An image as eval and predict see it: decoded, then prepared; (C, H, W) uint8.
 
-    A large JPEG is decoded at a fraction of its size, never below twice what the network sees.
+    Of a pack it may be prepared already. With legacy_resize, a large JPEG is decoded at a fraction of its size, never
+    below twice what the network sees.
     """
-    draft = (2 * math.ceil(spec.width / spec.crop), 2 * math.ceil(spec.height / spec.crop))
-    return prepare(decode(source, spec.channels, draft=draft, notes=notes), spec)
+    if isinstance(source, PackedImage) and source.is_prepared_for(spec):
+        return source.part.image(source.row).copy()
+    sides = (2 * math.ceil(spec.width / spec.crop), 2 * math.ceil(spec.height / spec.crop))
+    return prepare(decode(source, spec.channels, draft=sides if spec.legacy_resize else None, notes=notes), spec)
 
 
 def decode(
@@ -178,7 +182,7 @@ def whole(source: ImageSource | bytes, channels: int, side: int) -> Pixels:
 
     Prepared for a network that cuts its images from that side, it is what `load` gives.
     """
-    return shrunk(decode(source, channels, draft=(2 * side, 2 * side)), side)
+    return shrunk(decode(source, channels), side)
 
 
 @contextmanager

@@ -101,6 +101,11 @@ class PackedImage:
         shape = (self.part.spec.channels, *map(int, self.part.sizes[self.row]))
         return len(_header(*shape)) + math.prod(shape)
 
+    def is_prepared_for(self, spec: ImageSpec) -> bool:
+        """Whether it is what a network of that spec sees, and no picture to be resized and cropped."""
+        size = (spec.channels, spec.height, spec.width)
+        return not self.part.whole and (self.part.spec.channels, *map(int, self.part.sizes[self.row])) == size
+
     def read(self) -> bytes:
         pixels = self.part.image(self.row)
         return _header(*pixels.shape) + pixels.transpose(1, 2, 0).tobytes()

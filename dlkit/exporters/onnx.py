@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from dlkit import exported
 from dlkit.data.classifier import Classifier
+from dlkit.data.framing import FAR_ENDS, LEGACY_FAR_ENDS
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.exported import About
 from dlkit.exporters._fed import Feeds, GraphClassifier
@@ -143,10 +144,10 @@ def _name_axes(proto: ModelProto, names: tuple[str, ...]) -> None:
             message.dim_param = named[message.dim_param]
 
 
-# The arithmetic of dlkit.data.framing.prepare, far ends of long images left out first, as there. What has the network's
-# size passes unchanged. `side` resizes the last side as Pillow does: a new pixel is the mean of old ones, weighted by a
-# triangle over two new pixels, or over two old ones where these are larger; the weights have 22 bits, which are worked
-# with in bytes. The Resize operator is a grey level off here and there, and some networks notice.
+# The arithmetic of dlkit.data.framing.prepare, far ends of long images left out first, as there. Of the resized image
+# only what the crop keeps is computed. `side` resizes the last side as Pillow does: a new pixel is the mean of old
+# ones, weighted by a triangle over two new pixels, or over two old ones if these are larger; the weights have 22 bits,
+# which are worked with in bytes. The Resize operator is a gray level off here and there, and some networks notice.
 RESIZE = """
 <ir_version: 8, opset_import: ["" : 18, "dlkit" : 1]>
 resize (uint8[N, any_height, any_width, {C}] images) => (uint8[N, {H}, {W}, {C}] prepared) {{
@@ -155,7 +156,7 @@ resize (uint8[N, any_height, any_width, {C}] images) => (uint8[N, {H}, {W}, {C}]
     target = Cast<to = 11>(target_int)
     two = Constant<value = double {{2.0}}>()
     two_int = Constant<value = int64 {{2}}>()
-    four = Constant<value = double {{4.0}}>()
+    times = Constant<value = double {{{far_ends}.0}}>()
     axes = Constant<value_ints = [2, 3]>()
     pixels = Transpose<perm = [0, 3, 1, 2]>(images)
     shape = Shape<start = 2, end = 4>(pixels)
@@ -164,7 +165,7 @@ resize (uint8[N, any_height, any_width, {C}] images) => (uint8[N, {H}, {W}, {C}]
     scales = Div(target, sides)
     scale = ReduceMax<keepdims = 1>(scales)
     seen = Div(target, scale)
-    far = Mul(seen, four)
+    far = Mul(seen, times)
     far_up = Ceil(far)
     far_int = Cast<to = 7>(far_up)
     kept = Min(shape, far_int)
@@ -173,37 +174,37 @@ resize (uint8[N, any_height, any_width, {C}] images) => (uint8[N, {H}, {W}, {C}]
     near_end = Add(near, kept)
     middle = Slice(pixels, near, near_end, axes)
 
-    kept_sides = Cast<to = 11>(kept)
-    kept_scales = Div(target, kept_sides)
-    kept_scale = ReduceMax<keepdims = 1>(kept_scales)
-    scaled = Mul(kept_sides, kept_scale)
-    rounded = Round(scaled)
-    rounded_int = Cast<to = 7>(rounded)
-    cover = Max(rounded_int, target_int)
-    differs = Sub(shape, wanted)
-    distances = Abs(differs)
-    distance = ReduceMax<keepdims = 1>(distances)
-    zero = Sub(distance, distance)
-    same = Equal(distance, zero)
-    size = Where(same, wanted, cover)
-    height, width = Split<axis = 0, num_outputs = 2>(size)
-    narrow = dlkit.side(middle, width)
-    standing = Transpose<perm = [0, 1, 3, 2]>(narrow)
-    low = dlkit.side(standing, height)
-    resized = Transpose<perm = [0, 1, 3, 2]>(low)
-
+{size}
     spare = Sub(size, wanted)
     spare_double = Cast<to = 11>(spare)
     half = Div(spare_double, two)
     corner = Round(half)
     start = Cast<to = 7>(corner)
-    end = Add(start, wanted)
-    cropped = Slice(resized, start, end, axes)
-    prepared = Transpose<perm = [0, 2, 3, 1]>(cropped)
+    height, width = Split<axis = 0, num_outputs = 2>(size)
+    top, left = Split<axis = 0, num_outputs = 2>(start)
+    wanted_height, wanted_width = Split<axis = 0, num_outputs = 2>(wanted)
+    kept_height, kept_width = Split<axis = 0, num_outputs = 2>(kept)
+    twice = Mul(kept_width, two_int)
+    beyond = Greater(kept_height, twice)
+    lower = Less(height, kept_height)
+    tall = And(beyond, lower)
+    vertical_first = And(tall, follows_pillow)
+    prepared = If(vertical_first) <then_branch = vertical () => (uint8[N, H, W, C] vertically) {{
+        standing_v = Transpose<perm = [0, 1, 3, 2]>(middle)
+        low_v = dlkit.side(standing_v, height, top, wanted_height)
+        lying_v = Transpose<perm = [0, 1, 3, 2]>(low_v)
+        narrow_v = dlkit.side(lying_v, width, left, wanted_width)
+        vertically = Transpose<perm = [0, 2, 3, 1]>(narrow_v)
+    }}, else_branch = horizontal () => (uint8[N, H, W, C] horizontally) {{
+        narrow_h = dlkit.side(middle, width, left, wanted_width)
+        standing_h = Transpose<perm = [0, 1, 3, 2]>(narrow_h)
+        low_h = dlkit.side(standing_h, height, top, wanted_height)
+        horizontally = Transpose<perm = [0, 3, 2, 1]>(low_h)
+    }}>
 }}
 
 <domain: "dlkit", opset_import: ["" : 18]>
-side (pixels, length) => (resized) {{
+side (pixels, length, first, count) => (resized) {{
     none = Constant<value = double {{0.0}}>()
     half = Constant<value = double {{0.5}}>()
     one = Constant<value = double {{1.0}}>()
@@ -213,7 +214,12 @@ side (pixels, length) => (resized) {{
     old_int = Squeeze(old_shape)
     old = Cast<to = 11>(old_int)
     scale = Div(old, new)
-    new_numbers = Range(none, new, one)
+    last = Add(first, count)
+    first_int = Squeeze(first)
+    last_int = Squeeze(last)
+    first_number = Cast<to = 11>(first_int)
+    last_number = Cast<to = 11>(last_int)
+    new_numbers = Range(first_number, last_number, one)
     new_middles = Add(new_numbers, half)
     centres = Mul(new_middles, scale)
     reach = Max(scale, one)
@@ -262,13 +268,42 @@ side (pixels, length) => (resized) {{
 }}
 """
 
+# Of the resized image: the longer side is truncated.
+SIZE = """
+    follows_pillow = Constant<value = bool {1}>()
+    tall_side, wide_side = Split<axis = 0, num_outputs = 2>(kept)
+    across = Concat<axis = 0>(wide_side, tall_side)
+    areas = Mul(target_int, across)
+    area = ReduceMax<keepdims = 1>(areas)
+    size = Div(area, across)
+"""
+# The longer side is rounded, and what has the network's size passes unchanged.
+LEGACY_SIZE = """
+    follows_pillow = Constant<value = bool {0}>()
+    kept_sides = Cast<to = 11>(kept)
+    kept_scales = Div(target, kept_sides)
+    kept_scale = ReduceMax<keepdims = 1>(kept_scales)
+    scaled = Mul(kept_sides, kept_scale)
+    rounded = Round(scaled)
+    rounded_int = Cast<to = 7>(rounded)
+    cover = Max(rounded_int, target_int)
+    differs = Sub(shape, wanted)
+    distances = Abs(differs)
+    distance = ReduceMax<keepdims = 1>(distances)
+    zero = Sub(distance, distance)
+    same = Equal(distance, zero)
+    size = Where(same, wanted, cover)
+"""
+
 
 def _prepend_resize(graph: GraphProto, spec: ImageSpec) -> None:
     """Put resizing and cropping before the graph's first node."""
     from onnx import inliner, parser
 
     target = ", ".join(str(round(side / spec.crop)) for side in (spec.height, spec.width))
-    model = parser.parse_model(RESIZE.format(C=spec.channels, H=spec.height, W=spec.width, target=target))
+    size, far_ends = (LEGACY_SIZE, LEGACY_FAR_ENDS) if spec.legacy_resize else (SIZE, FAR_ENDS)
+    sides = {"C": spec.channels, "H": spec.height, "W": spec.width}
+    model = parser.parse_model(RESIZE.format(**sides, target=target, size=size, far_ends=far_ends))
     front = inliner.inline_local_functions(model).graph
     for node in graph.node:
         node.input[:] = ["prepared" if name == "images" else name for name in node.input]
@@ -281,10 +316,18 @@ def _prepend_resize(graph: GraphProto, spec: ImageSpec) -> None:
 
 def _prefixed(front: GraphProto) -> GraphProto:
     """Its inner names begin with "resize.", so that none is one of the network's."""
-    for node in front.node:
-        for names in (node.input, node.output):
-            names[:] = [name if name in ("", "images", "prepared") else f"resize.{name}" for name in names]
+    for message in messages(front):
+        if message.DESCRIPTOR.name == "NodeProto":
+            for names in (message.input, message.output):
+                names[:] = [_prefixed_name(name) for name in names]
+        elif message.DESCRIPTOR.name == "GraphProto" and message is not front:
+            for value in message.output:
+                value.name = _prefixed_name(value.name)
     return front
+
+
+def _prefixed_name(name: str) -> str:
+    return name if name in ("", "images", "prepared") else f"resize.{name}"
 
 
 def _providers(device: str) -> list[str]:

@@ -137,7 +137,8 @@ def fitted(samples: Samples, spec: Spec) -> Samples:
 
     if not isinstance(samples, MemoryImages) or not isinstance(spec, ImageSpec):
         return samples
-    if samples.images.shape[1:] == (spec.channels, spec.height, spec.width):
+    channels, height, width = samples.images.shape[1:]
+    if channels == spec.channels and spec.is_prepared(width, height):
         return samples
     mode = "L" if spec.channels == 1 else "RGB"
     pictures = (
