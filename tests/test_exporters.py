@@ -24,9 +24,9 @@ from dlkit.data.classifier import torch_classifier
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import UsageError, VerificationError
 from dlkit.exported import About
+from dlkit.exporters import _fed, torch_export
 from dlkit.exporters import onnx as onnx_exporter
 from dlkit.exporters import safetensors as safetensors_exporter
-from dlkit.exporters import torch_export
 from dlkit.specs import ImageSpec
 from dlkit.verbs import export as verb
 from dlkit.verbs.export.verify import verify
@@ -115,7 +115,12 @@ def test_resizing_in_the_graph_is_prepares_to_the_bit(spec: ImageSpec, crop: flo
         flat = image.convert("L" if spec.channels == 1 else "RGB")
         pixels = np.asarray(flat).reshape(1, flat.height, flat.width, spec.channels)
         found = session.run(None, {"images": pixels})[0][0].transpose(2, 0, 1)
-        assert (found == framing.prepare(flat, spec)).all(), image.size
+        prepared = framing.prepare(flat, spec)
+        assert (found == prepared).all(), image.size
+        again = session.run(None, {"images": _fed._images(prepared[None], spec, About("x", spec, feed="any_size"))})[0]
+        assert (again[0].transpose(2, 0, 1) == prepared).all(), (
+            image.size
+        )  # dlkit prepares images before the graph does
 
 
 @pytest.mark.slow

@@ -64,4 +64,14 @@ def _feeds(inputs: Any, about: About) -> Iterator[tuple[Feeds, int]]:
 def _images(pixels: Pixels, spec: ImageSpec, about: About) -> npt.NDArray[Any]:
     if about.feed == "normalised":
         return normalized(pixels, spec)
+    if about.feed == "any_size" and pixels.shape[2:] == (spec.height, spec.width) and not spec.legacy_resize:
+        pixels = _uncropped(pixels, spec)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+def _uncropped(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """Prepared images (N, C, H, W) with the border that a graph's center crop takes away again."""
+    sides = [(round(side / spec.crop), side) for side in (spec.height, spec.width)]
+    before = [round((larger - side) / 2) for larger, side in sides]
+    borders = [(start, larger - side - start) for start, (larger, side) in zip(before, sides, strict=True)]
+    return np.pad(pixels, [(0, 0), (0, 0), *borders])
