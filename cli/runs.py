@@ -12,9 +12,10 @@ from . import console
 from .compare import CompareCommand, compare_command
 from .console import Format
 
-runs_app = typer.Typer(help="Runs: list, show, compare, prune, rm.")
+runs_app = typer.Typer(help="Runs: list, show, compare, tag, prune, rm.")
 
-COLUMNS = ("name", "model", "dataset", "status", "epochs", "metric", "best", "when")
+COLUMNS = ("name", "model", "dataset", "status", "epochs", "metric", "best", "when", "kind", "members", "tags")
+ON_TERMINAL = ("name", "kind", "model", "status", "epochs", "best", "tags")  # 80 columns
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where the run folders are.")]
 AsFormat = Annotated[Format, typer.Option("--format", help="Of the answer.")]
@@ -22,12 +23,51 @@ AsJson = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 
 
 @runs_app.command("list")
-def list_command(runs_dir: RunsDir = Path("runs"), format: AsFormat = Format.auto, json: AsJson = False) -> None:
-    """List the runs, oldest first."""
-    from dlkit.verbs.runs import listing
+def list_command(
+    everything: Annotated[bool, typer.Option("--all", help="Also the runs within sweeps and the like.")] = False,
+    filter: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=PATTERN", help="model=vit*, best>0.9, tag=paper. May repeat.")
+    ] = None,
+    sort: Annotated[str, typer.Option(metavar="KEY", help="A column: best, epochs, name and so on.")] = "when",
+    reverse: Annotated[bool, typer.Option("--reverse", help="The greatest or newest first.")] = False,
+    runs_dir: RunsDir = Path("runs"),
+    format: AsFormat = Format.auto,
+    json: AsJson = False,
+) -> None:
+    """List the runs and the experiments (sweeps, ablations, groups of seeds), oldest first."""
+    from dlkit.verbs.listing import entries, filtered, ordered
 
-    rows = ({"schema": "dlkit.runs/1", **asdict(summary)} for summary in listing(runs_dir, console.say))
-    console.write_rows(rows, COLUMNS, console.resolve(format, json))
+    found = filtered(entries(runs_dir, members=everything, say=console.say), filter or [])
+    if sort != "when" or reverse:
+        found = ordered(found, sort, reverse)
+    chosen = console.resolve(format, json)
+    rows = ({"schema": "dlkit.runs/1", **asdict(entry)} for entry in found)
+    console.write_rows(rows, ON_TERMINAL if chosen == Format.table else COLUMNS, chosen)
+
+
+@runs_app.command("tag")
+def tag_command(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs or experiments.")],
+    add: Annotated[list[str] | None, typer.Option("--add", metavar="TAG", help="A word. May repeat.")] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", metavar="TAG", help="May repeat.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    format: AsFormat = Format.auto,
+    json: AsJson = False,
+) -> None:
+    """Add tags to runs and experiments, remove them, or show them; `runs list --filter tag=WORD` finds them again."""
+    from dlkit.verbs.listing import folder_of, tag, tags_of
+
+    folders = [folder_of(name, runs_dir) for name in runs]  # all must be there before the first is tagged
+    changes = bool(add or remove)
+    rows = [
+        {
+            "schema": "dlkit.tags/1",
+            "name": name,
+            "tags": list(tag(folder, add or [], remove or []) if changes else tags_of(folder)),
+        }
+        for name, folder in zip(runs, folders, strict=True)
+    ]
+    console.write_rows(rows, ("name", "tags"), console.resolve(format, json))
 
 
 @runs_app.command("show")
@@ -52,18 +92,20 @@ runs_app.command("compare", cls=CompareCommand)(compare_command)
 
 @runs_app.command("rm")
 def rm_command(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders; experiments go as a whole.")],
+    force: Annotated[bool, typer.Option("--force", help="Even if another run starts from its weights.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     runs_dir: RunsDir = Path("runs"),
     format: AsFormat = Format.auto,
     json: AsJson = False,
 ) -> None:
-    """Delete runs, with all that is in their folders."""
-    from dlkit.engine import run_folder
-    from dlkit.verbs.tidy import remove
+    """Delete runs and experiments, with all that is in their folders."""
+    from dlkit.verbs.listing import folder_of
+    from dlkit.verbs.removal import remove_all
 
-    found = [run_folder.find(run, runs_dir) for run in runs]  # all must be there before the first goes
-    _write_removed([asdict(remove(run, dry_run=dry_run)) for run in found], dry_run, format, json)
+    folders = [folder_of(run, runs_dir) for run in runs]  # all must be there before the first goes
+    removed = remove_all(folders, runs_dir, force=force, dry_run=dry_run)
+    _write_removed([asdict(one) for one in removed], dry_run, format, json)
 
 
 @runs_app.command("prune")
@@ -73,10 +115,16 @@ def prune_command(
     format: AsFormat = Format.auto,
     json: AsJson = False,
 ) -> None:
-    """Delete finished runs' checkpoints other than the best and the last, and what killed processes left behind."""
+    """Delete finished runs' checkpoints other than the best and the last, and what killed processes left behind.
+
+    The members of sweeps, ablations and groups of seeds are runs too.
+    """
+    from dlkit.verbs.experiments import list_experiments
     from dlkit.verbs.tidy import prune
 
-    _write_removed([asdict(removed) for removed in prune(runs_dir, dry_run=dry_run)], dry_run, format, json)
+    folders = [runs_dir, *(experiment.path for experiment in list_experiments(runs_dir))]
+    removed = [one for folder in folders for one in prune(folder, dry_run=dry_run)]
+    _write_removed([asdict(one) for one in removed], dry_run, format, json)
 
 
 def _write_removed(rows: list[dict[str, object]], dry_run: bool, format: Format, json: bool) -> None:

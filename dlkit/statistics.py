@@ -112,10 +112,10 @@ def expected_maximum(count: int) -> float:
 
 def student_t95(freedom: float) -> float:
     """The 97.5 % point of Student's t: 95 % lie within ± it."""
-    low, high = 0.0, 1.0
+    low, high = 0.0, 2.0
     while t_test(high, freedom) > LEVEL:
-        high *= 2
-    for _ in range(100):
+        low, high = high, 2 * high
+    for _ in range(52):  # to the last bit
         middle = (low + high) / 2
         low, high = (middle, high) if t_test(middle, freedom) > LEVEL else (low, middle)
     return low

@@ -150,6 +150,11 @@ def find(run: str | None, runs_dir: Path) -> RunFolder:
         if (path / "run.json").is_file():
             return RunFolder(path)
     names = [found.name for found in list_runs(runs_dir)]
+    names += [f"{found.path.parent.name}/{found.path.name}" for found in runs_within(runs_dir)]
+    inside = [name for name in names if run in (name.split("/")[-1], name.split("/")[0])]  # of an experiment
+    if inside:
+        more = " or another of its runs" if len(inside) > 1 else ""
+        raise UsageError(f"no run {run!r} in {runs_dir}. Give the whole name, {inside[0]}{more}.")
     if not names:
         raise UsageError(
             f"no run {run!r}: there are none in {runs_dir}. `dlkit train lenet5 --dataset mnist` makes one."
@@ -163,6 +168,12 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
         return []
     found = [RunFolder(path) for path in runs_dir.iterdir() if not path.is_symlink() and (path / "run.json").is_file()]
     return sorted(found, key=lambda run: (_started(run), run.name))
+
+
+def runs_within(runs_dir: Path) -> list[RunFolder]:
+    """The runs in the folders of this folder: the members of sweeps and other experiments."""
+    folders = sorted(path for path in runs_dir.iterdir() if path.is_dir()) if runs_dir.is_dir() else []
+    return [run for path in folders if not path.is_symlink() for run in list_runs(path)]
 
 
 def now() -> str:
