@@ -13,6 +13,7 @@ from dlkit.errors import UsageError
 
 from . import console
 from .gates import GateResult, parse_gates, refuse_missed
+from .inputs import Classes, ImgSize, Mean, ModelOptions, Std, Weights, model_options, numbers
 
 if TYPE_CHECKING:
     from dlkit.verbs.evaluate import Evaluation
@@ -40,8 +41,15 @@ class Split(StrEnum):
 def eval_command(
     run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest where none is given.")] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", metavar="FILE", help="An exported .onnx or .safetensors file, not a run.")
+        str | None,
+        typer.Option("--model", metavar="FILE|NAME", help="An exported file; or a model by name, with --weights."),
     ] = None,
+    weights: Weights = None,
+    classes: Classes = None,
+    img_size: ImgSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    option: ModelOptions = None,
     topk: Annotated[
         int | None, typer.Option("--topk", help="Also count the answers whose class is among the k best (default: 5).")
     ] = None,
@@ -87,20 +95,29 @@ def eval_command(
     With --mc-dropout also the means, in nats, of the predictive entropy and of the mutual information (what the passes
     disagree about), and of each the chance that it is higher for a wrong answer than for a right one (error_auroc).
 
+    A bare file of weights is measured by --model NAME --weights FILE --dataset NAME; nothing is written then.
+
     The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv and plots/confusion_matrix.png.
     """
     from dlkit.verbs import evaluate as verb
 
     bad: Literal["error", "skip"] | None = None if on_bad_image is None else on_bad_image.value
-    if model is not None:
-        from dlkit.verbs.evaluate.file import evaluate_file, open_model_file
+    flags = {"--classes": classes, "--img-size": img_size, "--mean": mean, "--std": std, "--option": option}
+    misplaced = [flag for flag, value in flags.items() if value is not None]
+    if misplaced and weights is None:
+        raise UsageError(f"{misplaced[0]} says what --weights FILE is for. Give that too, or leave {misplaced[0]} out.")
+    if model is not None or weights is not None:
+        from dlkit.verbs.bare_weights import Inputs
+        from dlkit.verbs.evaluate.file import evaluate_file, opened
 
         if run is not None or mc_dropout is not None:
-            raise UsageError("--model is an exported file: no run goes with it, and its dropout is gone.")
-        file = open_model_file(model)
+            raise UsageError("--model and --weights stand for a run: neither a run nor --mc-dropout goes with them.")
+        pixels, options = (numbers(mean, "--mean"), numbers(std, "--std")), model_options(option)
+        inputs = Inputs(dataset, data_dir, classes, img_size, *pixels, options)
+        file = opened(model, weights, inputs, runs_dir, checkpoint.value, console.say)
         k = verb.resolved_topk(topk, len(file.about.spec.classes), console.note)
         gates = parse_gates(fail_under, fail_over, verb.gate_names(k), verb.ceiling_names(k, mc_dropout))
-        with console.progress(None, f"testing {model}") as bar:
+        with console.progress(None, f"testing {file.path}") as bar:
             evaluation = evaluate_file(
                 file, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
                 batch_size=batch_size, workers=workers, device=device, say=console.say, advance=bar.advance,

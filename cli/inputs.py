@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,52 @@ Paths = Annotated[
 ]
 Null = Annotated[bool, typer.Option("-0", "--null", help="The paths on stdin end in NUL, as find -print0 writes.")]
 StdinImage = Annotated[bool, typer.Option("--stdin-image", help="Read one image's bytes from stdin.")]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", metavar="imagenet|RUN|FILE", help="For --model NAME; FILE:ema takes averaged weights."),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="FILE|DATASET", help="Of a bare --weights FILE: a name a line, or a data set."),
+]
+ImgSize = Annotated[
+    int | None, typer.Option("--img-size", metavar="N", help="Of a bare --weights FILE: pixels a side of its images.")
+]
+Mean = Annotated[
+    str | None, typer.Option("--mean", metavar="R,G,B", help="Of a bare --weights FILE: of pixels from 0 to 1.")
+]
+Std = Annotated[str | None, typer.Option("--std", metavar="R,G,B", help="The standard deviation that goes with it.")]
+ModelOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="An option of --model NAME; may be repeated."),
+]
 Run = Annotated[str | None, typer.Option("--run", help="A run's name or folder; the newest where none is given.")]
+
+
+def model_options(settings: Iterable[str] | None) -> dict[str, Any]:
+    """The options of a model that --option sets."""
+    from dlkit import recipe_file
+
+    options = {}
+    for setting in settings or ():
+        key, equals, value = setting.partition("=")
+        if not (key and equals):
+            raise UsageError(f"--option {setting!r} has no value. Write KEY=VALUE, such as activation=tanh.")
+        options[key] = recipe_file.parse_value(value, f"--option {key}")
+    return options
+
+
+def numbers(text: str | None, flag: str) -> list[float] | None:
+    """The numbers in 0.485,0.456,0.406."""
+    if text is None:
+        return None
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"{flag} {text!r}: it takes numbers with commas between, such as 0.485,0.456,0.406.")
+    return found
 
 
 @dataclass

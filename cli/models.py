@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +12,7 @@ from dlkit.errors import UsageError
 
 from . import console
 from .console import Format
+from .inputs import model_options
 
 if TYPE_CHECKING:
     from dlkit.specs import Spec
@@ -49,7 +49,7 @@ def list_command(format: FormatOption = Format.auto, json: JsonFlag = False) -> 
 def show_command(
     name: Annotated[str, typer.Argument(help="A name that `dlkit models list` shows.", show_default=False)],
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For images and classes of this data set, if it is here.")
+        str | None, typer.Option(metavar="NAME", help="For images and classes of this data set.")
     ] = None,
     data_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Where --dataset folder has its images.")] = None,
     option: Annotated[
@@ -64,24 +64,12 @@ def show_command(
 
     Example: dlkit models show lenet5 --dataset cifar10 --option activation=tanh
     """
-    options = _options(option or ())
+    options = model_options(option)
     catalog.check_options("models", name, options)  # before torch is imported
     spec = _spec(name, dataset, data_dir)
     from dlkit.verbs.summary import summarize
 
     _write(summarize(name, spec, options), console.resolve(format, json))
-
-
-def _options(settings: Iterable[str]) -> dict[str, Any]:
-    from dlkit import recipe_file
-
-    options = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not (key and equals):
-            raise UsageError(f"--option {setting!r} has no value. Write KEY=VALUE, such as activation=tanh.")
-        options[key] = recipe_file.parse_value(value, f"--option {key}")
-    return options
 
 
 def _spec(model: str, dataset: str | None, data_dir: str | None) -> Spec | None:
@@ -93,9 +81,9 @@ def _spec(model: str, dataset: str | None, data_dir: str | None) -> Spec | None:
 
     data = data_for(model, dataset, data_dir)
     catalog.check_pair(model, data.name, data.options)
-    from dlkit.verbs.dataset import splits
+    from dlkit.verbs.dataset import spec_of
 
-    return splits(data, allow_download=False, say=console.say).spec
+    return spec_of(data, allow_download=False, say=console.say)
 
 
 def _write(summary: ModelSummary, format: Format) -> None:

@@ -11,7 +11,23 @@ import typer
 
 from . import console
 from .eval import Checkpoint
-from .inputs import Count, Null, Paths, Run, StdinImage, begun, given
+from .inputs import (
+    Classes,
+    Count,
+    ImgSize,
+    Mean,
+    ModelOptions,
+    Null,
+    Paths,
+    Run,
+    Std,
+    StdinImage,
+    Weights,
+    begun,
+    given,
+    model_options,
+    numbers,
+)
 
 COLUMNS = ("path", "rank", "class", "index", "probability", "error")
 TABLE_COLUMNS = ("path", "rank", "class", "probability", "error")
@@ -28,14 +44,16 @@ def predict_command(
         str | None,
         typer.Option("--model", help="An exported .onnx or .safetensors file; or a model by name, with --weights."),
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option("--weights", help="For --model: imagenet, a run, or a .safetensors or .pt file."),
-    ] = None,
+    weights: Weights = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="The data set whose images and classes the weights are for.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The folder that the data set is in.")] = None,
+    classes: Classes = None,
+    img_size: ImgSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    option: ModelOptions = None,
     topk: Annotated[int | None, typer.Option("--topk", help="How many classes to name (default: 5).")] = None,
     min_prob: Annotated[float, typer.Option("--min-prob", help="Leave out classes less probable than this.")] = 0.0,
     nodes: Annotated[bool, typer.Option("--nodes", help="Of trees, also answer every node.")] = False,
@@ -58,6 +76,9 @@ def predict_command(
     on; one trained on trees reads trees, as in: echo '(3 (2 a) (4 gem))' | dlkit predict - --nodes
     or dependency trees as CoNLL-U writes them, from a pipe or a .conllu file, each called by its first line.
 
+    A bare file of weights answers with --model NAME --weights FILE and --dataset NAME, whose images need not be here,
+    or --img-size N --classes FILE.
+
     Without --run or --model the newest run answers; where there is none at all, ResNet-50 with ImageNet's weights.
     An image that cannot be read is answered by an error and the rest go on: exit 3 where some failed, 4 where all did.
     """
@@ -65,6 +86,8 @@ def predict_command(
 
     answers = predict(
         run, given(paths or [], null, stdin_image), model=model, weights=weights, dataset=dataset, data_dir=data_dir,
+        classes=classes, img_size=img_size, mean=numbers(mean, "--mean"), std=numbers(std, "--std"),
+        model_options=model_options(option),
         topk=topk, min_prob=min_prob, nodes=nodes, mc_dropout=mc_dropout, checkpoint=checkpoint.value, device=device,
         batch_size=batch_size, runs_dir=runs_dir, say=console.say,
     )  # fmt: skip

@@ -181,7 +181,7 @@ def _changes(
         str | None, typer.Option(metavar="N", help="Compute a batch in N parts, to save memory.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="imagenet|RUN|FILE", help="Weights to start from: transfer learning.")
+        str | None, typer.Option(metavar="imagenet|RUN|FILE|none", help="Weights to start from: transfer learning.")
     ] = None,
     init_layers: Annotated[
         str | None,

@@ -23,6 +23,7 @@ from dlkit.recipe_errors import explain
 from dlkit.recipe_file import Document, describe
 from dlkit.recipe_keys import Keys
 from dlkit.recipe_warmup import shorten_warmup
+from dlkit.recipe_weights import from_scratch, none_for
 
 
 def _whole(value: Any) -> Any:
@@ -49,7 +50,7 @@ class Section(BaseModel):
 class Model(Section):
     name: str
     options: Options = {}
-    weights: str | None = None  # to start from: "imagenet", a run or a file
+    weights: Annotated[str | None, BeforeValidator(none_for)] = None  # to start from: "imagenet", a run or a file
     init_layers: Patterns | None = None  # of them, what fits these; the rest starts from scratch; none: all
 
 
@@ -235,7 +236,8 @@ def load(path: Path) -> Recipe:
 def _combined(base: Document, asked: Document, *, stored: bool = False) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe, and the notes about what was adapted."""
     layers = (base, asked)
-    values, notes = shorten_warmup(_fitting(_merged(base.values, asked.values)), base.values, asked.values)
+    merged = _merged(from_scratch(base.values, asked.values), asked.values)
+    values, notes = shorten_warmup(_fitting(merged), base.values, asked.values)
     made = _validated(values, layers)
     _check(made, asked, layers, stored=stored)
     return made, notes

@@ -13,8 +13,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from dlkit.engine.restore import load_state, read_weights, restore
+from dlkit.engine.key_names import renamed
+from dlkit.engine.restore import restore
 from dlkit.engine.run_folder import RunFolder
+from dlkit.engine.state import load_into
+from dlkit.engine.weights_file import read_weights
 from dlkit.errors import ModelFileError
 
 
@@ -38,7 +41,7 @@ def test_a_state_dict_comes_back_and_wrappers_names_are_stripped(tmp_path: Path,
     tensors = {f"module._orig_mod.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(tensors, path) if suffix == "safetensors" else torch.save(tensors, path)
     other = network()
-    load_state(other, read_weights(path), str(path))
+    load_into(other, renamed(read_weights(path), other), str(path))
     assert torch.equal(other.weight, model.weight)  # type: ignore[arg-type]
 
 
@@ -85,13 +88,13 @@ def test_weights_of_another_network_are_told_by_name_and_count() -> None:
     with pytest.raises(
         ModelFileError, match=r"1 missing: bias; 1 unexpected: extra; 1 of another shape: weight \(5, 3\)"
     ):
-        load_state(network(), tensors, "the file")
+        load_into(network(), tensors, "the file")
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:
     tensors = {"weight": torch.full((2, 3), torch.nan), "bias": torch.zeros(2)}
     with pytest.raises(ModelFileError, match="not finite"):
-        load_state(network(), tensors, "the file")
+        load_into(network(), tensors, "the file")
 
 
 def test_a_run_gives_its_best_epoch_or_its_last(tiny_run: RunFolder) -> None:

@@ -209,7 +209,6 @@ def test_weights_of_another_shape_are_told_with_what_may_explain_it(source: RunF
     [
         ({"model.name": "mlp", "model.options": {}}, "holds 'resnet20', not 'mlp'"),
         ({"model.weights": "nothing"}, "no such run or file"),
-        ({"data.options.channels": 1}, "saw 3 channels, the data have 1"),
     ],
 )
 def test_weights_of_another_network_are_exit_5(

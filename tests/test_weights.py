@@ -22,8 +22,11 @@ import dlkit
 from dlkit import cache, imagenet
 from dlkit.data.images import load
 from dlkit.engine import weights
-from dlkit.engine.restore import build, load_state, read_weights, renewed
+from dlkit.engine.key_names import renamed
+from dlkit.engine.restore import build
 from dlkit.engine.run_folder import RunFolder
+from dlkit.engine.state import load_into
+from dlkit.engine.weights_file import read_weights
 from dlkit.errors import ModelFileError, StorageError, UsageError, VerificationError
 from dlkit.verbs.export import export
 from dlkit.verbs.predict import network as predict_network
@@ -188,6 +191,26 @@ def test_offline_the_missing_weights_are_a_clear_error(
         assert "DLKIT_OFFLINE" in err and len(err.splitlines()) == 1
 
 
+def test_a_recipes_weights_that_cannot_be_had_name_both_ways_out(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{name: {TINY}, weights: imagenet, init_layers: conv}}\n"
+        "data: {name: shapes, options: {train: 80}}\n"
+        "train: {epochs: 1, freeze: conv, unfreeze: 1}\n"
+    )
+    words = ["train", "--recipe", str(tmp_path / "recipe.yaml"), "--runs-dir", str(tmp_path / "runs"), "--name", "a"]
+    assert dlkit_command(words) == 7
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert "DLKIT_OFFLINE" in err and "--weights none" in err and "--weights FILE" in err
+    assert not (tmp_path / "runs").exists()
+    assert dlkit_command([*words, "--weights", "none"]) == 0
+    made = RunFolder(tmp_path / "runs" / "a").recipe()
+    assert (made.model.weights, made.model.init_layers, made.train.freeze, made.train.unfreeze) == (None,) * 4
+    assert dlkit_command([*words[:-1], "b", "--weights", "none", "--freeze", "conv"]) == 2  # what the caller asked for
+    assert "no weights to start from" in capsys.readouterr().err
+
+
 def test_training_starts_from_imagenets_weights(tiny: Path, server: list[str], tmp_path: Path) -> None:
     write_folder(tmp_path / "data", "train", count=60)
     settings = {"model.weights": "imagenet", "data.size": 16, "data.workers": 0, "train.freeze": "conv"}
@@ -242,7 +265,7 @@ def test_names_that_torchvisions_modules_have_outgrown_are_understood(name: str,
         if not key.endswith("num_batches_tracked")  # which the files of old torch do not hold
     }
     assert any(old in key for key in published)
-    assert renewed(published, model).keys() == model.state_dict().keys()
+    assert renamed(published, model).keys() == model.state_dict().keys()
 
 
 def test_a_name_is_not_changed_where_the_network_has_it() -> None:
@@ -252,7 +275,8 @@ def test_a_name_is_not_changed_where_the_network_has_it() -> None:
             self.block = nn.ModuleDict({"mlp": nn.ModuleDict({"linear_1": nn.Linear(2, 2)})})
 
     model = Odd()
-    load_state(model, {name: torch.ones_like(tensor) for name, tensor in model.state_dict().items()}, "itself")
+    ones = {name: torch.ones_like(tensor) for name, tensor in model.state_dict().items()}
+    load_into(model, renamed(ones, model), "itself")
     assert bool((next(model.parameters()) == 1).all())
 
 

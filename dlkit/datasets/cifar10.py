@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ ARCHIVE = "cifar-10-binary.tar.gz"
 FOLDER = "cifar-10-batches-bin"
 RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the planes red, green, blue
 TRAIN = [f"data_batch_{number}.bin" for number in range(1, 6)]
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 ABOUT = About(
     title="CIFAR-10, small photographs",
@@ -51,10 +53,15 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
         shutil.rmtree(unpacked)
 
 
+def spec() -> ImageSpec:
+    """What its images and classes are, known without them."""
+    return ImageSpec(3, 32, 32, CLASSES, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+
 def load(folder: Path) -> Splits:
     """Train and test as their author splits them."""
-    spec = ImageSpec(3, 32, 32, _classes(folder), mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
-    return Splits(spec, train=_batches(folder, TRAIN), test=_batches(folder, ["test_batch.bin"]))
+    look = replace(spec(), classes=_classes(folder))
+    return Splits(look, train=_batches(folder, TRAIN), test=_batches(folder, ["test_batch.bin"]))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,22 @@ FOLDER = "cifar-100-binary"
 RECORD = 2 + 3 * 32 * 32  # bytes: the coarse label, the fine label, then the planes red, green, blue
 LABELS = {"coarse": (0, 20), "fine": (1, 100)}  # place in the record, number of classes
 FILES = ("train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt")
+COARSE = (
+    "aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices "
+    "household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes "
+    "large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals trees "
+    "vehicles_1 vehicles_2"
+)
+FINE = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+    "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+    "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard "
+    "lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear "
+    "pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark "
+    "shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone "
+    "television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+)
+CLASSES = {"coarse": tuple(COARSE.split()), "fine": tuple(FINE.split())}
 
 MIRRORS = (
     "https://www.cs.toronto.edu/~kriz/",
@@ -62,13 +79,22 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
         shutil.rmtree(unpacked)
 
 
+def spec(*, labels: str = "fine") -> ImageSpec:
+    """What its images and classes are, known without them."""
+    if labels not in CLASSES:
+        raise UsageError(f"data set 'cifar100' has no labels {labels!r}. {did_you_mean(labels, CLASSES)}")
+    return ImageSpec(3, 32, 32, CLASSES[labels], mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+
+
 def load(folder: Path, *, labels: str = "fine") -> Splits:
     """Train and test as their author splits them."""
-    if labels not in LABELS:
-        raise UsageError(f"data set 'cifar100' has no labels {labels!r}. {did_you_mean(labels, LABELS)}")
-    classes = _names(folder / f"{labels}_label_names.txt", LABELS[labels][1])
-    spec = ImageSpec(3, 32, 32, classes, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
-    return Splits(spec, train=_records(folder / "train.bin", labels), test=_records(folder / "test.bin", labels))
+    look = spec(labels=labels)
+    classes = _names(folder / f"{labels}_label_names.txt", len(look.classes))
+    return Splits(
+        replace(look, classes=classes),
+        train=_records(folder / "train.bin", labels),
+        test=_records(folder / "test.bin", labels),
+    )
 
 
 def _names(path: Path, count: int) -> tuple[str, ...]:

@@ -42,7 +42,11 @@ ABOUT = About(
 fetch = idx.fetch
 
 
+def spec() -> ImageSpec:
+    """What its images and classes are, known without them."""
+    return ImageSpec(1, 28, 28, CLASSES, mean=(0.2860,), std=(0.3530,))
+
+
 def load(folder: Path) -> Splits:
     """Train and test as their authors split them."""
-    spec = ImageSpec(1, 28, 28, CLASSES, mean=(0.2860,), std=(0.3530,))
-    return Splits(spec, train=idx.images(folder, "train"), test=idx.images(folder, "t10k"))
+    return Splits(spec(), train=idx.images(folder, "train"), test=idx.images(folder, "t10k"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dlkit.data.samples import About, Source, Splits
 from dlkit.datasets import folder as folders
 from dlkit.durable import storage_errors
 from dlkit.errors import MALFORMED, VerificationError
+from dlkit.specs import ImageSpec
 
 PLACE = "https://image-net.org/data/ILSVRC/2012/"
 TRAIN, VALIDATION, KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -56,6 +58,11 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
     with storage_errors(folder):
         for split in ("train", "test"):
             (work / split).rename(folder / split)
+
+
+def spec(*, size: int = 224, crop: float = 0.875) -> ImageSpec:
+    """What its images and classes are, known without them; in the order that weights are published in."""
+    return replace(imagenet.spec(), height=size, width=size, crop=crop)
 
 
 def load(folder: Path, *, size: int = 224, crop: float = 0.875) -> Splits:

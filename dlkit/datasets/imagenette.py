@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dlkit.data.archive import extract
+from dlkit.data.classes import natural
+from dlkit.data.own_images import Look
 from dlkit.data.samples import About, Source, Splits
 from dlkit.datasets import folder as folders
 from dlkit.durable import storage_errors
 from dlkit.errors import UsageError, VerificationError
+from dlkit.specs import ImageSpec
 
 VARIANTS = {
     "imagenette": {"pixels": 320, "size": 224},
@@ -89,10 +92,20 @@ def fetch(
         shutil.rmtree(unpacked)
 
 
+def spec(*, subset: str = "nette", pixels: int = 320, size: int = 224, crop: float = 0.875) -> ImageSpec:
+    """What its images and classes are, known without them."""
+    _check_options(subset, pixels)
+    return Look("imagenette", size, 3, crop).spec(tuple(sorted(NAMES[subset].values(), key=natural)))
+
+
 def load(folder: Path, *, subset: str = "nette", pixels: int = 320, size: int = 224, crop: float = 0.875) -> Splits:
     """Paths of the photographs; `size` is the side in pixels of what the network sees."""
+    _check_options(subset, pixels)
+    return folders.load(folder, size=size, crop=crop)
+
+
+def _check_options(subset: str, pixels: int) -> None:
     if (subset, pixels) not in MD5:
         raise UsageError(
             f"data set 'imagenette' takes subset nette or woof, pixels 160 or 320; not {subset}, {pixels}."
         )
-    return folders.load(folder, size=size, crop=crop)

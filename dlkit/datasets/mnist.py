@@ -66,10 +66,14 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
             durable.write_bytes(folder / name, content)
 
 
+def spec() -> ImageSpec:
+    """What its images and classes are, known without them."""
+    return ImageSpec(1, 28, 28, tuple("0123456789"), mean=(0.1307,), std=(0.3081,))
+
+
 def load(folder: Path) -> Splits:
     """Train and test as their authors split them."""
-    spec = ImageSpec(1, 28, 28, tuple("0123456789"), mean=(0.1307,), std=(0.3081,))
-    return Splits(spec, train=idx.images(folder, "train"), test=idx.images(folder, "t10k"))
+    return Splits(spec(), train=idx.images(folder, "train"), test=idx.images(folder, "t10k"))
 
 
 def idx_files(wheel: Path) -> dict[str, bytes]:

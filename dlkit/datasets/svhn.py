@@ -45,10 +45,14 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
             file.rename(folder / file.name)
 
 
+def spec() -> ImageSpec:
+    """What its images and classes are, known without them."""
+    return ImageSpec(3, 32, 32, tuple("0123456789"), mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
+
+
 def load(folder: Path) -> Splits:
     """Train and test as their authors split them."""
-    spec = ImageSpec(3, 32, 32, tuple("0123456789"), mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
-    return Splits(spec, train=_samples(folder / "train_32x32.mat"), test=_samples(folder / "test_32x32.mat"))
+    return Splits(spec(), train=_samples(folder / "train_32x32.mat"), test=_samples(folder / "test_32x32.mat"))
 
 
 def _samples(path: Path) -> MemoryImages:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import exported
+from dlkit import durable, exported
 from dlkit.data.classifier import Answer, Classifier, LogProbabilities
 from dlkit.data.encoded import Text
 from dlkit.engine import onnx_file
@@ -32,8 +32,8 @@ class ModelFile:
 
 
 def is_model_file(name: str) -> bool:
-    """Whether this names a file, and not a model of the shelf."""
-    return Path(name).suffix.lower() in SUFFIXES or "/" in name
+    """Whether this names a file, and not a network: timm/NAME is one."""
+    return Path(name).suffix.lower() in SUFFIXES or ("/" in name and not name.startswith("timm/"))
 
 
 def open_model_file(path: Path) -> ModelFile:
@@ -67,6 +67,24 @@ def from_bytes(data: bytes, path: Path) -> ModelFile:
                 "it does not say what it is: no export of dlkit. For bare weights give --model NAME --weights FILE."
             )
         return ModelFile(path, found, lambda device: _on_device(path, data, found, device))
+
+
+def read_export(path: Path) -> About | None:
+    """What an exported .safetensors file says of itself; none where dlkit did not export it.
+
+    Raises:
+        ModelFileError: it is damaged, or says something that cannot be. VerificationError: it was changed.
+    """
+    try:
+        with durable.storage_errors(path), open(path, "rb") as file:
+            first = file.read(8)
+            size = min(int.from_bytes(first, "little"), path.stat().st_size)
+            found = safetensors.read_about(first + file.read(size))
+        if found is not None:
+            exported.check_seal(path.read_bytes(), safetensors.MARKER)
+    except (ModelFileError, VerificationError) as error:
+        raise type(error)(f"weights {path} cannot be read: {error}") from error
+    return found
 
 
 def _on_device(path: Path, data: bytes, about: About, device: str) -> Classifier:

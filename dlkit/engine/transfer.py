@@ -13,12 +13,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlkit import catalog, imagenet
-from dlkit.engine.restore import Say, load_state, renewed
+from dlkit.engine.key_names import adapt_channels, is_cifar_resnet, renamed
+from dlkit.engine.mismatch import cause
+from dlkit.engine.restore import Say
 from dlkit.engine.state import load_into
 from dlkit.engine.weights import Weights
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.nn.layers import head, matching
-from dlkit.nn.stem import choose_stem
 from dlkit.specs import ImageSpec, Spec
 
 FREE = {"init", "dropout", "drop_path", "attention_dropout"}  # options that trained weights do not depend on
@@ -58,7 +59,7 @@ def read_alike(spec: Spec, start: Start, say: Say) -> Spec:
     of its embedding stand, unless only some layers are taken.
 
     Raises:
-        ModelFileError: the source saw something else, or another number of channels.
+        ModelFileError: the source saw something else.
     """
     theirs, name = start.source.spec, start.source.name
     if theirs is None:
@@ -75,15 +76,18 @@ def read_alike(spec: Spec, start: Start, say: Say) -> Spec:
 
 
 def _normalised_alike(spec: ImageSpec, theirs: ImageSpec, name: str, say: Say) -> ImageSpec:
-    if theirs.channels != spec.channels:
-        remedy = " --set data.channels=3 reads grey images as colour." if theirs.channels == 3 else ""
-        raise ModelFileError(f"{name} saw {theirs.channels} channels, the data have {spec.channels}.{remedy}")
+    mean, std = (_over_channels(values, spec.channels) for values in (theirs.mean, theirs.std))
     size, seen = f"{spec.height}×{spec.width}", f"{theirs.height}×{theirs.width}"
     if size != seen:
         say(f"images stay {size}; {name} saw {seen}")
-    if (theirs.mean, theirs.std) != (spec.mean, spec.std):
-        say(f"pixels are normalised as for {name}: mean {_numbers(theirs.mean)}, std {_numbers(theirs.std)}")
-    return replace(spec, mean=theirs.mean, std=theirs.std)
+    if (mean, std) != (spec.mean, spec.std):
+        say(f"pixels are normalised as for {name}: mean {_numbers(mean)}, std {_numbers(std)}")
+    return replace(spec, mean=mean, std=std)
+
+
+def _over_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """A number for each channel: as they are, repeated, or their mean."""
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def inherit(model: nn.Module, start: Start, spec: Spec, options: Mapping[str, Any], say: Say) -> list[str]:
@@ -97,23 +101,31 @@ def inherit(model: nn.Module, start: Start, spec: Spec, options: Mapping[str, An
         names = set(matching(given, start.init_layers))
         given = {name: tensor for name, tensor in given.items() if name in names}
     taken = _with_head(model, given, start, spec, say)
-    kept_out = [name for name in own if name not in given] if start.init_layers is not None else []
+    kept_out = [name for name in own if name not in given]
+    if start.init_layers is None:  # a file may hold all but the head
+        kept_out = [name for name in kept_out if name.rpartition(".")[0] == head(model, spec.outputs)]
     fresh = {name: own[name] for name in [*kept_out, *(name for name in given if name not in taken)] if name in own}
     try:
         load_into(model, {**fresh, **taken}, start.source.name)
     except ModelFileError as error:
-        raise ModelFileError(f"{error}{_hint(start, spec, options)}") from None
+        reason = _hint(start, options) or cause(model, {**fresh, **taken}, spec, options)
+        raise ModelFileError(f"{error}{reason}") from None
     scratch = [name for name, _ in model.named_parameters() if name in fresh]
     if others := _other_options(start, options):
         told = ", ".join(f"{key}={value}" for key, value in others.items())
         say(f"warning: {start.source.name} was built with {told}; this network is not.")
+    if options.get("shortcut") == "padding" and is_cifar_resnet(start.tensors):
+        say(
+            f"warning: {start.source.name} has the names of networks whose shortcuts pad on both sides; this network's "
+            f"do not. --set model.options.shortcut=padding_both builds theirs."
+        )
     _tell(model, scratch, start.source.name, say)
     return scratch
 
 
 def fitted(tensors: Mapping[str, Tensor], source: Weights, model: nn.Module, say: Say) -> dict[str, Tensor]:
-    """A source's tensors by the names of today, and for images of the network's size where it knows how (a ViT)."""
-    found = renewed(tensors, model)
+    """A source's tensors by this network's names, for its channels and, of a ViT, for its images' size."""
+    found = adapt_channels(renamed(tensors, model), model, source.name, say)
     resize: Callable[..., dict[str, Tensor]] | None = getattr(model, "at_this_size", None)
     if resize is None:
         return found
@@ -124,26 +136,27 @@ def fitted(tensors: Mapping[str, Tensor], source: Weights, model: nn.Module, say
     return resized
 
 
-def fill(model: nn.Module, source: Weights, spec: Spec) -> None:
+def fill(
+    model: nn.Module, tensors: Mapping[str, Tensor], source: Weights, spec: Spec, options: Mapping[str, Any], say: Say
+) -> None:
     """Copy weights into a network that is to answer with them: all of them, and for as many classes.
 
     Raises:
         ModelFileError: they do not fit.
     """
-    tensors = source.read()
+    own = fitted(tensors, source, model, say)
     try:
-        load_state(model, tensors, source.name)
+        load_into(model, own, source.name)
     except ModelFileError as error:
-        name = head(model, spec.outputs)
-        rows = len(tensors.get(f"{name}.weight", ()))
-        told = f" They are for {rows} classes, the data have {spec.outputs}." if rows not in (0, spec.outputs) else ""
-        raise ModelFileError(f"{error}{told}") from error
+        raise ModelFileError(f"{error}{cause(model, own, spec, options)}") from error
 
 
 def _with_head(model: nn.Module, given: Mapping[str, Tensor], start: Start, spec: Spec, say: Say) -> dict[str, Tensor]:
     """What is taken over: the head's rows for the data's classes, or all but the head where it knows others."""
     name = head(model, spec.outputs)
     if name is None or f"{name}.weight" not in given:
+        if start.init_layers is None and name is not None:
+            say(f"new head: {name}, for the {spec.outputs:,} classes of the data; {start.source.name} has none")
         return dict(given)
     rows, count = _rows(start.source, spec, len(given[f"{name}.weight"])), len(given[f"{name}.weight"])
     parts = {key for key in given if key.rpartition(".")[0] == name}
@@ -151,7 +164,7 @@ def _with_head(model: nn.Module, given: Mapping[str, Tensor], start: Start, spec
         others = f"the {count:,} of {start.source.name} differ"
         say(f"new head: {name}, for the {spec.outputs:,} classes of the data; {others}")
         return {key: tensor for key, tensor in given.items() if key not in parts}
-    if start.source.spec is None:
+    if start.source.spec is None and rows == list(range(count)):
         say(f"{start.source.name} does not name its {count} classes; taking them for the data's, in their order")
     elif rows != list(range(count)):
         say(f"head: {name} keeps the rows of the data's {len(rows)} classes, by their names")
@@ -161,23 +174,21 @@ def _with_head(model: nn.Module, given: Mapping[str, Tensor], start: Start, spec
 def _rows(source: Weights, spec: Spec, count: int) -> list[int] | None:
     """Which row of the source's head each class of the data has, or none where it does not know them all."""
     wanted = spec.classes
-    if source.spec is None:
+    published = source.spec is None and len(wanted) == count and set(wanted) == set(imagenet.classes())
+    if source.spec is None and not published:
         return list(range(count)) if count == spec.outputs else None
-    theirs = source.spec.classes
+    theirs = imagenet.classes() if source.spec is None else source.spec.classes  # published in that order by everybody
     if imagenet.same_classes(theirs) and imagenet.same_classes(wanted):
         return list(range(count))
     places = {name: place for place, name in enumerate(theirs)}
     return [places[name] for name in wanted] if wanted and all(name in places for name in wanted) else None
 
 
-def _hint(start: Start, spec: Spec, options: Mapping[str, Any]) -> str:
-    """What may explain that weights of the same network do not fit."""
-    if others := _other_options(start, options):
-        told = " ".join(f"--set model.options.{key}={value}" for key, value in others.items())
-        return f" It was built with {told}."
-    if options.get("stem") == "auto" and isinstance(spec, ImageSpec) and choose_stem("auto", spec) == "small":
-        return " Small images have a stem of their own; --set model.options.stem=imagenet takes ImageNet's."
-    return ""
+def _hint(start: Start, options: Mapping[str, Any]) -> str:
+    """The options that the source was built with, where they may explain that its weights do not fit."""
+    others = _other_options(start, options)
+    told = " ".join(f"--set model.options.{key}={value}" for key, value in others.items())
+    return f" It was built with {told}." if others else ""
 
 
 def _other_options(start: Start, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 1512.033
 `resnet18`, `34`, `50`, `101` and `152` are table 1's, with torchvision's keys; `resnet20`, `32`, `44`, `56` and `110`
 are section 4.2's for small images, whose shortcuts have no parameters (option A). `blocks` lists the blocks of each
 stage, `block` says of which kind they are (basic or bottleneck), `width` how many maps the first stage has, `shortcut`
-how a block's input is fitted to more maps: projection (option B) or padding (A).
+how a block's input is fitted to more maps: projection (option B), padding (A, the new maps come last) or padding_both
+(A as github.com/akamaster/pytorch_resnet_cifar10 has it, half of the new maps on either side).
 `fusion` joins the stages' features in front of the classifier: pool, each stage's average; pyramid, a feature pyramid's
 levels. `drop_path` leaves blocks out while training, the later the more often (stochastic depth).
 
@@ -103,14 +104,14 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "
 
 
 class PaddedShortcut(nn.Module):
-    """Option A: every other row and column, and zeros for the maps that are new."""
+    """Option A: every other row and column, and zeros for the new maps: `before` of them first, `after` last."""
 
-    def __init__(self, new_maps: int, stride: int) -> None:
+    def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
-        self.new_maps, self.stride = new_maps, stride
+        self.before, self.after, self.stride = before, after, stride
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C + new_maps, H / stride, W / stride)
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_maps))
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, before + C + after, H / stride, W / stride)
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
 class ResNet(nn.Module):
@@ -158,7 +159,7 @@ def build(
     drop_path: float = 0.0,
 ) -> nn.Module:
     check_choice("block", block, BLOCKS)
-    check_choice("shortcut", shortcut, ("projection", "padding"))
+    check_choice("shortcut", shortcut, ("projection", "padding", "padding_both"))
     check_choice("fusion", fusion, FUSIONS)
     check_whole("width", width, most=4096)
     depths = sizes("blocks", blocks)
@@ -221,8 +222,9 @@ def _stages(
 def _shortcut(kind: str, channels: int, maps: int, stride: int, norm: str) -> nn.Module:
     if stride == 1 and channels == maps:
         return nn.Identity()
-    if kind == "padding":
-        return PaddedShortcut(maps - channels, stride)
+    if kind != "projection":
+        before = (maps - channels) // 2 if kind == "padding_both" else 0
+        return PaddedShortcut(before, maps - channels - before, stride)
     return nn.Sequential(*normalized(channels, maps, 1, stride, norm))
 
 

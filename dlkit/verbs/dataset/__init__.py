@@ -18,7 +18,7 @@ from dlkit.data.download import nothing_said
 from dlkit.data.samples import MemoryImages, Samples, Splits
 from dlkit.errors import DlkitError, UsageError
 from dlkit.recipe import Data
-from dlkit.specs import ImageSpec
+from dlkit.specs import ImageSpec, Spec
 from dlkit.verbs.dataset.store import File, about_of, check, download, home, not_here, recorded
 
 Say = Callable[[str], None]
@@ -66,15 +66,21 @@ def splits(data: Data, *, allow_download: bool = True, say: Say = nothing_said) 
     module = catalog.load("datasets", data.name)
     options = _options(data)
     found: Splits = module.load(_folder(data, module, allow_download, say), **options)
-    spec = found.spec
-    if not isinstance(spec, ImageSpec):  # data.size and data.channels were refused with the recipe
-        return found
-    if data.size is not None and data.size != spec.height:
-        raise UsageError(
-            f"data set {data.name!r} has images of {spec.height} × {spec.width} pixels; "
-            f"data.size {data.size} does not fit it. Leave data.size out."
-        )
-    return _with_channels(found, spec, data)
+    spec = _sized(found.spec, data)
+    return found if spec == found.spec else _in_colour(found, spec)
+
+
+def spec_of(data: Data, *, allow_download: bool = True, say: Say = nothing_said) -> Spec:
+    """What the samples and classes of a data section are: of a published set known without its data.
+
+    Raises what `splits` does.
+    """
+    module = catalog.load("datasets", data.name)
+    if not hasattr(module, "spec"):
+        return splits(data, allow_download=allow_download, say=say).spec
+    if data.dir is not None:
+        raise _takes_no_folder(data)
+    return _sized(module.spec(**_options(data)), data)
 
 
 def info(name: str, place: str | None = None) -> Info:
@@ -143,7 +149,7 @@ def _folder(data: Data, module: ModuleType, allow_download: bool, say: Say) -> P
             raise UsageError(f"data set {data.name!r} needs to know where your data is. Add --data-dir DIR.")
         return module.bring(data.dir, allow_download, say) if hasattr(module, "bring") else Path(data.dir)
     if data.dir is not None:
-        raise UsageError(f"data set {data.name!r} takes no --data-dir. Your own data is {_own(data)}.")
+        raise _takes_no_folder(data)
     if not hasattr(module, "fetch"):
         return None
     folder = home(data.name)
@@ -157,19 +163,36 @@ def _folder(data: Data, module: ModuleType, allow_download: bool, say: Say) -> P
     return folder
 
 
+def _takes_no_folder(data: Data) -> UsageError:
+    return UsageError(f"data set {data.name!r} takes no --data-dir. Your own data is {_own(data)}.")
+
+
 def _own(data: Data) -> str:
     """The sets that are read from a place of the user's, for data of this kind."""
     names = {"images": "folder, csv, wds, hf or packed", "sequences": "text_folder or text_csv", "trees": "trees"}
     return f"--dataset {names[catalog.kind_given(data.name, data.options)]}"
 
 
-def _with_channels(found: Splits, spec: ImageSpec, data: Data) -> Splits:
+def _sized(spec: Spec, data: Data) -> Spec:
+    """The spec with data.channels, where it fits; data.size must be the images' own."""
+    if not isinstance(spec, ImageSpec):  # data.size and data.channels were refused with the recipe
+        return spec
+    if data.size is not None and data.size != spec.height:
+        raise UsageError(
+            f"data set {data.name!r} has images of {spec.height} × {spec.width} pixels; "
+            f"data.size {data.size} does not fit it. Leave data.size out."
+        )
     if data.channels is None or data.channels == spec.channels:
-        return found
+        return spec
     if data.channels < spec.channels:
         raise UsageError(
             f"data set {data.name!r} is in colour; data.channels 1 does not fit it. Leave data.channels out."
         )
+    return replace(spec, channels=3, mean=spec.mean * 3, std=spec.std * 3)
+
+
+def _in_colour(found: Splits, spec: Spec) -> Splits:
+    """Gray images repeated in three channels."""
 
     def repeated(samples: Samples | None) -> Samples | None:
         if not isinstance(samples, MemoryImages):
@@ -178,7 +201,6 @@ def _with_channels(found: Splits, spec: ImageSpec, data: Data) -> Splits:
 
     train = repeated(found.train)
     assert train is not None
-    spec = replace(spec, channels=3, mean=spec.mean * 3, std=spec.std * 3)
     return replace(found, spec=spec, train=train, validation=repeated(found.validation), test=repeated(found.test))
 
 

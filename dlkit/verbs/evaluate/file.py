@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dlkit.data_location import located
-from dlkit.engine.model_file import ModelFile
-from dlkit.engine.model_file import open_model_file as open_model_file
+from dlkit.engine.model_file import ModelFile, is_model_file, open_model_file
 from dlkit.errors import DataError, ModelFileError, UsageError
+from dlkit.exported import About
 from dlkit.recipe import Data, OnBadImage, data_for
 from dlkit.specs import ImageSpec, Spec
+from dlkit.verbs.bare_weights import Inputs, find_network
 from dlkit.verbs.evaluate import SPLITS, Answers, Evaluation, class_results, resolved_topk
 from dlkit.verbs.evaluate.matching import Part, by_name, check_kind, fitted, missing_classes, readable
 
@@ -89,6 +90,42 @@ def evaluate_file(
         warnings=part.warnings,
         left_out=part.left_out,
     )
+
+
+def opened(
+    model: str | None,
+    weights: Path | str | None,
+    inputs: Inputs,
+    runs_dir: Path,
+    checkpoint: Literal["best", "last"],
+    say: Say,
+) -> ModelFile:
+    """The exported file that `model` names, or the model of that name with its weights, as if it were such a file.
+
+    Raises:
+        UsageError: something is missing. ModelFileError: there are no such weights, or they are of another model.
+    """
+    if model is not None and weights is None:
+        if not is_model_file(model):
+            raise UsageError(f"--model {model} needs weights: --weights imagenet, a run or a file.")
+        return open_model_file(Path(model))
+    if model is not None and is_model_file(model):
+        raise UsageError(f"--model {model} holds its own weights and classes. Leave --weights out.")
+    if inputs.dataset is None:
+        raise UsageError("which data set are --weights evaluated on? Give --dataset NAME.")
+    network = find_network(model, weights, inputs, runs_dir, checkpoint, say, other_data=True)
+    if not network.spec.classes:
+        raise UsageError(f"{network.source.name} answer with a number: evaluate the run that they come from.")
+
+    def load(device: str) -> Classifier:
+        from dlkit.data.classifier import torch_classifier
+        from dlkit.engine.precision import lay_out
+
+        module, place = network.module(device)
+        lay_out(module, place)
+        return torch_classifier(module, place, network.spec, network.source.link)
+
+    return ModelFile(Path(str(weights)), About(network.name, network.spec, link=network.source.link), load)
 
 
 def _data(file: ModelFile, dataset: str | None, data_dir: Path | str | None) -> Data:

@@ -11,6 +11,7 @@ from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DataError
 from dlkit.recipe import Data
 from dlkit.specs import ImageSpec, Spec
+from dlkit.verbs import leaks
 
 if TYPE_CHECKING:
     from dlkit.data.samples import Samples
@@ -51,8 +52,9 @@ def matched(run: RunFolder, data: Data, split: str, spec: Spec, say: Say) -> Par
         )
     samples, left_out = readable(parts[split], split, data, say)
     now = fingerprint(samples, found.spec.classes)
+    leaked = leaks.warnings(run.info().get("starts_from", ()), {split: samples}, data)
     mapped = by_name(samples, found.spec.classes, spec.classes, data.name)
-    warnings = [*found.warnings, *_changes(run, data.name, split, now), *missing_classes(mapped, split, spec)]
+    warnings = [*found.warnings, *leaked, *_changes(run, data.name, split, now), *missing_classes(mapped, split, spec)]
     for warning in warnings:
         say(f"warning: {warning}")
     return Part(fitted(mapped, spec), now, tuple(warnings), left_out)

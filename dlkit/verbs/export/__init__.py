@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import catalog, durable, exported
 from dlkit.engine.run_folder import RunFolder
+from dlkit.engine.weights import portable, trained_on
 from dlkit.errors import StorageError, UsageError
 from dlkit.exported import FEEDS, About
 from dlkit.specs import ImageSpec, TreeSpec
@@ -153,6 +154,7 @@ def _about(restored: Restored, checkpoint: str) -> About:
         "step": restored.step,
         "seed": recipe.train.seed,
         "held_out": recipe.data.validation,
+        "trained_on": portable(trained_on(run)),
         "validation": {key.removeprefix("val/"): value for key, value in lines[-1].items() if key.startswith("val/")}
         if lines
         else {},

@@ -7,7 +7,7 @@ as they come; a list is answered in full batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from dlkit.data.inputs import Ahead, Given, Stream, inputs
 from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.specs import ImageSpec, Spec
+from dlkit.verbs.bare_weights import Inputs
 from dlkit.verbs.evaluate import DEFAULT_TOPK, Checkpoint, check_passes
 from dlkit.verbs.predict.network import Network, check_answerable, chosen, thinned
 from dlkit.verbs.predict.prediction import WORDS_SHOWN, Failure, Node, Prediction, Ranked, Uncertainty
@@ -39,6 +40,11 @@ def predict(
     weights: Path | str | None = None,
     dataset: str | None = None,
     data_dir: Path | str | None = None,
+    classes: Path | str | None = None,
+    img_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    model_options: Mapping[str, Any] | None = None,
     topk: int | None = None,
     min_prob: float = 0.0,
     nodes: bool = False,
@@ -57,8 +63,9 @@ def predict(
     third line; a dependency tree takes several.
 
     The model is a run's (the newest, where none is named), an exported file's, or `model` with `weights`: "imagenet", a
-    run or a file; a file that does not say what its images and classes are needs `dataset` for that. Where there is no
-    run at all it is ResNet-50 with ImageNet's weights. An input that cannot be read is answered by a Failure and the
+    run or a file. A bare file needs `dataset` (its images need not be here), or `classes` (a data set, or a file with a
+    name a line) and `img_size`; mean and std of the pixels and `model_options` are its network's. Where there is no run
+    at all it is ResNet-50 with ImageNet's weights. An input that cannot be read is answered by a Failure and the
     rest go on. topk is 5, or the number of classes where that is less; ranks below min_prob are left out. mc_dropout is
     a number of passes with the dropout left on (engine/mc_dropout.py), drawn from the run's seed, or 0 of a file's
     weights: the probabilities are then their means, and the uncertainty is told.
@@ -68,14 +75,15 @@ def predict(
         ModelFileError: the checkpoint or weights are damaged or do not fit.
     """
     check_passes(mc_dropout)
-    network = chosen(run, model, weights, dataset, data_dir, Path(runs_dir), checkpoint, say)
+    inputs = Inputs(dataset, data_dir, classes, img_size, mean, std, model_options or {})
+    network = chosen(run, model, weights, inputs, Path(runs_dir), checkpoint, say)
     check_answerable(network, nodes)
     if mc_dropout is not None:
         network = thinned(network, mc_dropout)
-    classes = len(network.spec.classes)
-    k = min(DEFAULT_TOPK, classes) if topk is None else topk
-    if not 1 <= k <= classes:
-        raise UsageError(f"--topk {k}: the model has {classes} classes, so k is 1 to {classes}.")
+    count = len(network.spec.classes)
+    k = min(DEFAULT_TOPK, count) if topk is None else topk
+    if not 1 <= k <= count:
+        raise UsageError(f"--topk {k}: the model has {count} classes, so k is 1 to {count}.")
     if not 0 <= min_prob <= 1:
         raise UsageError(f"--min-prob {min_prob:g}: a probability is 0 to 1.")
     if batch_size < 1:

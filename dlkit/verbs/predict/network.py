@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit import catalog, imagenet
+from dlkit import imagenet
 from dlkit.data.web import UnreachableError
 from dlkit.engine.run_folder import RunFolder, list_runs
-from dlkit.engine.weights import IMAGENET, Weights, cached, find
-from dlkit.errors import ModelFileError, UsageError
+from dlkit.engine.weights import IMAGENET, cached
+from dlkit.errors import UsageError
 from dlkit.privacy import offline
-from dlkit.recipe import data_for
 from dlkit.specs import LINKS, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
+from dlkit.verbs.bare_weights import Inputs, find_network, title
 from dlkit.verbs.evaluate import Checkpoint, chosen_run
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ def chosen(
     run: RunFolder | Path | str | None,
     model: str | None,
     weights: Path | str | None,
-    dataset: str | None,
-    data_dir: Path | str | None,
+    inputs: Inputs,
     runs_dir: Path,
     checkpoint: Checkpoint,
     say: Say,
@@ -55,12 +53,12 @@ def chosen(
     by_name = model is not None or weights is not None
     if by_name and run is not None:
         raise UsageError("give a run, or --model and --weights; not both.")
-    if network := _from_model_file(model, [weights, dataset, data_dir]):
+    if network := _from_model_file(model, weights, inputs):
         return network
     if by_name:
-        return _from_weights(model, weights, dataset, data_dir, runs_dir, checkpoint, say)
-    if dataset is not None or data_dir is not None:
-        raise UsageError("--dataset says what --weights are for; a run knows that itself.")
+        return _from_weights(model, weights, inputs, runs_dir, checkpoint, say)
+    if inputs.given():
+        raise UsageError(f"{inputs.given()[0]} says what --weights are for; a run knows that itself.")
     if run is None and not list_runs(runs_dir):
         return _without_a_run(runs_dir, checkpoint, say)
     return _from_run(chosen_run(run, runs_dir, say), checkpoint, say)
@@ -101,7 +99,7 @@ def _from_run(run: RunFolder, checkpoint: Checkpoint, say: Say) -> Network:
     return _by_torch(recipe.model.name, run.spec(), module, recipe.train.seed, LINKS[recipe.loss.name])
 
 
-def _from_model_file(model: str | None, others: list[Path | str | None]) -> Network | None:
+def _from_model_file(model: str | None, weights: Path | str | None, inputs: Inputs) -> Network | None:
     """The exported file that --model names, or none where it is a name of the shelf."""
     if model is None:
         return None
@@ -109,8 +107,9 @@ def _from_model_file(model: str | None, others: list[Path | str | None]) -> Netw
 
     if not is_model_file(model):
         return None
-    if any(other is not None for other in others):
-        raise UsageError(f"--model {model} holds its own weights and classes. Leave --weights and --dataset out.")
+    others = [*(["--weights"] if weights is not None else []), *inputs.given()]
+    if others:
+        raise UsageError(f"--model {model} holds its own weights and classes. Leave {others[0]} out.")
     found = open_model_file(Path(model))
     return Network(found.about.model, found.about.spec, found.load, link=found.about.link)
 
@@ -118,35 +117,14 @@ def _from_model_file(model: str | None, others: list[Path | str | None]) -> Netw
 def _from_weights(
     model: str | None,
     weights: Path | str | None,
-    dataset: str | None,
-    data_dir: Path | str | None,
+    inputs: Inputs,
     runs_dir: Path,
     checkpoint: Checkpoint,
     say: Say,
 ) -> Network:
-    """A model of the shelf, with weights that know their images and classes, or are for those of `dataset`."""
-    if model is not None:
-        catalog.entry("models", model)
-    if weights is None:
-        raise UsageError(f"--model {model} needs weights: --weights imagenet, a run or a file.")
-    source = find(weights, model, runs_dir, say, checkpoint)
-    name = model or source.model
-    if name is None:
-        raise UsageError(f"{source.name} do not say which model they are of: give --model NAME.")
-    if source.model not in (None, name):
-        raise ModelFileError(f"{source.name} holds {source.model!r}, not {name!r}. Give --model {source.model}.")
-    spec = _spec(source, name, dataset, data_dir, say)
-
-    def module(device: str) -> tuple[nn.Module, torch.device]:
-        from dlkit.engine.precision import choose_device
-        from dlkit.engine.restore import build
-        from dlkit.engine.transfer import fill
-
-        chosen, found = choose_device(device), build(name, spec, dict(source.options))
-        fill(found, source, spec)
-        return found.to(chosen).eval(), chosen
-
-    return _by_torch(f"{name} (imagenet)" if weights == IMAGENET else name, spec, module, link=source.link)
+    """A model of the shelf, with weights that know their images and classes, or of which `inputs` say it."""
+    found = find_network(model, weights, inputs, runs_dir, checkpoint, say)
+    return _by_torch(title(found, weights), found.spec, found.module, link=found.source.link)
 
 
 def _without_a_run(runs_dir: Path, checkpoint: Checkpoint, say: Say) -> Network:
@@ -158,25 +136,7 @@ def _without_a_run(runs_dir: Path, checkpoint: Checkpoint, say: Say) -> Network:
             f"weights: --model NAME --weights FILE."
         )
     say(f"there are no runs in {runs_dir}: using {DEFAULT_MODEL} with ImageNet's weights, published by torchvision")
-    return _from_weights(DEFAULT_MODEL, IMAGENET, None, None, runs_dir, checkpoint, say)
-
-
-def _spec(source: Weights, model: str, dataset: str | None, data_dir: Path | str | None, say: Say) -> Spec:
-    """The images, or the text, and the classes that weights are for."""
-    if source.spec is not None and (dataset is not None or data_dir is not None):
-        raise UsageError(f"{source.name}: it is known which images and classes they are for. Leave --dataset out.")
-    if source.spec is None and dataset is None:
-        raise UsageError(f"{source.name} do not say which images and classes they are for: give --dataset NAME.")
-    found = source.spec
-    if found is None:
-        from dlkit.verbs.dataset import splits
-
-        place = None if data_dir is None else os.fspath(data_dir)
-        assert dataset is not None
-        data = data_for(model, dataset, place)
-        catalog.check_pair(model, data.name, data.options)
-        found = splits(data, say=say).spec
-    return found
+    return _from_weights(DEFAULT_MODEL, IMAGENET, Inputs(), runs_dir, checkpoint, say)
 
 
 def _by_torch(

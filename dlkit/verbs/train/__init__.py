@@ -122,6 +122,8 @@ def train_recipe(
         folder = RunFolder(runs_dir / name)
         if world.leads:
             info = {**identity(recipe, materials.data, run), "from_scratch": scratch}
+            if materials.start is not None:
+                info |= {"starts_from": list(materials.start.source.trained_on)}
             info |= {"git": receipts.git_state(), "argv": receipts.without_passwords(argv)}
             watch.begun(info)
         with signals.stop_flag():

@@ -17,12 +17,13 @@ from dlkit.data.loader import split
 from dlkit.data.samples import ImageFiles, Samples
 from dlkit.data.text import known_words
 from dlkit.data.usable import usable
+from dlkit.data.web import UnreachableError
 from dlkit.engine import memory, precision, transfer, weights
 from dlkit.engine.distributed import World, joined
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
 from dlkit.recipe import Recipe
 from dlkit.specs import Spec
-from dlkit.verbs import dataset
+from dlkit.verbs import dataset, leaks
 from dlkit.verbs.evaluate.matching import missing_classes
 
 Say = Callable[[str], None]
@@ -60,6 +61,9 @@ def gather(recipe: Recipe, device: torch.device, world: World, runs_dir: Path, s
     data = prepare(recipe, say)
     if start is not None:  # prepared as those weights' data were
         data = replace(data, spec=transfer.read_alike(data.spec, start, say))
+        if world.leads:
+            for warning in leaks.warnings(start.source.trained_on, data.splits, recipe.data, data.files):
+                say(f"warning: {warning}")
     return Materials(recipe, data, start, device, world, runs_dir)
 
 
@@ -147,7 +151,12 @@ def starting_point(recipe: Recipe, runs_dir: Path, say: Say) -> transfer.Start |
     if model.weights is None:
         return None
     source = weights.find(model.weights, model.name, runs_dir, say)
-    start = transfer.Start(model.name, source, source.read(), model.init_layers)
+    try:
+        tensors = source.read()
+    except UnreachableError as error:
+        ways_out = "Or train from scratch: --weights none; or from a file of yours: --weights FILE."
+        raise UnreachableError(f"{error} {ways_out}") from error
+    start = transfer.Start(model.name, source, tensors, model.init_layers)
     transfer.check(start, recipe.train.freeze)
     return start
 
