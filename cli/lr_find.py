@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlkit.errors import DivergedError
+from dlkit.errors import DivergedError, UsageError
 
 from . import console
 from .console import Format
@@ -31,11 +31,11 @@ def lr_find_command(
     format: Annotated[Format, typer.Option(help="Of the answer; json holds every step.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Find a learning rate: train a few steps with one that rises, and look where the loss falls and where it turns.
+    """Find a learning rate: train for a few steps while it rises, and see where the loss falls and where it turns.
 
-    Takes what train takes. The suggestion is a tenth of the rate at which the smoothed loss was smallest; beside it
-    stands the one at which it fell fastest. More steps tell more; exit 8 where it never fell. Nothing is
-    kept but what -o names.
+    Takes what train takes. The suggestion is the rate at which the loss fell fastest, before it first rose; beside it
+    stands the one at which the smoothed loss was smallest. More steps give a clearer curve. Exit 8 if the loss never
+    fell, 2 if it never rose: then nothing shows which rates are too large. Nothing is written but what -o names.
     """
     auto_batch = takes_auto_batch(context)
     recipe = resolved(context)
@@ -49,8 +49,13 @@ def lr_find_command(
     if output is not None:
         draw(found, output)
     _write(found, console.resolve(format, json))
-    if found.suggestion is None:
+    if found.steepest is None:
         raise DivergedError("the loss never fell: no rate in this range trains. Try --lowest, or more --steps.")
+    if not found.rose:
+        raise UsageError(
+            f"the loss never rose up to lr {highest:g}, so nothing shows which rates are too large. "
+            f"Try --highest {10 * highest:g}, or fewer --steps if the network has overfitted the data."
+        )
 
 
 def _write(found: RangeTest, format: Format) -> None:
@@ -63,4 +68,5 @@ def _write(found: RangeTest, format: Format) -> None:
         {"what": what, "lr": float(f"{point.lr:.3g}"), "loss": round(point.smoothed, 4)}
         for what, point in (("steepest", found.steepest), ("minimum", found.minimum))
     ]
-    console.write_rows([{"what": "suggestion", "lr": found.suggestion}, *rows], ("what", "lr", "loss"), format)
+    suggestion = [{"what": "suggestion", "lr": found.suggestion}] if found.suggestion is not None else []
+    console.write_rows([*suggestion, *rows], ("what", "lr", "loss"), format)

@@ -178,7 +178,8 @@ def _changes(
         str | None, typer.Option(metavar="POLICY", help="Automatic augmentation: none, trivial or rand.")
     ] = None,
     accumulate: Annotated[
-        str | None, typer.Option(metavar="N", help="Compute a batch in N parts, to save memory.")
+        str | None,
+        typer.Option(metavar="N", help="Compute a batch in N parts to save memory; batch norm then sees only parts."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="imagenet|RUN|FILE|none", help="Weights to start from: transfer learning.")

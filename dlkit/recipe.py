@@ -121,7 +121,7 @@ class Loss(Section):
 class Train(Section):
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128  # images a step, over all ranks
-    accumulate: Count = 1  # parts a batch is computed in: less memory, the same step
+    accumulate: Count = 1  # parts a batch is computed in: less memory; batch norm averages each part alone
     clip_grad: Positive | None = None
     clip_mode: Literal["norm", "value"] = "norm"
     ema: Below1 = 0.0  # decay of the averaged weights; 0 is off

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from test_train import TINY
 
+import dlkit
 from dlkit import recipe
 from dlkit.errors import UsageError
 from dlkit.verbs import lr_find
@@ -22,12 +23,66 @@ def curve(losses: list[float]) -> list[Point]:
     return [Point(step, 10.0 ** (step - 11), loss, loss) for step, loss in enumerate(losses, start=1)]
 
 
-def test_a_tenth_of_the_rate_at_the_smallest_loss_is_suggested() -> None:
+def test_the_rate_of_the_steepest_descent_is_suggested() -> None:
     points = curve([2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.9, 1.2, 1.0, 0.9, 3.0, 9.0])
     minimum, steepest = lr_find.chosen(points)
     assert minimum is points[9] and steepest is points[7]  # 1.9 to 1.0 around it
     found = lr_find.RangeTest("mlp", "shapes", 16, tuple(points), minimum, steepest)
-    assert found.suggestion == pytest.approx(points[9].lr / 10)
+    assert found.suggestion == pytest.approx(points[7].lr)
+
+
+def test_an_overfitted_network_and_a_fall_after_a_rise_do_not_lead_to_a_large_rate() -> None:
+    """Losses that stay near 0 over four decades, and one that falls back steeply after it rose."""
+    overfitted = curve([2.0] * 6 + [1.9, 1.0, 0.1, 0.02, 0.01, 0.01, 0.02, 0.015, 0.01, 1.5, 5.0])
+    minimum, steepest = lr_find.chosen(overfitted)
+    assert minimum is not None and steepest is not None and steepest.step in (8, 9)  # 1.9 to 0.02
+    bumped = curve([2.0] * 6 + [1.9, 1.5, 1.2, 2.5, 4.0, 0.5, 3.0])
+    minimum, steepest = lr_find.chosen(bumped)
+    assert minimum is bumped[8] and steepest is not None and steepest.step <= 9
+
+
+def test_a_curve_that_never_rises_gives_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    points = curve([2.0] * 6 + [1.9, 1.2, 1.0, 0.9, 0.9, 0.9])
+    assert lr_find.first_rise(points) == len(points)
+    words = ["lr-find", "mlp", "--dataset", "shapes", "--set", "data.options.train=80", "-b", "16", "--steps", "40"]
+    assert main.run([*words, "--highest", "1e-3", "--json"]) == 2
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert document["suggestion"] is None and document["rose"] is False and document["steepest"] is not None
+    assert "the loss never rose up to lr 0.001" in err.splitlines()[-1]
+
+
+TRAINABLE: list[tuple[str, str, dict[str, object]]] = [
+    ("mlp", "shapes", {"data.options.train": 300, "train.batch_size": 32, "optimizer.name": "sgd"}),
+    ("tree_lstm", "brackets", {"data.options.train": 120, "train.batch_size": 20}),
+    ("gru", "adding", {"data.options.train": 600, "data.options.steps": 10, "train.batch_size": 50}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "dataset", "settings"), TRAINABLE)
+def test_a_network_trains_at_the_suggested_rate(
+    model: str, dataset: str, settings: dict[str, object], tmp_path: Path
+) -> None:
+    made = recipe.resolve(model, dataset, flags={"train.threads": 1, **settings}).recipe
+    suggestion = lr_find.lr_find(made, steps=60).suggestion
+    assert suggestion is not None
+    schedule = {"schedule.name": "constant", "train.epochs": 4, "optimizer.lr": suggestion, "train.threads": 1}
+    run = dlkit.train(model, dataset=dataset, settings={**settings, **schedule}, name="a", runs_dir=tmp_path)
+    losses = [line["train/loss"] for line in run.metrics()]
+    assert losses[-1] < 0.8 * losses[0] and losses[-1] == min(losses)
+
+
+def test_a_network_that_overfits_the_sweep_trains_at_the_suggested_rate(tmp_path: Path) -> None:
+    """The smallest loss is at two hundred times the rate that is suggested: all samples are in one batch."""
+    settings = {**TINY, "model.options.hidden": "256", "data.options.train": 60, "train.batch_size": 54}
+    found = lr_find.lr_find(recipe.resolve("mlp", "shapes", flags=settings).recipe, steps=60)
+    assert found.minimum is not None and found.minimum.loss < 0.1
+    assert found.suggestion is not None and found.suggestion < found.minimum.lr / 10
+    schedule = {"schedule.name": "constant", "train.epochs": 20, "optimizer.lr": found.suggestion}
+    run = dlkit.train("mlp", dataset="shapes", settings={**settings, **schedule}, name="a", runs_dir=tmp_path)
+    losses = [line["train/loss"] for line in run.metrics()]
+    assert losses[-1] < 0.5 * losses[0] and max(losses) == losses[0]
 
 
 @pytest.mark.parametrize("losses", [[], [1.0] * 5, [1.0 + step for step in range(12)]])

@@ -86,6 +86,22 @@ def test_accumulation_takes_the_same_steps(penalty: dict[str, float], tmp_path: 
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_accumulation_changes_the_step_of_batch_norm_and_not_that_of_group_norm() -> None:
+    """Batch norm's statistics are those of a part; the oracle is the gradient of the mean loss of the batch."""
+    images = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(8) % 4
+    for norm, changes in ((nn.BatchNorm2d(4), True), (nn.GroupNorm(2, 4), False)):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)).double()
+        expected = torch.autograd.grad(
+            nn.functional.cross_entropy(model(images.double()), targets), list(model.parameters())
+        )
+        for part in loop.Batch(images.double(), targets, torch.arange(8), total=8).parts(4):
+            (nn.functional.cross_entropy(model(part.inputs), part.targets, reduction="sum") / part.total).backward()
+        same = [torch.allclose(weight.grad, grad) for weight, grad in zip(model.parameters(), expected, strict=True)]  # type: ignore[arg-type]
+        assert all(same) is not changes
+
+
 def test_the_loss_that_is_told_holds_the_penalty(tmp_path: Path) -> None:
     still = {"optimizer.lr": 1e-12}
     plain = tiny(tmp_path, "a", **still)

@@ -2,9 +2,11 @@
 
 Smith, "Cyclical learning rates for training neural networks", WACV 2017 (1506.01186): train for a few steps while the
 learning rate rises, and look where the loss falls and where it begins to rise again.
-Differs from the paper: the rate rises geometrically and not linearly, and the loss of the training batches, smoothed,
-stands for the accuracy. A tenth of the rate at the smallest loss is suggested: there it still falls fast, and the
-distance to where it diverges is a factor of ten and more.
+Differs from the paper: the rate rises geometrically and not linearly, and the loss of the training batches stands for
+the accuracy. The rate at the steepest descent is suggested: the slope of the loss over a decade of the rate, up to the
+smallest loss before the first rise. A network that overfits the batches of the sweep keeps a small loss far beyond the
+rates that train it, so the place of the smallest loss says little; a curve that never rises shows no limit, and there
+is no suggestion.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dlkit.data.batches import Batch
 from dlkit.data.loader import TrainingData
@@ -30,10 +34,11 @@ from dlkit.verbs.train.materials import Say, gather, ready, refuse_fitted, silen
 SCHEMA = "dlkit.lr_find/1"
 LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 200
 SMOOTHING = 0.9  # of the loss's running mean
-DIVERGED = 4.0  # times the smallest loss: it goes no further
+DIVERGED = 2.0  # times the loss at the start: it goes no further
 FIRST = 5  # steps whose loss is not yet smooth
 ROSE = 1.25  # times the first batch's loss: more than another batch would have
-HARDLY = 0.95  # of the loss at the start: it tells little
+RISE = 0.25  # of what the loss has fallen by: more than noise
+HARDLY = 0.95  # of the loss at the start: too little to judge by
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,10 @@ class Point:
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The steps, where the smoothed loss was smallest and fell fastest, and what follows; None where it never fell."""
+    """The steps, and where the smoothed loss was smallest and the loss fell fastest before it first rose.
+
+    Both are None if it never fell; `rose` is false if the range ended before the loss rose.
+    """
 
     model: str
     dataset: str
@@ -56,11 +64,12 @@ class RangeTest:
     points: tuple[Point, ...]
     minimum: Point | None
     steepest: Point | None
+    rose: bool = True
 
     @property
     def suggestion(self) -> float | None:
-        """A tenth of the learning rate at the smallest loss."""
-        return None if self.minimum is None else float(f"{self.minimum.lr / 10:.2g}")
+        """The learning rate at the steepest descent; None if the loss never fell, or never rose."""
+        return float(f"{self.steepest.lr:.2g}") if self.steepest is not None and self.rose else None
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.lr_find/1`."""
@@ -100,9 +109,15 @@ def lr_find(
             advance(1)
     minimum, steepest = chosen(points)
     if minimum is not None and minimum.smoothed > HARDLY * points[FIRST].smoothed:
-        say(f"warning: the loss hardly fell, to {minimum.smoothed:.3g}: more --steps tell more.")
+        say(f"warning: the loss hardly fell, to {minimum.smoothed:.3g}. Use more --steps.")
     return RangeTest(
-        recipe.model.name, recipe.data.name, materials.recipe.train.batch_size, tuple(points), minimum, steepest
+        recipe.model.name,
+        recipe.data.name,
+        materials.recipe.train.batch_size,
+        tuple(points),
+        minimum,
+        steepest,
+        rose=len(points) < steps or first_rise(points) < len(points),
     )
 
 
@@ -115,7 +130,7 @@ def endless(data: TrainingData) -> Iterator[Batch]:
 def measured(run: Run, given: Iterator[Batch]) -> Iterator[Point]:
     """The loss of each step and its running mean, until it diverges."""
     run.freezing.apply(run.model.train(), 0)
-    mean, smallest = 0.0, math.inf
+    mean, start = 0.0, math.inf
     for batch in given:
         lr, run.window = run.lr(run.step), Window()
         try:
@@ -126,22 +141,37 @@ def measured(run: Run, given: Iterator[Batch]) -> Iterator[Point]:
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         smoothed = mean / (1 - SMOOTHING**run.step)  # as if it had begun with the first loss
         yield Point(run.step, lr, loss, smoothed)
-        smallest = min(smallest, smoothed) if run.step > FIRST else smallest
-        if smoothed > DIVERGED * smallest:
+        if run.step == FIRST:
+            start = smoothed
+        if smoothed > DIVERGED * start:
             return
 
 
-def chosen(points: Sequence[Point]) -> tuple[Point | None, Point | None]:
-    """Where the smoothed loss is smallest, and where before that it falls fastest over a decade of the rate."""
+def first_rise(points: Sequence[Point]) -> int:
+    """The index of the point at which the smoothed loss has risen by a share of its fall; their number if none."""
     settled = points[FIRST:]
-    minimum = min(settled, key=lambda point: point.smoothed, default=None)
-    falling = [point for point in settled if minimum is not None and point.step <= minimum.step]
-    if minimum is None or len(falling) < 3 or minimum.smoothed > ROSE * points[0].loss:
+    smallest = start = settled[0].smoothed if settled else 0.0
+    for index, point in enumerate(settled, start=FIRST):
+        smallest = min(smallest, point.smoothed)
+        if smallest < HARDLY * start and point.smoothed > smallest + RISE * (start - smallest):
+            return index
+    return len(points)
+
+
+def chosen(points: Sequence[Point]) -> tuple[Point | None, Point | None]:
+    """Where the smoothed loss is smallest before its first rise, and where up to there the loss falls fastest."""
+    before = points[: first_rise(points)]
+    minimum = min(before[FIRST:], key=lambda point: point.smoothed, default=None)
+    if minimum is None or minimum.step < FIRST + 3 or minimum.smoothed > ROSE * points[0].loss:
         return None, None
-    per_decade = 1 / math.log10(points[1].lr / points[0].lr)
-    half = max(1, min(round(per_decade / 2), (len(falling) - 1) // 2))
-    slopes = [falling[at + half].smoothed - falling[at - half].smoothed for at in range(half, len(falling) - half)]
-    return minimum, falling[half + slopes.index(min(slopes))]
+    rates, losses = np.log10([point.lr for point in before]), np.array([point.loss for point in before])
+    half = max(1, round(0.5 / (rates[1] - rates[0])))  # of a decade
+    last = max(min(minimum.step, len(before) - half), half + 1)
+    slopes = [
+        np.polyfit(rates[center - half : center + half + 1], losses[center - half : center + half + 1], 1)[0]
+        for center in range(half, last)
+    ]
+    return minimum, before[min(half + int(np.argmin(slopes)), minimum.step - 1)]
 
 
 def draw(found: RangeTest, path: Path) -> None:

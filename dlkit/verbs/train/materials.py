@@ -162,10 +162,11 @@ def starting_point(recipe: Recipe, runs_dir: Path, say: Say) -> transfer.Start |
 
 
 def out_of_memory(recipe: Recipe, error: BaseException) -> OutOfMemoryError:
-    batch = recipe.train.batch_size
+    batch, parts = recipe.train.batch_size, recipe.train.accumulate * 2
     return OutOfMemoryError(
         f"out of memory with batches of {batch} ({str(error).splitlines()[0][:120]}). Try --batch-size "
-        f"{max(batch // 2, 1)}, or --accumulate {recipe.train.accumulate * 2} for the same step computed in parts."
+        f"{max(batch // 2, 1)}, or --accumulate {parts}, which computes a batch in parts: batch norm then has the "
+        "statistics of each part, which changes the training; group norm (model.options.norm=group) does not."
     )
 
 
