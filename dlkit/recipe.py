@@ -275,7 +275,7 @@ def over(recipe: Recipe, settings: Sequence[Setting], *, stored: bool = False) -
 def _check(made: Recipe, asked: Document, layers: Sequence[Document], *, stored: bool) -> None:
     """Raises: UsageError. A `stored` recipe is a run's own, which an older dlkit may have begun."""
     later = () if stored else chain(schedule_conflicts(made), mismatched_loss(made))
-    checks = (wrong_names(made), wrong_kinds(made), idle_keys(made, asked.places), broken_laws(made), later)
+    checks = (wrong_names(made), wrong_kinds(made), idle_keys(made, asked.places), later, broken_laws(made))
     for keys, message in chain(*checks):
         raise _refusal(message, keys, layers)
 

@@ -19,7 +19,8 @@ def shorten_warmup(
     warmup, epochs = _number(values, "schedule", "warmup_epochs", 0), _number(values, "train", "epochs", DEFAULT_EPOCHS)
     planned = _number(base, "train", "epochs", DEFAULT_EPOCHS)
     own = "warmup_epochs" not in _section(overrides, "schedule") and "epochs" in _section(overrides, "train")
-    if not (own and epochs > 0 and epochs <= warmup < planned):
+    refused = _section(values, "schedule").get("name") == "onecycle"  # with any warm-up
+    if refused or not (own and epochs > 0 and epochs <= warmup < planned):
         return dict(values), ()
     shorter = float(f"{epochs * warmup / planned:.3g}")
     note = (

@@ -124,9 +124,7 @@ def test_a_glance_comes_before_every_run_says_only_what_is_wrong_and_changes_no_
     monkeypatch.undo()
     train.train("mlp", dataset="shapes", settings={**TINY, "train.epochs": 1}, runs_dir=tmp_path, say=said.append)
     warnings = [line for line in said if line.startswith("warning")]  # of 80 images 8 are for validation
-    assert len(warnings) == 1 and warnings[0].startswith(
-        "warning: validation: 8 samples, an accuracy is known to within"
-    )
+    assert len(warnings) == 1 and warnings[0].startswith("warning: validation: 8 samples: the 95 % interval")
     use("unused", monkeypatch)
     train.train("mlp", dataset="shapes", settings={**TINY, "train.epochs": 1}, runs_dir=tmp_path, say=said.append)
     assert [line for line in said if line.startswith("warning: gradients: none reaches unused.weight, unused.bias")]

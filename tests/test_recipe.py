@@ -305,6 +305,8 @@ def test_only_a_warmup_that_the_user_asked_for_is_refused_if_it_does_not_fit(rec
     assert fits.recipe.schedule.warmup_epochs == 2 and not fits.notes
     with pytest.raises(UsageError, match=r"must be less than train\.epochs, 1"):
         resolve(recipe=recipe, flags={"train.epochs": 1, "schedule.warmup_epochs": 2.0})
+    with pytest.raises(UsageError, match="warmup_epochs is 2, but onecycle"):
+        resolve(recipe=recipe, flags={"train.epochs": 1, "schedule.name": "onecycle"})
     recipe.write_text(BASE + "train: {epochs: 2}\nschedule: {warmup_epochs: 2}\n")
     with pytest.raises(UsageError, match=r"must be less than train\.epochs, 2"):
         resolve(recipe=recipe)

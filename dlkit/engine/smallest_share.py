@@ -53,7 +53,8 @@ def check_share(smallest: int, samples: int, batch_size: int, accumulate: int, w
         return
     parts = world_size * accumulate
     split = f" in {parts} parts (processes times --accumulate)" if parts > 1 else ""
+    fewer = ", a smaller --accumulate" if accumulate > 1 else ""
     raise UsageError(
         f"batch norm cannot train on one sample whose maps are one pixel large: a batch of {batch}{split} is too "
-        f"small. Take {smallest * parts} or more, or model.options.norm=group where the model has it."
+        f"small. Use --batch-size {smallest * parts} or more{fewer}, or model.options.norm=group if the model has it."
     )

@@ -163,7 +163,7 @@ def validation_size(materials: Materials) -> list[Check]:
     interval = statistics.wilson(samples // 2, samples)  # the widest
     width = interval.high - interval.low
     small = samples < SMALL_VALIDATION or width > WIDE_INTERVAL
-    found = f"{samples:,} samples, an accuracy is known to within {100 * width:.0f} points"
+    found = f"{samples:,} samples: the 95 % interval of an accuracy spans {100 * width:.0f} points"
     expected = f"{SMALL_VALIDATION} samples or more, to rank epochs: raise data.validation, or take the last checkpoint"
     return [Check("validation", WARNING if small else OK, found, expected)]
 
