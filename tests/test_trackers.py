@@ -152,7 +152,7 @@ def test_a_tracker_that_fails_is_told_once_and_the_training_goes_on(
         said: list[str] = []
         run = dlkit_train(tmp_path / str(len(list(tmp_path.iterdir()))), said)
         assert run.info()["status"] == "finished" and broken.lines == lines
-        (warning,) = [line for line in said if line.startswith("warning")]
+        (warning,) = [line for line in said if line.startswith("warning: tensorboard")]
         assert "tensorboard is told no more" in warning and "\n" not in warning
 
 
