@@ -18,10 +18,10 @@ from dlkit import durable, recipe_file
 from dlkit.data.fingerprint import read_files
 from dlkit.datasets import shapes
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import DataError, ModelFileError, UsageError
+from dlkit.errors import DataError, ModelFileError, StoppedError, UsageError
 from dlkit.recipe import changed
 from dlkit.verbs.reproduce import reproduce
-from dlkit.verbs.train import resume_run
+from dlkit.verbs.train import Watch, resume_run, train_recipe
 from dlkit_cli import main
 
 SETTINGS = {
@@ -127,6 +127,29 @@ def test_the_first_epochs_alone_keep_the_whole_schedule_and_can_be_gone_on_with(
     assert result.equal and again.info()["status"] == "stopped" and again.info()["epochs"] == 2
     resume_run(again, changes={}, inexact=False, say=str, progress=False)
     assert same_bits(run, again)
+
+
+@pytest.mark.parametrize("pauses", [[], [7], [3, 7]])
+def test_a_run_that_was_extended_is_replayed_as_it_happened(pauses: list[int], run: RunFolder) -> None:
+    """Two epochs of five steps on a cosine, stopped at some steps to go on for more epochs each time."""
+    recipe = changed(run.recipe(), {"schedule.name": "cosine", "train.epochs": 2})
+    with contextlib.suppress(StoppedError):
+        train_recipe(
+            recipe, name="c", runs_dir=run.path.parent, argv=[], say=str, progress=False,
+            watch=Watch(steps=(pauses or [None])[0]),
+        )  # fmt: skip
+    extended = RunFolder(run.path.parent / "c")
+    for epochs, pause in zip((3, 4, 5), [*pauses[1:], None], strict=False):
+        with contextlib.suppress(StoppedError):
+            changes = {"train.epochs": epochs, "train.log_every": epochs}
+            resume_run(extended, changes=changes, inexact=False, say=str, progress=False, watch=Watch(steps=pause))
+    said: list[str] = []
+    result = reproduce(extended, say=said.append)
+    assert result.equal and result.epochs == 3 + max(len(pauses) - 1, 0), result.verdict()
+    straight = dlkit.train(recipe=extended.path / "recipe.yaml", runs_dir=run.path.parent, name="straight")
+    first = [next(line for line in one.metrics() if "weights_sha256" in line) for one in (straight, extended)]
+    assert first[0]["weights_sha256"] != first[1]["weights_sha256"]  # its recipe alone has another schedule
+    assert reproduce(extended, epochs=1).equal
 
 
 def test_there_must_be_something_to_compare_with(run: RunFolder) -> None:

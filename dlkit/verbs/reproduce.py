@@ -8,7 +8,7 @@ same all the same: they are said before, and named again where the weights diffe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ from dlkit.data.fingerprint import FileChange, told
 from dlkit.engine import run_folder
 from dlkit.engine.receipts import Difference, environment_differences
 from dlkit.engine.run_folder import RunFolder
-from dlkit.errors import ModelFileError, UsageError, VerificationError
+from dlkit.errors import ModelFileError, StoppedError, UsageError, VerificationError
 from dlkit.recipe import Recipe
 from dlkit.verbs.dataset.of_run import recipe_of_run
-from dlkit.verbs.train import Watch, train_recipe
+from dlkit.verbs.train import Watch, resume_run, train_recipe
 from dlkit.verbs.train.materials import Materials, Say, refuse_fitted, silent
 from dlkit.verbs.train.sameness import changed_files, changed_settings
 
 SCHEMA = "dlkit.reproduce/1"
+# Changes with which a run may go on and still come to the same weights.
+HARMLESS = ("train.track", "train.log_every", "train.checkpoint_every", "train.keep", "data.workers")
 
 
 class Unequal(VerificationError):
@@ -121,6 +123,8 @@ def reproduce(
 ) -> Reproduction:
     """Train a run's recipe again, in a run folder of its own, and compare the weights' hashes up to `epochs`.
 
+    A run that went on with changes, such as more epochs, is paused and changed at the same steps.
+
     `data_dir` is where its data lies now, if that has moved.
 
     Raises:
@@ -133,22 +137,15 @@ def reproduce(
     edited = [change for change in changed_settings(info, recipe) if change.name != "data.dir"]
     if edited:
         return Reproduction(run.name, None, 0, len(hashes), None, edited[0], ())
-    _warn_of_resumes(info, recipe, say)
+    _warn_of_resumes(info, say)
     recipe = recipe_of_run(run, recipe, data_dir)
     runs_dir = runs_dir or run.path.absolute().parent
     name = name or run_folder.free_name(runs_dir, f"{run.name}-reproduced")
     seen, difference = Comparison(run, hashes, say), None
     watch = Watch(materials=seen.data, begun=seen.begun, line=seen.line, epochs=len(hashes))
+    begun, changes = _history(recipe, info)
     try:
-        train_recipe(
-            _as_it_ran(recipe_of_run(run, recipe, data_dir), info),
-            name=name,
-            runs_dir=runs_dir,
-            argv=argv,
-            say=say,
-            progress=progress,
-            watch=watch,
-        )
+        _replay(_as_it_ran(begun, info), changes, watch, runs_dir, name, argv, say, progress)
     except Unequal as end:
         difference = end.difference
     folder = runs_dir / name
@@ -193,11 +190,56 @@ def _as_it_ran(recipe: Recipe, info: Mapping[str, Any]) -> Recipe:
     return recipes.changed(recipe, chosen)
 
 
-def _warn_of_resumes(info: Mapping[str, Any], recipe: Recipe, say: Say) -> None:
+def _history(recipe: Recipe, info: Mapping[str, Any]) -> tuple[Recipe, list[tuple[int, dict[str, Any]]]]:
+    """The recipe that the run began with, and the changes with which it went on, each at the step where it did.
+
+    A run that went on from an older checkpoint has left behind what came after that step, but for its recipe.
+    """
+    resumes = [(int(resume["step"]), resume.get("changes") or {}) for resume in info.get("resumes", [])]
+    for _, changed in reversed(resumes):
+        recipe = recipes.changed(recipe, {key: before for key, (before, _) in changed.items()})
+    history: list[tuple[int, dict[str, Any]]] = []
+    for step, changed in resumes:
+        after = {key: now for key, (_, now) in changed.items() if key not in HARMLESS}
+        left_behind = {key: value for at, changes in history if at >= step for key, value in changes.items()}
+        history = [(at, changes) for at, changes in history if at < step]
+        if left_behind | after:
+            history.append((step, left_behind | after))
+    if history and history[0][0] == 0:
+        recipe = recipes.changed(recipe, history.pop(0)[1])
+    return recipe, history
+
+
+def _replay(
+    recipe: Recipe,
+    history: Sequence[tuple[int, Mapping[str, Any]]],
+    watch: Watch,
+    runs_dir: Path,
+    name: str,
+    argv: Sequence[str],
+    say: Say,
+    progress: bool,
+) -> None:
+    """Train the recipe, pause where the run went on with changes, and go on with these."""
+    for number in range(len(history) + 1):
+        pause = history[number][0] if number < len(history) else None
+        part = replace(watch, steps=pause)
+        try:
+            if number == 0:
+                train_recipe(recipe, name=name, runs_dir=runs_dir, argv=argv, say=say, progress=progress, watch=part)
+            else:
+                changes = history[number - 1][1]
+                resume_run(
+                    RunFolder(runs_dir / name), changes=changes, inexact=False, say=say, progress=progress, argv=argv,
+                    watch=part,
+                )  # fmt: skip
+            return
+        except StoppedError as stopped:
+            if stopped.exit_code:  # a signal, and no pause
+                raise
+
+
+def _warn_of_resumes(info: Mapping[str, Any], say: Say) -> None:
     """Say what makes a run hard to reproduce from its recipe alone."""
     if info.get("inexact"):
         say("warning: this run was resumed with --inexact: its weights may not come out again.")
-    for resume in info.get("resumes", []):
-        if "train.epochs" in resume.get("changes", {}) and recipe.schedule.name in ("cosine", "onecycle"):
-            was, now = resume["changes"]["train.epochs"]
-            say(f"warning: this run went on with {now} epochs, not {was}: until then its schedule was another.")

@@ -43,8 +43,10 @@ class Watch:
     begun: Callable[[Mapping[str, Any]], object] = _nothing  # run.json, as it will be
     line: Callable[[dict[str, Any]], object] = _nothing  # each line of metrics.jsonl
     epochs: int | None = None  # to stop after; the schedule stays the recipe's
+    steps: int | None = None  # to stop after, as by a signal: StoppedError has the exit code 0
 
 
+PAUSED = -128  # in place of a signal's number
 NOBODY = Watch()
 
 
@@ -232,7 +234,7 @@ def go_on(
         around = Surroundings(
             save=partial(save, folder=folder) if leads else _nothing,
             log=record if leads else _nothing,
-            stop=stop,
+            stop=lambda: stop() or (PAUSED if watch.steps is not None and run.step >= watch.steps else 0),
             say=say,
             advance=bar.update,
             plain=not progress,
