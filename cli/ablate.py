@@ -16,7 +16,7 @@ from .console import Format
 from .recipe_flags import resolved, takes_recipe
 
 if TYPE_CHECKING:
-    from dlkit.recipe import Recipe
+    from dlkit.config.recipe import Recipe
 
 ON_TERMINAL = ("part", "effect_pp", "low_pp", "high_pp", "over", "p_value", "p_holm", "verdict")  # 80 columns
 PLAN_COLUMNS = ("run", "seed", "changes", "state")
@@ -76,7 +76,7 @@ def _ablate(
     retrain: bool,
     format: Format,
 ) -> None:
-    from dlkit.verbs.ablate import COLUMNS, ablate
+    from dlkit.experiments.ablate import COLUMNS, ablate
 
     found = ablate(
         recipe, drop, seeds=seeds, split=split.value, name=name, runs_dir=runs_dir, retrain=retrain, argv=sys.argv,
@@ -102,10 +102,10 @@ def _rounded(effect: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_plan(recipe: Recipe, drop: list[str], seeds: int, name: str | None, runs_dir: Path, format: Format) -> None:
-    from dlkit.engine.run_folder import RunFolder
-    from dlkit.recipe_parts import chosen
-    from dlkit.verbs.ablate import default_name, planned
-    from dlkit.verbs.trainings import state_of
+    from dlkit.config.ablation_parts import chosen
+    from dlkit.experiments.ablate import default_name, planned
+    from dlkit.experiments.trainings import state_of
+    from dlkit.runs.run_folder import RunFolder
 
     folder = runs_dir / (name or default_name(recipe))
     console.note(f"ablation: {folder}")

@@ -46,12 +46,12 @@ def baseline_command(
 
     Prints the path of a run folder, which eval and predict read like any other and which needs no scikit-learn.
     """
-    from dlkit.recipe import resolve
+    from dlkit.config.recipe import resolve
 
     from .train import _write as write_run
 
     recipe = resolve(settings=given_settings(context)).recipe
-    from dlkit.verbs.baseline import fit_baseline
+    from dlkit.experiments.baseline import fit_baseline
 
     run = fit_baseline(recipe, limit=limit, name=name, runs_dir=runs_dir, argv=sys.argv, say=console.say)
     write_run(run, format, json)

@@ -29,7 +29,7 @@ def bundle_command(
 
     Example: dlkit dataset bundle mnist fashion_mnist -o sets.tar
     """
-    from dlkit.verbs.dataset.bundle import bundle
+    from dlkit.data.download.bundle import bundle
 
     found = bundle(names, output, say=console.note)
     resolved = console.resolve(format, json)
@@ -51,7 +51,7 @@ def unbundle_command(
 
     Example: dlkit dataset unbundle sets.tar
     """
-    from dlkit.verbs.dataset.bundle import unbundle
+    from dlkit.data.download.bundle import unbundle
 
     rows = [
         {"schema": "dlkit.dataset/1", "name": found.name, "bytes": found.bytes, "folder": str(found.folder)}

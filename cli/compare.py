@@ -15,7 +15,7 @@ from . import console
 from .console import Format
 
 if TYPE_CHECKING:
-    from dlkit.engine.run_folder import RunFolder
+    from dlkit.runs.run_folder import RunFolder
 
 AGAINST = "--against"
 
@@ -66,8 +66,8 @@ def compare_command(
     interval); the verdict concerns these two networks. Groups (`A1 A2 A3 --against B1 B2 B3`, or two folders of `train
     --seeds`): Welch's t test over the seeds; the verdict concerns the recipes. The difference is B minus A.
     """
-    from dlkit.verbs.compare.answers import evaluate_stale
-    from dlkit.verbs.experiments import find_experiment, find_runs
+    from dlkit.experiments.compare_answers import evaluate_stale
+    from dlkit.experiments.members import find_experiment, find_runs
 
     if not against and len(runs) == 2 and all(find_experiment(name, runs_dir) for name in runs):
         runs, against = runs[:1], runs[1:]
@@ -96,7 +96,7 @@ def _group_name(names: list[str], default: str) -> str:
 
 
 def _compare_two(first: RunFolder, second: RunFolder, fail_on_regression: bool, format: Format) -> None:
-    from dlkit.verbs.compare import compare
+    from dlkit.experiments.compare import compare
 
     found = compare(first, second)
     if format in (Format.json, Format.jsonl):
@@ -121,7 +121,7 @@ def _compare_two(first: RunFolder, second: RunFolder, fail_on_regression: bool, 
 def _compare_groups(
     first: list[RunFolder], second: list[RunFolder], names: tuple[str, str], fail_on_regression: bool, format: Format
 ) -> None:
-    from dlkit.verbs.compare.groups import compare_groups
+    from dlkit.experiments.compare_groups import compare_groups
 
     found = compare_groups(first, second, names, console.say)
     if format in (Format.json, Format.jsonl):
@@ -137,8 +137,8 @@ def _compare_groups(
 
 
 def _show_overview(runs: list[RunFolder], format: Format) -> None:
-    from dlkit.verbs.compare.overview import COLUMNS as EVERY
-    from dlkit.verbs.compare.overview import overview
+    from dlkit.experiments.compare_overview import COLUMNS as EVERY
+    from dlkit.experiments.compare_overview import overview
 
     shown = ("name", "epochs", "best", "top1", "low", "high", "loss") if format == Format.table else EVERY
     console.write_rows(overview(runs, console.say), shown, format)

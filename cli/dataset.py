@@ -17,9 +17,9 @@ from .bundle import bundle_command, unbundle_command
 from .pack import is_pack, pack_command, show_pack
 
 if TYPE_CHECKING:
-    from dlkit.verbs.dataset import Info
-    from dlkit.verbs.dataset.checkup import Report
-    from dlkit.verbs.dataset.store import Cached
+    from dlkit.data.checks.check import Report
+    from dlkit.data.download.store import Cached
+    from dlkit.data.library import Info
 
 SCHEMA = "dlkit.dataset/1"
 SHOWN_OF_A_KIND = 10  # findings, on a terminal
@@ -38,11 +38,11 @@ def list_command(format: FormatOption = console.Format.auto, json: JsonFlag = Fa
 
     Example: dlkit dataset list --format json | jq -r '.[].name'
     """
-    from dlkit.verbs import dataset
+    from dlkit.data import library
 
     rows = [
         {"schema": SCHEMA, "train": found.sizes.get("train"), "test": found.sizes.get("test"), **asdict(found)}
-        for found in dataset.listing()
+        for found in library.listing()
     ]
     console.write_rows(rows, LIST_COLUMNS, console.resolve(format, json))
 
@@ -63,7 +63,7 @@ def download_command(
 
     Example: dlkit dataset download mnist --from ~/copies/mnist
     """
-    from dlkit.verbs.dataset import store as dataset_cache
+    from dlkit.data.download import store as dataset_cache
 
     with _Bars() as bars:
         _show(dataset_cache.download(name, source, say=console.note, progress=bars.tell), console.resolve(format, json))
@@ -91,16 +91,16 @@ def info_command(
     Example: dlkit dataset info cifar10 -o cifar10.png --augment resnet20-cifar10
     """
     if is_pack(name):
-        from dlkit.verbs.dataset import pack
+        from dlkit.data.images import pack
 
         show_pack(pack.described(Path(name)), console.resolve(format, json))
         return
+    from dlkit.data import library
     from dlkit.data_location import located
-    from dlkit.verbs import dataset
 
     resolved = console.resolve(format, json)
     name, place = located(name, None if data_dir is None else str(data_dir))
-    found = dataset.info(name, place)
+    found = library.info(name, place)
     whole = resolved in (console.Format.json, console.Format.jsonl)
     if output is not None:
         _draw(name, output, augment, place)
@@ -137,7 +137,7 @@ def check_command(
 
     Example: dlkit dataset check photos --fix-list drop.txt
     """
-    from dlkit.verbs.dataset.checkup import check
+    from dlkit.data.checks.check import check
 
     with _Bars("images") as bars:
         report = check(
@@ -161,7 +161,7 @@ def unpack_command(
 
     Example: dlkit dataset unpack mnist digits --limit 20 | dlkit predict -
     """
-    from dlkit.verbs.dataset.unpack import unpack
+    from dlkit.data.images.unpack import unpack
 
     console.write_text(
         "".join(f"{path}\n" for path in unpack(name, folder, split=split, limit=limit, say=console.note))
@@ -175,18 +175,18 @@ def verify_command(name: Name, format: FormatOption = console.Format.auto, json:
     Example: dlkit dataset verify mnist
     """
     if is_pack(name):
-        from dlkit.verbs.dataset import pack
+        from dlkit.data.images import pack
 
         show_pack(pack.verify(Path(name)), console.resolve(format, json), brief=True)
         return
-    from dlkit.verbs.dataset import store as dataset_cache
+    from dlkit.data.download import store as dataset_cache
 
     _show(dataset_cache.verify(name), console.resolve(format, json))
 
 
 def _draw(name: str, output: Path, augment: str | None, place: str | None) -> None:
-    from dlkit.recipe import Data, resolve
-    from dlkit.verbs.dataset.contact_sheet import contact_sheet
+    from dlkit.config.recipe import Data, resolve
+    from dlkit.plots.contact_sheet import contact_sheet
 
     flags = {} if place is None else {"data.dir": place}
     recipe = None if augment is None else resolve(dataset=name, recipe=augment, flags=flags).recipe

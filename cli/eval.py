@@ -16,7 +16,7 @@ from .gates import GateResult, parse_gates, refuse_missed
 from .inputs import Classes, ImgSize, Mean, ModelOptions, Std, Weights, model_options, numbers
 
 if TYPE_CHECKING:
-    from dlkit.verbs.evaluate import Evaluation
+    from dlkit.evaluation.evaluate import Evaluation
 
 METRIC_COLUMNS = ("metric", "value", "low", "high")
 CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support")
@@ -99,7 +99,7 @@ def eval_command(
 
     The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv and plots/confusion_matrix.png.
     """
-    from dlkit.verbs import evaluate as verb
+    from dlkit.evaluation import evaluate as verb
 
     bad: Literal["error", "skip"] | None = None if on_bad_image is None else on_bad_image.value
     flags = {"--classes": classes, "--img-size": img_size, "--mean": mean, "--std": std, "--option": option}
@@ -107,8 +107,8 @@ def eval_command(
     if misplaced and weights is None:
         raise UsageError(f"{misplaced[0]} says what --weights FILE is for. Give that too, or leave {misplaced[0]} out.")
     if model is not None or weights is not None:
-        from dlkit.verbs.bare_weights import Inputs
-        from dlkit.verbs.evaluate.file import evaluate_file, opened
+        from dlkit.evaluation.exported_file import evaluate_file, opened
+        from dlkit.experiments.bare_weights import Inputs
 
         if run is not None or mc_dropout is not None:
             raise UsageError("--model and --weights stand for a run: neither a run nor --mc-dropout goes with them.")

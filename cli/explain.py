@@ -83,7 +83,7 @@ def explain_command(
     if features is not None:
         if montage or any(value is not None for value in (method, target, layer)):
             raise UsageError("--features draws what the layers give: leave --method, --target, --layer, --montage out.")
-        from dlkit.verbs.explain import features as draw_features
+        from dlkit.explanation.explain import features as draw_features
 
         drawn = draw_features(
             run, images, layer=features, output=output, checkpoint=checkpoint.value, device=device, runs_dir=runs_dir,
@@ -91,8 +91,8 @@ def explain_command(
         )  # fmt: skip
         _write(drawn, resolved, FEATURE_COLUMNS, FEATURE_COLUMNS)
         return
-    from dlkit.verbs.evaluate import chosen_run
-    from dlkit.verbs.explain import explain
+    from dlkit.evaluation.evaluate import chosen_run
+    from dlkit.explanation.explain import explain
 
     found = chosen_run(run, runs_dir, console.note)
     answers = explain(
@@ -106,7 +106,7 @@ def explain_command(
 
 
 def _list_layers(run: str | None, checkpoint: Checkpoint, runs_dir: Path, format: console.Format) -> None:
-    from dlkit.verbs.explain import layers
+    from dlkit.explanation.explain import layers
 
     found = layers(run, checkpoint=checkpoint.value, runs_dir=runs_dir, say=console.say)
     rows: list[dict[str, Any]] = [
@@ -193,7 +193,7 @@ def _coloured(words: list[dict[str, Any]]) -> str:
     """The words in a line, each on the colour of its value where the terminal has colours."""
     from rich.text import Text
 
-    from dlkit.verbs.explain.overlay_text import colours
+    from dlkit.explanation.overlay_text import colours
 
     line = Text()
     for word, (ground, ink) in zip(words, colours([word["value"] for word in words]), strict=True):

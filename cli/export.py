@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlkit import catalog
+from dlkit import registry
 from dlkit.errors import UsageError
 
 from . import console
@@ -53,13 +53,13 @@ def export_command(
         if raw or resize or any(value is not None for value in (to, output, opset, quantize)):
             raise UsageError("--verify takes a file as it is, and perhaps its run: no format and no -o.")
     elif to is not None:
-        catalog.entry("exporters", to)
+        registry.entry("exporters", to)
     if verify is not None:
-        from dlkit.verbs.export.verify import verify as verify_file
+        from dlkit.export.verification import verify as verify_file
 
         found = verify_file(verify, run=run, data_dir=data_dir, runs_dir=runs_dir, say=console.say)
     else:
-        from dlkit.verbs.export import export
+        from dlkit.export.export import export
 
         found = export(
             run, to=to or "onnx", output=output, raw=raw, resize=resize, opset=opset, quantize=quantize,

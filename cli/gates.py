@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlkit.catalog import did_you_mean
 from dlkit.errors import GateError, UsageError
+from dlkit.registry import did_you_mean
 
 UNDER, OVER = "--fail-under", "--fail-over"
 

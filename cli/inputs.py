@@ -52,14 +52,14 @@ Run = Annotated[str | None, typer.Option("--run", help="A run's name or folder; 
 
 def model_options(settings: Iterable[str] | None) -> dict[str, Any]:
     """The options of a model that --option sets."""
-    from dlkit import recipe_file
+    from dlkit.config import yaml_file
 
     options = {}
     for setting in settings or ():
         key, equals, value = setting.partition("=")
         if not (key and equals):
             raise UsageError(f"--option {setting!r} has no value. Write KEY=VALUE, such as activation=tanh.")
-        options[key] = recipe_file.parse_value(value, f"--option {key}")
+        options[key] = yaml_file.parse_value(value, f"--option {key}")
     return options
 
 

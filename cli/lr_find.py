@@ -15,7 +15,7 @@ from .recipe_flags import resolved, takes_recipe
 from .train import takes_auto_batch
 
 if TYPE_CHECKING:
-    from dlkit.verbs.lr_find import RangeTest
+    from dlkit.training.lr_find import RangeTest
 
 
 @takes_recipe
@@ -39,7 +39,7 @@ def lr_find_command(
     """
     auto_batch = takes_auto_batch(context)
     recipe = resolved(context)
-    from dlkit.verbs.lr_find import draw, lr_find
+    from dlkit.training.lr_find import draw, lr_find
 
     with console.progress(steps, "lr-find", "steps") as bar:
         found = lr_find(

@@ -13,8 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 
 import dlkit
 from dlkit import signals
-from dlkit.catalog import did_you_mean
 from dlkit.errors import DlkitError, OutOfMemoryError, UsageError
+from dlkit.registry import did_you_mean
 
 from . import console, formats
 from .ablate import ablate_command

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlkit import catalog
+from dlkit import registry
 from dlkit.errors import UsageError
 
 from . import console
@@ -15,8 +15,8 @@ from .console import Format
 from .inputs import model_options
 
 if TYPE_CHECKING:
+    from dlkit.evaluation.model_summary import ModelSummary
     from dlkit.specs import Spec
-    from dlkit.verbs.summary import ModelSummary
 
 models_app = typer.Typer(help="Models: list, show.")
 
@@ -40,7 +40,7 @@ def list_command(format: FormatOption = Format.auto, json: JsonFlag = False) -> 
             "summary": entry.summary,
             "options": {**entry.options, **entry.fixed},
         }
-        for entry in catalog.entries("models").values()
+        for entry in registry.entries("models").values()
     )
     console.write_rows(rows, ("name", "summary"), console.resolve(format, json))
 
@@ -65,9 +65,9 @@ def show_command(
     Example: dlkit models show lenet5 --dataset cifar10 --option activation=tanh
     """
     options = model_options(option)
-    catalog.check_options("models", name, options)  # before torch is imported
+    registry.check_options("models", name, options)  # before torch is imported
     spec = _spec(name, dataset, data_dir)
-    from dlkit.verbs.summary import summarize
+    from dlkit.evaluation.model_summary import summarize
 
     _write(summarize(name, spec, options), console.resolve(format, json))
 
@@ -77,11 +77,11 @@ def _spec(model: str, dataset: str | None, data_dir: str | None) -> Spec | None:
         if data_dir is not None:
             raise UsageError("--data-dir is for --dataset folder. Add that, or leave --data-dir out.")
         return None
-    from dlkit.recipe import data_for
+    from dlkit.config.recipe import data_for
 
     data = data_for(model, dataset, data_dir)
-    catalog.check_pair(model, data.name, data.options)
-    from dlkit.verbs.dataset import spec_of
+    registry.check_pair(model, data.name, data.options)
+    from dlkit.data.library import spec_of
 
     return spec_of(data, allow_download=False, say=console.say)
 

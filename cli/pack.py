@@ -14,8 +14,8 @@ from dlkit.errors import UsageError
 from . import console, formats
 
 if TYPE_CHECKING:
-    from dlkit.recipe import Data
-    from dlkit.verbs.dataset.pack import Packed
+    from dlkit.config.recipe import Data
+    from dlkit.data.images.pack import Packed
 
 SCHEMA = "dlkit.pack/1"
 
@@ -61,7 +61,7 @@ def pack_command(
 
     Example: dlkit dataset pack photos -o photos.pack --size 64
     """
-    from dlkit.verbs.dataset.pack import pack
+    from dlkit.data.images.pack import pack
 
     data = _data(dataset, place, size, channels, crop, set_ or [])
     bar: console.Progress | None = None
@@ -99,8 +99,8 @@ def _data(
     dataset: str, place: str | None, size: int | None, channels: int | None, crop: float | None, settings: list[str]
 ) -> Data:
     """The data section of a recipe that these flags ask for."""
+    from dlkit.config.recipe import Data, parse_setting
     from dlkit.data_location import located
-    from dlkit.recipe import Data, parse_setting
 
     name, place = located(place) if dataset == "folder" and place is not None else located(dataset, place)
     if channels == 2:

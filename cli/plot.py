@@ -14,7 +14,7 @@ from . import console
 from .console import Format
 
 if TYPE_CHECKING:
-    from dlkit.verbs.drawing.curves import Recorded
+    from dlkit.plots.curves import Recorded
 
 CHART_HEIGHT = 14  # rows of a drawing, where the terminal is high enough
 AROUND = 6  # rows of title, axis, names and the next prompt
@@ -46,8 +46,8 @@ def plot_command(
     """
     if output is not None and output.suffix.lower() != ".png":
         raise UsageError(f"-o {output}: a plot is a PNG file. Name it {output.with_suffix('.png')}.")
-    from dlkit.engine import run_folder
-    from dlkit.verbs.drawing import curves
+    from dlkit.plots import curves
+    from dlkit.runs import run_folder
 
     names: list[str | None] = list(dict.fromkeys(runs)) if runs else [None]
     folders = [run_folder.find(name, runs_dir) for name in names]
@@ -65,17 +65,16 @@ def plot_command(
 
 
 def _draw(recorded: list[Recorded], metrics: list[str], output: Path) -> None:
-    from dlkit.verbs import plot
-    from dlkit.verbs.drawing import curves
+    from dlkit.plots import curves, learning_curves
 
     one_legend = len(recorded) > 1 or bool(metrics)
-    plot.curves(curves.panels(recorded, metrics), output, one_legend=one_legend)
+    learning_curves.curves(curves.panels(recorded, metrics), output, one_legend=one_legend)
     console.write_text(str(output))
 
 
 def _show(recorded: list[Recorded], metrics: list[str]) -> None:
-    from dlkit.verbs.drawing import curves
-    from dlkit.verbs.drawing.chart import chart
+    from dlkit.plots import curves
+    from dlkit.plots.terminal import chart
 
     size, panels = shutil.get_terminal_size(), curves.panels(recorded, metrics)
     room = (size.lines - 2) // len(panels) - AROUND

@@ -82,7 +82,7 @@ def predict_command(
     Without --run or --model the newest run answers; where there is none at all, ResNet-50 with ImageNet's weights.
     An image that cannot be read is answered by an error and the rest go on: exit 3 where some failed, 4 where all did.
     """
-    from dlkit.verbs.predict import predict
+    from dlkit.evaluation.predict import predict
 
     answers = predict(
         run, given(paths or [], null, stdin_image), model=model, weights=weights, dataset=dataset, data_dir=data_dir,

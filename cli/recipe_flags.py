@@ -14,7 +14,7 @@ from dlkit.errors import UsageError
 from . import console
 
 if TYPE_CHECKING:
-    from dlkit.recipe import Recipe, Setting
+    from dlkit.config.recipe import Recipe, Setting
 
 # flag → recipe key; the values of the second table are text as they stand, those of the first are read as YAML
 FLAGS = {
@@ -57,7 +57,7 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
 
 def resolved(context: typer.Context) -> Recipe:
     """The recipe that the command line asks for; where it came from is said."""
-    from dlkit.recipe import resolve
+    from dlkit.config.recipe import resolve
 
     found = resolve(recipe=context.params["recipe"], settings=given_settings(context))
     for note in (f"recipe: {found.source}", *found.notes):
@@ -67,8 +67,8 @@ def resolved(context: typer.Context) -> Recipe:
 
 def given_settings(context: typer.Context) -> list[Setting]:
     """What the command line sets in the recipe, with the words it was set with: --set first, so that flags win."""
-    from dlkit.recipe import Setting, parse_setting
-    from dlkit.recipe_file import parse_value
+    from dlkit.config.recipe import Setting, parse_setting
+    from dlkit.config.yaml_file import parse_value
 
     data, dataset = context.params.get("data"), context.params.get("dataset")
     if data is not None and dataset not in (None, data):
@@ -90,7 +90,7 @@ def given_settings(context: typer.Context) -> list[Setting]:
 
 def _trackers(context: typer.Context) -> list[Setting]:
     """What --track and --tensorboard name, together."""
-    from dlkit.recipe import Setting
+    from dlkit.config.recipe import Setting
 
     text = context.params.get("track") or ""
     names = [name.strip() for name in text.split(",") if name.strip()]

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from dlkit import catalog
-from dlkit.catalog import did_you_mean
+from dlkit import registry
 from dlkit.errors import UsageError
+from dlkit.registry import did_you_mean
 
 from . import console
 from .console import Format
@@ -22,14 +22,14 @@ def list_command(
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """List the recipes that come with dlkit; each is used by `dlkit train --recipe NAME`."""
-    from dlkit import recipe_file
+    from dlkit.config import yaml_file
 
     rows = []
-    for name in recipe_file.shipped_names():
-        path = recipe_file.shipped_path(name)
+    for name in yaml_file.shipped_names():
+        path = yaml_file.shipped_path(name)
         assert path is not None
-        values = recipe_file.read(path)
-        about = recipe_file.header(path).partition("\n")[0]
+        values = yaml_file.read(path)
+        about = yaml_file.header(path).partition("\n")[0]
         row = {
             "schema": "dlkit.recipes/1",
             "name": name,
@@ -43,12 +43,12 @@ def list_command(
 @recipes_app.command("show")
 def show_command(name: Annotated[str, typer.Argument(metavar="NAME", help="As `dlkit recipes list` has it.")]) -> None:
     """Print a recipe as it is written, with its paper and what to expect."""
-    from dlkit import recipe_file
+    from dlkit.config import yaml_file
 
-    path = recipe_file.shipped_path(name)
+    path = yaml_file.shipped_path(name)
     if path is None:
-        raise UsageError(f"no recipe is called {name!r}. {did_you_mean(name, recipe_file.shipped_names())}")
-    console.write_text(recipe_file.read_bytes(path).decode("utf-8"))
+        raise UsageError(f"no recipe is called {name!r}. {did_you_mean(name, yaml_file.shipped_names())}")
+    console.write_text(yaml_file.read_bytes(path).decode("utf-8"))
 
 
 @recipes_app.command("regularizers")
@@ -70,6 +70,6 @@ def regularizers_command(
             "off": dict(entry.off),
             "summary": entry.summary,
         }
-        for entry in catalog.entries("regularizers").values()
+        for entry in registry.entries("regularizers").values()
     )
     console.write_rows(rows, ("name", "options", "summary"), console.resolve(format, json))

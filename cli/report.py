@@ -38,7 +38,7 @@ def report_command(
 
     Example: dlkit eval && dlkit report --open
     """
-    from dlkit.verbs.report import report
+    from dlkit.report.report import report
 
     found = report(
         runs or (), output=output, explain=explain, data_dir=data_dir, runs_dir=runs_dir, say=console.say

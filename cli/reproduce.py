@@ -35,8 +35,8 @@ def reproduce_command(
     difference ends it with exit 6, which names it: a setting, a data file, an epoch, and packages, threads or hardware
     that are not what they were.
     """
-    from dlkit.engine import run_folder
-    from dlkit.verbs.reproduce import reproduce
+    from dlkit.experiments.reproduce import reproduce
+    from dlkit.runs import run_folder
 
     found = run_folder.find(run, runs_dir)
     if run is None:

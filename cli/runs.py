@@ -35,7 +35,7 @@ def list_command(
     json: AsJson = False,
 ) -> None:
     """List the runs and the experiments (sweeps, ablations, groups of seeds), oldest first."""
-    from dlkit.verbs.listing import entries, filtered, ordered
+    from dlkit.experiments.listing import entries, filtered, ordered
 
     found = filtered(entries(runs_dir, members=everything, say=console.say), filter or [])
     if sort != "when" or reverse:
@@ -55,7 +55,7 @@ def tag_command(
     json: AsJson = False,
 ) -> None:
     """Add tags to runs and experiments, remove them, or show them; `runs list --filter tag=WORD` finds them again."""
-    from dlkit.verbs.listing import folder_of, tag, tags_of
+    from dlkit.experiments.listing import folder_of, tag, tags_of
 
     folders = [folder_of(name, runs_dir) for name in runs]  # all must be there before the first is tagged
     changes = bool(add or remove)
@@ -78,8 +78,8 @@ def show_command(
     json: AsJson = False,
 ) -> None:
     """Show one run: how it ended, what it reached, on what machine."""
-    from dlkit.engine import run_folder
-    from dlkit.verbs.runs import details
+    from dlkit.runs import run_folder
+    from dlkit.runs.listing import details
 
     found = run_folder.find(run, runs_dir)
     if run is None:
@@ -100,8 +100,8 @@ def rm_command(
     json: AsJson = False,
 ) -> None:
     """Delete runs and experiments, with all that is in their folders."""
-    from dlkit.verbs.listing import folder_of
-    from dlkit.verbs.removal import remove_all
+    from dlkit.experiments.listing import folder_of
+    from dlkit.experiments.removal import remove_all
 
     folders = [folder_of(run, runs_dir) for run in runs]  # all must be there before the first goes
     removed = remove_all(folders, runs_dir, force=force, dry_run=dry_run)
@@ -119,8 +119,8 @@ def prune_command(
 
     The members of sweeps, ablations and groups of seeds are runs too.
     """
-    from dlkit.verbs.experiments import list_experiments
-    from dlkit.verbs.tidy import prune
+    from dlkit.experiments.members import list_experiments
+    from dlkit.runs.prune import prune
 
     folders = [runs_dir, *(experiment.path for experiment in list_experiments(runs_dir))]
     removed = [one for folder in folders for one in prune(folder, dry_run=dry_run)]

@@ -33,7 +33,7 @@ def serve_command(
 
     curl --data-binary @cat.jpg http://127.0.0.1:8000/predict
     """
-    from dlkit.verbs.serve import serve
+    from dlkit.serve.server import serve
 
     serve(
         source, host=host, port=port, checkpoint=checkpoint.value, device=device, runs_dir=runs_dir,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlkit import catalog
+from dlkit import registry
 from dlkit.errors import UsageError
 
 from . import console
@@ -17,8 +17,8 @@ from .console import Format
 from .recipe_flags import resolved, takes_recipe
 
 if TYPE_CHECKING:
-    from dlkit.recipe import Recipe
-    from dlkit.verbs.sweep import Sweep
+    from dlkit.config.recipe import Recipe
+    from dlkit.experiments.sweep import Sweep
 
 PLAN_COLUMNS = ("key", "kind", "values")
 
@@ -85,7 +85,7 @@ def sweep_command(
     if dry_run:
         _show_plan(recipe, param or [], shown)
         return
-    from dlkit.verbs.sweep import sweep
+    from dlkit.experiments.sweep import sweep
 
     result = sweep(
         recipe, param or [], trials=trials, sampler=sampler.value, pruner=_pruner(pruner, pruning).value,
@@ -107,13 +107,13 @@ def _take_recipe_for_model(context: typer.Context) -> None:
     """Where the first argument is no model but a recipe, put it in that place."""
     given = context.params
     word = given["model"]
-    if word is None or word in catalog.entries("models") or word.startswith("timm/"):
+    if word is None or word in registry.entries("models") or word.startswith("timm/"):
         return
-    from dlkit import recipe_file
+    from dlkit.config import yaml_file
 
-    shipped = recipe_file.shipped_names()
+    shipped = yaml_file.shipped_names()
     if word not in shipped and "/" not in word and Path(word).suffix not in (".yaml", ".yml"):
-        hint = catalog.did_you_mean(word, [*shipped, *catalog.entries("models")])
+        hint = registry.did_you_mean(word, [*shipped, *registry.entries("models")])
         raise UsageError(f"no recipe and no model is called {word!r}. {hint}")
     if given["recipe"] is not None:
         raise UsageError(f"{word} and --recipe {given['recipe']} are two recipes. Give one.")
@@ -121,7 +121,7 @@ def _take_recipe_for_model(context: typer.Context) -> None:
 
 
 def _show(result: Sweep, format: Format) -> None:
-    from dlkit.verbs.sweep import BEST
+    from dlkit.experiments.sweep import BEST
 
     best, metric = result.best, result.recipe.train.monitor
     assert best is not None
@@ -135,7 +135,7 @@ def _show(result: Sweep, format: Format) -> None:
 
 
 def _show_plan(recipe: Recipe, parameters: list[str], format: Format) -> None:
-    from dlkit.recipe_space import space
+    from dlkit.config.search_space import space
 
     rows = [{"key": found.key, "kind": found.kind, "values": found.text} for found in space(recipe, parameters)]
     console.write_rows(rows, PLAN_COLUMNS, format)

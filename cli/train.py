@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from dlkit.config.keys import unknown_key
 from dlkit.errors import GateError, UsageError
-from dlkit.recipe_keys import unknown_key
 
 from . import console
 from .console import Format
 from .recipe_flags import given_settings, resolved, spelled, takes_recipe
 
 if TYPE_CHECKING:
-    from dlkit.engine.run_folder import RunFolder
-    from dlkit.recipe import Recipe, Setting
+    from dlkit.config.recipe import Recipe, Setting
+    from dlkit.runs.run_folder import RunFolder
 
 NEWEST = "latest"  # what --resume alone stands for
 
@@ -116,7 +116,7 @@ def takes_auto_batch(context: typer.Context) -> bool:
 
 
 def _train(recipe: Recipe, name: str | None, runs_dir: Path, auto_batch: bool) -> RunFolder:
-    from dlkit.verbs.train import train_recipe
+    from dlkit.training.train import train_recipe
 
     return train_recipe(
         recipe, name=name, runs_dir=runs_dir, argv=sys.argv, say=console.say, progress=console.shows_progress(),
@@ -127,7 +127,7 @@ def _train(recipe: Recipe, name: str | None, runs_dir: Path, auto_batch: bool) -
 def _train_group(
     recipe: Recipe, seeds: int, name: str | None, runs_dir: Path, retrain: bool, format: Format, json: bool
 ) -> None:
-    from dlkit.verbs.seeds import train_seeds
+    from dlkit.experiments.seeds import train_seeds
 
     group = train_seeds(
         recipe, seeds, name=name, runs_dir=runs_dir, retrain=retrain, argv=sys.argv, say=console.say,
@@ -144,7 +144,7 @@ def _train_group(
 
 
 def _check(recipe: Recipe, runs_dir: Path, auto_batch: bool, format: Format) -> None:
-    from dlkit.verbs.train.preflight import preflight
+    from dlkit.training.preflight import preflight
 
     found = preflight(recipe, runs_dir=runs_dir, auto_batch=auto_batch, say=console.say)
     document = found.document()
@@ -158,8 +158,8 @@ def _check(recipe: Recipe, runs_dir: Path, auto_batch: bool, format: Format) -> 
 
 
 def _resume(resume: str, runs_dir: Path, settings: list[Setting], inexact: bool, misplaced: list[str]) -> RunFolder:
-    from dlkit.engine import run_folder
-    from dlkit.recipe import changes_on_resume
+    from dlkit.config.recipe import changes_on_resume
+    from dlkit.runs import run_folder
 
     if misplaced:
         raise UsageError(f"--resume goes on with a run as it is; it does not go with {misplaced[0]}.")
@@ -167,7 +167,7 @@ def _resume(resume: str, runs_dir: Path, settings: list[Setting], inexact: bool,
         raise UsageError("--resume= names no run. --resume alone takes the newest; see `dlkit runs list`.")
     run = run_folder.find(None if resume == NEWEST else resume, runs_dir)
     changes = changes_on_resume(run.recipe(), settings)
-    from dlkit.verbs.train import resume_run
+    from dlkit.training.train import resume_run
 
     return resume_run(
         run, changes=changes, inexact=inexact, say=console.say, progress=console.shows_progress(), argv=sys.argv
@@ -190,9 +190,9 @@ def _write(run: RunFolder, format: Format, json: bool) -> None:
 
 def _show_plan(recipe: Recipe, name: str | None, runs_dir: Path) -> None:
     """The recipe on stdout; on stderr the folder the run would have and, where the data set tells, its steps."""
-    from dlkit.engine import run_folder
-    from dlkit.recipe_file import dump
-    from dlkit.verbs.runs import planned_steps
+    from dlkit.config.yaml_file import dump
+    from dlkit.runs import run_folder
+    from dlkit.runs.listing import planned_steps
 
     name = name or run_folder.new_name(runs_dir, recipe)
     run_folder.check_new(runs_dir, name)

@@ -11,23 +11,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dlkit import privacy
+from dlkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from dlkit.verbs.evaluate import evaluate as evaluate
-    from dlkit.verbs.explain import explain as explain
-    from dlkit.verbs.predict import predict as predict
-    from dlkit.verbs.train import train as train
+    from dlkit.evaluation.evaluate import evaluate as evaluate
+    from dlkit.evaluation.predict import predict as predict
+    from dlkit.explanation.explain import explain as explain
+    from dlkit.training.train import train as train
 
-__version__ = "0.1.0"
+MODULES = {
+    "evaluate": "dlkit.evaluation.evaluate",
+    "explain": "dlkit.explanation.explain",
+    "predict": "dlkit.evaluation.predict",
+    "train": "dlkit.training.train",
+}
 __all__ = ["evaluate", "explain", "predict", "train"]
 
 privacy.apply()
 
 
 def __getattr__(name: str) -> Any:
-    # The verbs import torch; `import dlkit` alone must not.
+    # These modules import torch; `import dlkit` alone must not.
     if name not in __all__:
         raise AttributeError(f"module 'dlkit' has no attribute {name!r}")
-    value = getattr(import_module(f"dlkit.verbs.{name}"), name)
+    value = getattr(import_module(MODULES[name]), name)
     globals()[name] = value
     return value

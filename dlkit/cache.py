@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dlkit.durable import storage_errors
+from dlkit.atomic_io import storage_errors
 from dlkit.errors import StorageError
 
 

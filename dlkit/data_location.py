@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from dlkit import catalog
-from dlkit.durable import storage_errors
+from dlkit import registry as catalog
+from dlkit.atomic_io import storage_errors
 from dlkit.errors import DataError, UsageError
 from dlkit.split_names import resolve_splits
 

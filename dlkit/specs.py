@@ -20,7 +20,7 @@ class ImageSpec:
     mean and std are of pixels scaled to [0, 1], one number a channel. crop is the fraction of the resized image's
     shorter side that the center crop keeps: 1.0 keeps all that fits, 0.875 is ImageNet's 224 of 256. In documents it is
     `crop_ratio` too; those of earlier versions have `crop` alone, and are read with legacy_resize: an image of the
-    network's size is not cropped, and the longer side is rounded (dlkit.data.framing).
+    network's size is not cropped, and the longer side is rounded (dlkit.data.images.resize_crop).
     """
 
     kind: ClassVar[str] = "images"
@@ -64,7 +64,7 @@ class SequenceSpec:
     """Sequences of any length, and the classes they are sorted into; without classes, one number is asked for.
 
     A step is a token (vocabulary ids: 0 is padding, 1 an unknown word, the rest are `words` in their order) or a vector
-    of `features` numbers; one of the two is None. tokens says how text becomes words (dlkit.data.text); longest is how
+    of `features` numbers; one of the two is None. tokens says how text becomes words (data.text.corpus); longest is how
     many steps are read at most, from the first.
     """
 

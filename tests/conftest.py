@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import tiny_texts
 
-from dlkit.engine.run_folder import RunFolder
+from dlkit.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from exported_files import File
@@ -47,7 +47,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
 def onnx_file(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> File:
     from exported_files import File
 
-    from dlkit.verbs.export import export
+    from dlkit.export.export import export
 
     return File(export(tiny_run, output=tmp_path_factory.mktemp("onnx") / "tiny.onnx").path)
 
@@ -56,7 +56,7 @@ def onnx_file(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> 
 def weights_file(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> File:
     from exported_files import File
 
-    from dlkit.verbs.export import export
+    from dlkit.export.export import export
 
     path = tmp_path_factory.mktemp("safetensors") / "tiny.safetensors"
     return File(export(tiny_run, to="safetensors", output=path).path)
@@ -103,7 +103,7 @@ def tree_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever trains, or goes on with a training, fails the test."""
-    from dlkit.verbs import train
+    from dlkit.training import train
 
     def refuse(*arguments: object, **named: object) -> None:
         raise AssertionError("something was trained")

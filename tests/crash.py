@@ -24,11 +24,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dlkit import durable, recipe
-from dlkit.engine import checkpoint
-from dlkit.engine.run_folder import RunFolder
-from dlkit.verbs import train
-from dlkit.verbs.train import assembly
+from dlkit import atomic_io
+from dlkit.config import recipe
+from dlkit.runs.run_folder import RunFolder
+from dlkit.training import assembly, checkpoint, train
 
 SETTINGS = {
     "data.options.train": 80,
@@ -134,9 +133,9 @@ def kill_at(name: str, number: int) -> Callable[[str], None]:
 def points_of_a_clean_run(runs_dir: Path) -> tuple[dict[str, int], str]:
     """How often a clean run passes each point, and its digest."""
     counts: collections.Counter[str] = collections.Counter()
-    durable.hook = lambda name: counts.update([name])
+    atomic_io.hook = lambda name: counts.update([name])
     folder = run_or_resume(runs_dir)
-    durable.hook = None
+    atomic_io.hook = None
     return dict(counts), digest(folder)
 
 
@@ -144,7 +143,7 @@ def main(stride: int = 1, average: str = "ema") -> None:
     if average == "swa":
         SETTINGS.update(SWA)
     torch.set_num_threads(1)
-    durable.CHUNK = 16 * 1024
+    atomic_io.CHUNK = 16 * 1024
     use_small_model()
     work = Path(tempfile.mkdtemp())
     try:
@@ -164,7 +163,7 @@ def check(runs_dir: Path, name: str, number: int, gold: str) -> None:
     """Kill once at a point, resume, compare."""
 
     def die() -> None:
-        durable.hook = kill_at(name, number)
+        atomic_io.hook = kill_at(name, number)
         run_or_resume(runs_dir)
 
     status = in_child(die)

@@ -16,10 +16,10 @@ from corpus import encoded, picture
 from PIL import Image
 from shapes_on_disk import write_folder
 
-from dlkit.engine.model_file import open_model_file
-from dlkit.exported import About
-from dlkit.exporters import onnx as onnx_exporter
-from dlkit.verbs.predict.prediction import Failure, Prediction
+from dlkit.evaluation.model_file import open_model_file
+from dlkit.evaluation.prediction import Failure, Prediction
+from dlkit.export.formats import onnx as onnx_exporter
+from dlkit.export_metadata import About
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlkit import catalog
-from dlkit.nn.averaging import move_towards
-from dlkit.verbs.summary import natural_spec
+from dlkit import registry
+from dlkit.evaluation.model_summary import natural_spec
+from dlkit.layers.averaging import move_towards
 
 SIDE, PATCH = 32, 8
 COLOURS = torch.tensor([[2.0, -1, -1], [-1, 2, -1], [-1, -1, 2], [2, 2, -1], [0, 0, 0]])  # of a patch, by class
@@ -30,7 +30,7 @@ METHODS: dict[str, dict[str, int]] = {
 }
 MOST, EVERY = 400, 10  # steps of training, and between two looks at how far it is
 
-_families = {name: entry.family for name, entry in catalog.entries("models").items()}
+_families = {name: entry.family for name, entry in registry.entries("models").items()}
 # The start that AlexNet's paper gives takes epochs to begin.
 OPTIONS = {name: {"init": "he"} for name in _families if _families[name] == "alexnet"}
 
@@ -72,7 +72,7 @@ def build(name: str, options: Mapping[str, Any], classes: int = CLASSES) -> nn.M
     """The network for such images, drawn from seed 0, in eval mode."""
     torch.manual_seed(0)
     spec = natural_spec(3, SIDE, SIDE, classes)
-    model: nn.Module = catalog.load("models", name).build(spec, **catalog.resolved_options("models", name, options))
+    model: nn.Module = registry.load("models", name).build(spec, **registry.resolved_options("models", name, options))
     return model.eval()
 
 
@@ -102,7 +102,7 @@ def learned(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int, floa
 
 
 def maps_of(method: str, model: nn.Module, images: Tensor, targets: Tensor, **options: Any) -> Tensor:
-    explain: Callable[..., Tensor] = catalog.load("explainers", method).explain
+    explain: Callable[..., Tensor] = registry.load("explainers", method).explain
     return explain(model, images, targets, **options)
 
 

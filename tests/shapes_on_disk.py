@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dlkit.data.samples import MemoryImages
+from dlkit.data.splits import MemoryImages
 from dlkit.datasets import shapes
 
 

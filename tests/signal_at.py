@@ -44,10 +44,10 @@ def arm(event: str, act: Callable[[], None]) -> None:
 
         setattr(module, more[0], called)
     else:
-        from dlkit import durable
+        from dlkit import atomic_io
 
         counts = iter(range(int(more[0]) - 1, -1, -1))
-        durable.hook = lambda name: act() if name == target and next(counts, -1) == 0 else None
+        atomic_io.hook = lambda name: act() if name == target and next(counts, -1) == 0 else None
 
 
 class Finder:

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from dlkit import catalog, imagenet
+from dlkit import imagenet, registry
+from dlkit.config.recipe import Data
+from dlkit.data.library import spec_of
 from dlkit.datasets import cifar10
-from dlkit.engine.restore import build
 from dlkit.errors import UsageError
-from dlkit.recipe import Data
-from dlkit.verbs.bare_weights import read_classes
-from dlkit.verbs.dataset import spec_of
-from dlkit.verbs.summary import natural_spec
+from dlkit.evaluation.model_summary import natural_spec
+from dlkit.experiments.bare_weights import read_classes
+from dlkit.training.restore import build
 from dlkit_cli.main import run
 
 CLASSES = cifar10.CLASSES
@@ -188,7 +188,7 @@ def test_a_published_data_set_is_known_without_its_data(
     for name, (classes, channels, side) in PUBLISHED.items():
         spec = spec_of(Data(name=name))
         assert (len(set(spec.classes)), spec.channels, spec.height, spec.width) == (classes, channels, side, side), name  # type: ignore[union-attr]
-    remote = {name for name in catalog.entries("datasets") if hasattr(catalog.load("datasets", name), "fetch")}
+    remote = {name for name in registry.entries("datasets") if hasattr(registry.load("datasets", name), "fetch")}
     assert remote - PUBLISHED.keys() == {"sst", "sst_binary", "wds"}  # their words and places are in their data alone
     fine = spec_of(Data(name="cifar100")).classes
     assert list(fine) == sorted(fine)  # its labels count the names in this order

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from dlkit.engine import transfer
-from dlkit.engine.key_names import adapt_channels, renamed
-from dlkit.engine.restore import build
-from dlkit.engine.weights import Weights, find
-from dlkit.engine.weights_file import read_weights
 from dlkit.errors import ModelFileError, VerificationError
-from dlkit.exported import About
-from dlkit.exporters import safetensors as exporter
+from dlkit.evaluation.model_summary import natural_spec
+from dlkit.export.formats import safetensors as exporter
+from dlkit.export_metadata import About
 from dlkit.specs import ImageSpec
-from dlkit.verbs.summary import natural_spec
+from dlkit.training import transfer
+from dlkit.training.key_names import adapt_channels, renamed
+from dlkit.training.restore import build
+from dlkit.training.weights import Weights, find
+from dlkit.training.weights_file import read_weights
 
 SPEC = natural_spec(3, 32, 32, 10)
 SMALL = {"blocks": "1,1", "width": 4}

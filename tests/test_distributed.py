@@ -12,10 +12,9 @@ from test_train import TINY
 from torch import Tensor
 from torch.testing._internal.distributed import multi_threaded_pg
 
-from dlkit import recipe
-from dlkit.engine import loop
-from dlkit.engine.distributed import World
-from dlkit.verbs.train import assembly, materials
+from dlkit.config import recipe
+from dlkit.training import assembly, inputs, loop
+from dlkit.training.distributed import World
 
 SETTINGS = {
     **TINY, "optimizer.name": "sgd", "optimizer.lr": 0.05, "train.batch_size": 15, "loss.label_smoothing": 0.2,
@@ -26,7 +25,7 @@ SETTINGS = {
 def trained(world: World) -> tuple[loop.Run, dict[str, float] | None]:
     """A run after three steps, and its validation."""
     made = recipe.resolve("mlp", "shapes", flags=SETTINGS).recipe
-    data = materials.prepare(made, str)
+    data = inputs.prepare(made, str)
     model, scratch = assembly.begin(made, data, None, str)
     run = assembly.assemble(made, data, torch.device("cpu"), world, model, scratch, Path(), str)
     training, validation = assembly.batches(run, made, data)

@@ -10,11 +10,12 @@ import pytest
 from shapes_on_disk import write_folder
 
 import dlkit
+from dlkit.data import library
 from dlkit.data.loader import split
-from dlkit.engine.run_folder import RunFolder
-from dlkit.engine.weights import find, portable, trained_on
-from dlkit.verbs import dataset, leaks
-from dlkit.verbs.export import export
+from dlkit.experiments import leaks
+from dlkit.export.export import export
+from dlkit.runs.run_folder import RunFolder
+from dlkit.training.weights import find, portable, trained_on
 
 
 def train(
@@ -39,7 +40,7 @@ def test_a_built_in_set_that_is_split_otherwise_leaks_and_so_do_chains_and_expor
     two = train(tmp_path, "two", said, 1, "one", **small)
     (line,) = leaked(said)
     data = two.recipe().data
-    parts = {seed: split(dataset.splits(data), 0.25, seed) for seed in (0, 1, 2)}
+    parts = {seed: split(library.splits(data), 0.25, seed) for seed in (0, 1, 2)}
 
     def told(source: Path, seed: int) -> list[str]:
         found = leaks.warnings(find(str(source), None, tmp_path, print).trained_on, parts[seed], data)
@@ -82,7 +83,7 @@ def test_files_leak_by_their_bytes_wherever_they_lie(tmp_path: Path) -> None:
     (line,) = leaked(said)
     count = int(line.split()[1])
     assert f"{count} of {held_out} validation images" in line and 0 < count <= held_out
-    held_out_files = {"validation": split(dataset.splits(two.recipe().data), 0.25, 1)["validation"]}
+    held_out_files = {"validation": split(library.splits(two.recipe().data), 0.25, 1)["validation"]}
     records = portable(trained_on(one))  # as an export holds them: without the files' digests and places
     assert str(tmp_path) not in str(records)
     assert leaks.warnings(records, held_out_files, two.recipe().data) == [line.removeprefix("warning: ")]
@@ -96,6 +97,6 @@ def test_files_leak_by_their_bytes_wherever_they_lie(tmp_path: Path) -> None:
      {"name": "x", "run": "\0", "data": {"name": "nothing"}}, {"name": "x", "data": {"name": "mnist"}, "sha256": "z"}],
 )  # fmt: skip
 def test_a_record_that_cannot_be_followed_says_nothing(record: dict[str, Any], tmp_path: Path) -> None:
-    data = dlkit.recipe.Data(name="shapes", options={"train": 40, "test": 8})  # type: ignore[attr-defined]
-    parts = split(dataset.splits(data), 0.25, 0)
+    data = dlkit.config.recipe.Data(name="shapes", options={"train": 40, "test": 8})  # type: ignore[attr-defined]
+    parts = split(library.splits(data), 0.25, 0)
     assert leaks.warnings([record], parts, data) == []

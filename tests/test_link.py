@@ -15,22 +15,22 @@ import torch
 from corpus import encoded, picture
 
 import dlkit
-from dlkit.data import framing, images
+from dlkit.config.recipe import resolve
 from dlkit.data.batches import normalize
+from dlkit.data.images import decode, resize_crop
 from dlkit.data.link import log_probabilities, probabilities
-from dlkit.engine.restore import restore
-from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import UsageError
-from dlkit.exported import About
-from dlkit.recipe import resolve
+from dlkit.evaluation.evaluate import evaluate
+from dlkit.evaluation.exported_file import evaluate_file
+from dlkit.evaluation.predict import predict
+from dlkit.experiments.baseline import fit_baseline
+from dlkit.explanation.explain import explain
+from dlkit.export.export import export
+from dlkit.export_metadata import About
+from dlkit.runs.run_folder import RunFolder
+from dlkit.serve.server import opened
 from dlkit.specs import LINKS, Link
-from dlkit.verbs.baseline import fit_baseline
-from dlkit.verbs.evaluate import evaluate
-from dlkit.verbs.evaluate.file import evaluate_file
-from dlkit.verbs.explain import explain
-from dlkit.verbs.export import export
-from dlkit.verbs.predict import predict
-from dlkit.verbs.serve import opened
+from dlkit.training.restore import restore
 
 OUTPUTS = torch.tensor(
     [[2.0, -1.0, 0.5], [0.0, 0.0, 3.0], [-1.0, -0.2, -5.0], [0.3, 0.9, 0.0], [1e3, -1e3, 0.0]], dtype=torch.float64
@@ -80,7 +80,7 @@ def expected_probabilities(run: RunFolder, pixels: Any) -> torch.Tensor:
 
 def prepared(run: RunFolder) -> Any:
     spec = restore(run, device="cpu").image_spec
-    return np.stack([framing.prepare(images.decode(data, 3), spec) for data in PICTURES])
+    return np.stack([resize_crop.prepare(decode.decode(data, 3), spec) for data in PICTURES])
 
 
 def rows_of(answers: Any, classes: int) -> torch.Tensor:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dlkit.engine.checkpoint import saved_steps
-from dlkit.engine.run_folder import RunFolder, find
 from dlkit.errors import BusyError, UsageError
-from dlkit.verbs.removal import remove_all
+from dlkit.experiments.removal import remove_all
+from dlkit.runs.run_folder import RunFolder, find
+from dlkit.training.checkpoint import saved_steps
 from dlkit_cli.main import run as dlkit
 
 

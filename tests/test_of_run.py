@@ -9,12 +9,12 @@ import pytest
 from corpus import encoded, picture
 
 import dlkit
-from dlkit.engine.run_folder import RunFolder
+from dlkit.config.recipe import Data, changed, resolve, with_absolute_paths
 from dlkit.errors import DataError
-from dlkit.recipe import Data, changed, resolve, with_absolute_paths
-from dlkit.verbs.dataset.of_run import data_of_run
-from dlkit.verbs.evaluate import evaluate
-from dlkit.verbs.train import resume_run
+from dlkit.evaluation.evaluate import evaluate
+from dlkit.runs.data_of_run import data_of_run
+from dlkit.runs.run_folder import RunFolder
+from dlkit.training.train import resume_run
 from dlkit_cli import main
 
 SETTINGS = {"data.size": 8, "data.workers": 0, "train.epochs": 1, "train.threads": 1, "train.batch_size": 8}

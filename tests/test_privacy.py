@@ -16,9 +16,9 @@ import pytest
 from corpus import encoded, picture
 
 from dlkit import privacy
-from dlkit.engine import tracking
-from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import StorageError
+from dlkit.runs.run_folder import RunFolder
+from dlkit.training import tracking
 from dlkit_cli.main import run as dlkit_command
 
 NUMBERS = {"x86_64": 41, "aarch64": 198}  # of the system call socket()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlkit import recipe_file
+from dlkit.config import yaml_file
 from dlkit_cli import console, main
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_there_are_commands_to_try() -> None:
-    assert len(commands()) > 15 and len(recipe_file.shipped_names()) == len(FILES) - 1
+    assert len(commands()) > 15 and len(yaml_file.shipped_names()) == len(FILES) - 1
 
 
 @pytest.mark.parametrize("line", commands())

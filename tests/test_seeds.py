@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from dlkit import recipe as recipes
-from dlkit.engine.run_folder import RunFolder
+from dlkit.config import recipe as recipes
 from dlkit.errors import UsageError
-from dlkit.verbs.seeds import train_seeds
+from dlkit.experiments.seeds import train_seeds
+from dlkit.runs.run_folder import RunFolder
 from dlkit_cli.main import run as dlkit
 
 QUICK = {

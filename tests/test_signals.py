@@ -21,9 +21,9 @@ from test_train import same_bits
 
 import dlkit
 from dlkit import signals
-from dlkit.engine.run_folder import RunFolder
 from dlkit.errors import StoppedError
-from dlkit.verbs.train import resume_run
+from dlkit.runs.run_folder import RunFolder
+from dlkit.training.train import resume_run
 
 SENDER = [sys.executable, str(Path(__file__).with_name("signal_at.py"))]
 HUP, INT, TERM = (int(number) for number in signals.SIGNALS)
@@ -130,12 +130,12 @@ def test_a_signal_during_the_imports_ends_with_its_own_code_and_one_line(tmp_pat
     assert (process.returncode, out, err) == (143, "", "dlkit: stopped by SIGTERM.\n")
 
 
-START = ("import:typer", "import:torch", "call:dlkit.verbs.train.materials:prepare")  # there is no run yet
+START = ("import:typer", "import:torch", "call:dlkit.training.inputs:prepare")  # there is no run yet
 MIDDLE = (
-    "call:dlkit.engine.run_folder:create", "point:before_fsync:1", "point:mid_write:1", "point:step:1",
+    "call:dlkit.runs.run_folder:create", "point:before_fsync:1", "point:mid_write:1", "point:step:1",
     "point:step:9", "point:eval:1", "point:metrics_append:1", "point:after_rename:6", "point:after_manifest:3",
 )  # fmt: skip
-END = ("call:dlkit.verbs.train:learning_curve",)  # the last epoch is saved
+END = ("call:dlkit.training.train:learning_curve",)  # the last epoch is saved
 
 
 def check_run(folder: Path, event: str, gold: RunFolder) -> None:
@@ -199,17 +199,17 @@ def take_terminal() -> None:
 
 COMMANDS = {
     "eval a": ("import:torch", "call:dlkit.data.loader:batches_in_order", "point:before_fsync:1"),
-    "predict x.png": ("call:dlkit.data.images:load", "call:dlkit.verbs.predict:_ranked"),
+    "predict x.png": ("call:dlkit.data.images.decode:load", "call:dlkit.evaluation.predict:_ranked"),
     "export a --to onnx -o m.onnx": ("import:onnx", "point:before_fsync:1"),
-    "explain x.png": ("call:dlkit.data.images:load",),
+    "explain x.png": ("call:dlkit.data.images.decode:load",),
     "report a": ("point:before_fsync:1",),
-    "lr-find mlp --dataset shapes": ("call:dlkit.verbs.lr_find:measured",),
+    "lr-find mlp --dataset shapes": ("call:dlkit.training.lr_find:measured",),
     "sweep mlp --dataset shapes --epochs 1 --trials 2 --param optimizer.lr=log:0.001..0.1": (
         "import:optuna", "point:step:3"
     ),
     "ablate mlp --dataset shapes --epochs 1 --seeds 2 --drop init": ("point:step:3", "point:eval:1"),
     "baseline knn --dataset shapes": ("point:before_fsync:1",),
-    "dataset check photos -j 2": ("import:numpy", "call:dlkit.verbs.dataset.findings:census"),
+    "dataset check photos -j 2": ("import:numpy", "call:dlkit.data.checks.findings:census"),
     "dataset pack photos -o packed": ("point:before_fsync:1",),
     "reproduce a": ("point:step:2",),
 }  # fmt: skip

@@ -13,17 +13,16 @@ from test_train import TINY, same_bits
 from torch import Tensor, nn
 
 import dlkit
+from dlkit.config.recipe import Augment
 from dlkit.data.batches import Batch
 from dlkit.data.loader import TrainingData
-from dlkit.data.samples import MemoryImages
-from dlkit.engine.freezing import NOTHING_FROZEN, Freezing
-from dlkit.engine.run_folder import RunFolder
-from dlkit.engine.smallest_share import check_share, smallest_share
+from dlkit.data.splits import MemoryImages
 from dlkit.errors import UsageError
-from dlkit.recipe import Augment
+from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec
-from dlkit.verbs import train
-from dlkit.verbs.train import assembly
+from dlkit.training import assembly, train
+from dlkit.training.freezing import NOTHING_FROZEN, Freezing
+from dlkit.training.smallest_share import check_share, smallest_share
 
 CPU = torch.device("cpu")
 SPEC = ImageSpec(3, 8, 8, ("a", "b"), mean=(0.5,) * 3, std=(0.3,) * 3)

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlkit.data.parses import Parsed
-from dlkit.data.ragged import token_lookup
-from dlkit.data.text import Lexicon, tree_samples
-from dlkit.data.trees import Trees, gathered
+from dlkit.data.text.corpus import Lexicon, tree_samples
+from dlkit.data.text.ragged import token_lookup
+from dlkit.data.text.tree_batches import Trees, gathered
+from dlkit.data.text.treebank import Parsed
 from dlkit.specs import TreeSpec
 
 WORDS = tuple(f"w{number}" for number in range(20))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dlkit import durable
-from dlkit.data import images
-from dlkit.data.samples import ImageFiles, MemoryImages, Samples, SequenceSamples, TreeSamples
+from dlkit import atomic_io
+from dlkit.data.images import decode
+from dlkit.data.splits import ImageFiles, MemoryImages, Samples, SequenceSamples, TreeSamples
 from dlkit.errors import ModelFileError
 
 COLUMNS = ("sha256", "bytes", "split", "class", "path")
@@ -70,7 +70,7 @@ def file_digests(samples: ImageFiles, classes: tuple[str, ...], root: str = "") 
     prefix = root.rstrip(os.sep) + os.sep if root else ""
     found = []
     for source, target in zip(samples.paths, samples.targets.tolist(), strict=True):
-        content = images.read(source)
+        content = decode.read(source)
         sha256 = hashlib.sha256(content).hexdigest()
         found.append(FileDigest(str(source).removeprefix(prefix), classes[target], len(content), sha256))
     return found
@@ -78,7 +78,7 @@ def file_digests(samples: ImageFiles, classes: tuple[str, ...], root: str = "") 
 
 def write_files(path: Path, files: Files) -> None:
     """Put the list of a run's files beside its run.json: a line a file, tabs between."""
-    durable.write_text(path, "".join(_lines(files)))
+    atomic_io.write_text(path, "".join(_lines(files)))
 
 
 def read_files(path: Path) -> dict[str, list[FileDigest]]:
@@ -88,7 +88,7 @@ def read_files(path: Path) -> dict[str, list[FileDigest]]:
         ModelFileError: it is damaged.
     """
     found: dict[str, list[FileDigest]] = {}
-    with durable.storage_errors(path):
+    with atomic_io.storage_errors(path):
         text = path.read_bytes().decode("utf-8", errors="surrogateescape")
     try:
         for line in text.split("\n")[1:-1]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from dlkit.data.parses import Parsed
+    from dlkit.data.text.treebank import Parsed
 
 DECODERS = 2  # threads; decoding leaves the interpreter's lock
 URL_LIMIT = 100 << 20  # bytes of an image from the network
@@ -131,7 +131,7 @@ def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
     if isinstance(spec, ImageSpec):
         yield from inputs((os.fsdecode(path) for path in map(_without_return, pieces(stream)) if path), spec)
         return
-    from dlkit.data.lines import LONGEST
+    from dlkit.data.text.lines import LONGEST
 
     lines = pieces(stream, LONGEST)
     for number, written in _trees(lines) if isinstance(spec, TreeSpec) else enumerate(lines, start=1):
@@ -147,7 +147,7 @@ def _in_file(name: str, spec: Spec) -> Iterator[Input]:
 
 
 def _dependency_trees(name: str) -> Iterator[Input]:
-    from dlkit.data.lines import raw_lines
+    from dlkit.data.text.lines import raw_lines
 
     try:
         for number, written in _trees(raw_lines(Path(name))):
@@ -158,7 +158,7 @@ def _dependency_trees(name: str) -> Iterator[Input]:
 
 
 def _trees(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    from dlkit.data.parses import examples
+    from dlkit.data.text.treebank import examples
 
     return examples(lines)
 
@@ -174,7 +174,7 @@ def _matched(matches: list[str], spec: Spec) -> Iterator[Input]:
 def _in_folder(folder: str, spec: Spec) -> Iterator[Input]:
     """The inputs below a folder as the data sets walk it; what cannot be read is an answer too."""
     from dlkit.data.folders import files_below
-    from dlkit.data.images import EXTENSIONS
+    from dlkit.data.images.decode import EXTENSIONS
 
     wanted = (
         EXTENSIONS if isinstance(spec, ImageSpec) else {".txt", ".conllu"} if isinstance(spec, TreeSpec) else {".txt"}
@@ -194,7 +194,7 @@ def _without_credentials(url: str) -> str:
 
 
 def _read(item: Input, spec: Spec) -> Read:
-    from dlkit.data import images
+    from dlkit.data.images import decode
 
     notes: list[str] = []
     try:
@@ -203,7 +203,7 @@ def _read(item: Input, spec: Spec) -> Read:
         source = _fetched(item.source) if isinstance(item.source, str) else item.source
         if not isinstance(spec, ImageSpec):
             return Read(item.name, _read_text(item.name, source, spec))
-        return Read(item.name, images.load(source, spec, notes=notes), tuple(notes))
+        return Read(item.name, decode.load(source, spec, notes=notes), tuple(notes))
     except DlkitError as error:
         return Read(item.name, error)
     except MemoryError:
@@ -212,13 +212,13 @@ def _read(item: Input, spec: Spec) -> Read:
 
 def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -> list[str] | Parsed:
     """One example, cut into words or parsed."""
-    from dlkit.data import lines, parses, text
+    from dlkit.data.text import corpus, lines, treebank
 
     try:
         written = lines.decoded(source if isinstance(source, bytes) else lines.read_example(source))
         if isinstance(spec, TreeSpec):
-            return parses.labelled_example(written, spec.labels)
-        words = text.words_of(written, spec.tokens)
+            return treebank.labelled_example(written, spec.labels)
+        words = corpus.words_of(written, spec.tokens)
     except DataError as error:
         raise DataError(f"{name}: {error}.") from error
     if not words:
@@ -227,11 +227,11 @@ def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -
 
 
 def _fetched(url: str) -> bytes:
-    from dlkit.data import web
+    from dlkit.data.download import http
 
     if offline():
-        raise StorageError(f"{web.shown(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
-    return web.read(url, URL_LIMIT)
+        raise StorageError(f"{http.shown(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
+    return http.read(url, URL_LIMIT)
 
 
 class Ahead:

@@ -14,15 +14,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dlkit.data import augment as changes
-from dlkit.data import randomness, structured
+from dlkit.config.recipe import Augment
+from dlkit.data import rng
 from dlkit.data.batches import Batch, in_parts, normalized, standardize
-from dlkit.data.fetch import Indices, beside_workers, fetcher
-from dlkit.data.held_out import held_out_places
-from dlkit.data.ragged import taken
-from dlkit.data.samples import ImageFiles, MemoryImages, Samples, SequenceSamples, Splits, TreeSamples
+from dlkit.data.holdout import held_out_places
+from dlkit.data.images import augment as changes
+from dlkit.data.images.sources import Indices, beside_workers, fetcher
+from dlkit.data.splits import ImageFiles, MemoryImages, Samples, SequenceSamples, Splits, TreeSamples
+from dlkit.data.text import collate
+from dlkit.data.text.ragged import taken
 from dlkit.errors import DataError
-from dlkit.recipe import Augment
 from dlkit.specs import ImageSpec, Spec
 
 
@@ -59,7 +60,7 @@ class TrainingData:
         shares = [indices[self.rank :: self.world_size] for indices in whole]
         if isinstance(self.samples, SequenceSamples | TreeSamples):
             assert not isinstance(self.spec, ImageSpec)
-            yield from structured.batches(self.samples, self.spec, whole, shares, self.device, asked="labelled")
+            yield from collate.batches(self.samples, self.spec, whole, shares, self.device, asked="labelled")
             return
         assert isinstance(self.spec, ImageSpec)
         fetch = fetcher(self.samples, self.spec, self.device, self.workers, self.seed, self.augment.resized_crop)
@@ -73,9 +74,9 @@ class TrainingData:
 
     def order(self, epoch: int) -> Indices:
         """The samples in the order of epoch `epoch`; those of different sizes with their like."""
-        order = randomness.permutation(self.seed, epoch, len(self.samples))
+        order = rng.permutation(self.seed, epoch, len(self.samples))
         if isinstance(self.samples, SequenceSamples | TreeSamples):
-            return structured.bucketed(order, self.samples.sizes, self.batch_size, self.seed, epoch)
+            return collate.bucketed(order, self.samples.sizes, self.batch_size, self.seed, epoch)
         return order
 
     def changed(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
@@ -86,10 +87,10 @@ class TrainingData:
         assert isinstance(self.spec, ImageSpec)
 
         def draw(name: str) -> Tensor:
-            return torch.from_numpy(randomness.uniform(self.seed, epoch, indices, name)).to(images.device)
+            return torch.from_numpy(rng.uniform(self.seed, epoch, indices, name)).to(images.device)
 
         if self.augment.policy != "none":
-            seeds = [randomness.fold(self.seed, epoch, int(index)) % 2**63 for index in indices]
+            seeds = [rng.fold(self.seed, epoch, int(index)) % 2**63 for index in indices]
             images = changes.apply_policy(images, self.augment.policy, seeds)
         images = changes.move_pixels(images, self.augment, draw)
         images = changes.change_pixels(images.float().div_(255), self.augment, draw)
@@ -119,7 +120,7 @@ def batches_in_order(
     shares = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
     if isinstance(samples, SequenceSamples | TreeSamples):
         assert not isinstance(spec, ImageSpec)
-        yield from structured.batches(samples, spec, shares, shares, device)
+        yield from collate.batches(samples, spec, shares, shares, device)
         return
     assert isinstance(spec, ImageSpec)
     targets = torch.from_numpy(samples.targets)

@@ -17,6 +17,6 @@ A file on this shelf defines
                                             the option `form` chooses, and by default it is what the model takes
     NUMBERS = True                          a number is asked for and no class
 
-The verb (dlkit.verbs.dataset.store) holds the lock, renames the folder into the cache when fetch is through, and writes
+The verb (dlkit.data.download.store) holds the lock, renames the folder into the cache when fetch is through, and writes
 down the digest of each file, so that one altered later is noticed.
 """

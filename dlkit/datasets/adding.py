@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dlkit.data.ragged import starts_of
-from dlkit.data.samples import About, SequenceSamples, Splits
+from dlkit.data.splits import About, SequenceSamples, Splits
+from dlkit.data.text.ragged import starts_of
 from dlkit.errors import UsageError
 from dlkit.specs import SequenceSpec
 

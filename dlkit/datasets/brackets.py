@@ -18,9 +18,9 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 
-from dlkit.data import text
-from dlkit.data.parses import Parsed
-from dlkit.data.samples import About, Splits
+from dlkit.data.splits import About, Splits
+from dlkit.data.text import corpus as text
+from dlkit.data.text.treebank import Parsed
 from dlkit.errors import UsageError
 
 GIVES = ("sequences", "trees")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dlkit.data.archive import extract
-from dlkit.data.samples import About, MemoryImages, Source, Splits
-from dlkit.durable import storage_errors
+from dlkit.atomic_io import storage_errors
+from dlkit.data.download.archives import extract
+from dlkit.data.splits import About, MemoryImages, Source, Splits
 from dlkit.errors import VerificationError
 from dlkit.specs import ImageSpec
 

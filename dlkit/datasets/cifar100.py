@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dlkit.catalog import did_you_mean
-from dlkit.data.archive import extract
-from dlkit.data.samples import About, MemoryImages, Source, Splits
-from dlkit.durable import storage_errors
+from dlkit.atomic_io import storage_errors
+from dlkit.data.download.archives import extract
+from dlkit.data.splits import About, MemoryImages, Source, Splits
 from dlkit.errors import UsageError, VerificationError
+from dlkit.registry import did_you_mean
 from dlkit.specs import ImageSpec
 
 VARIANTS = {"cifar100": {"labels": "fine"}, "cifar100_coarse": {"labels": "coarse"}}

@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlkit.catalog import did_you_mean
-from dlkit.data import own_images, table
+from dlkit.data import tables
 from dlkit.data.classes import class_name
-from dlkit.data.samples import ImageFiles, Splits
+from dlkit.data.images import user_images
+from dlkit.data.splits import ImageFiles, Splits
 from dlkit.errors import DataError
+from dlkit.registry import did_you_mean
 from dlkit.split_names import SYNONYMS, split_in, split_of
 
 HINT = "data.options.path_column and label_column say which they are."
@@ -61,18 +62,18 @@ def load(
     Raises:
         DataError: no such table or column, or a row whose image, label or split will not do; with its line.
     """
-    look = own_images.Look("csv", size, channels, crop)
+    look = user_images.Look("csv", size, channels, crop)
     columns = _Columns(path_column, label_column, split_column, group_column)
-    files = table.files(folder)
+    files = tables.files(folder)
     rows = [row for split, path in files.items() for row in _rows(path, columns, split, len(files) == 1, outside)]
     _refuse_contradictions(rows)
-    rows.sort(key=lambda row: own_images.rank(row.label, row.image))
+    rows.sort(key=lambda row: user_images.rank(row.label, row.image))
     parts = {split: [row for row in rows if row.split == split] for split in ("train", "validation", "test")}
     classes = _classes(files["train"], parts["train"])
     samples = {split: _samples(part, classes) for split, part in parts.items() if part}
-    groups = own_images.numbered([row.group for row in parts["train"]]) if group_column else None
-    notes = [line for split, part in samples.items() for line in own_images.missing(split, part, classes)]
-    return own_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
+    groups = user_images.numbered([row.group for row in parts["train"]]) if group_column else None
+    notes = [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
+    return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
 
 
 def _rows(path: Path, columns: _Columns, split: str, alone: bool, outside: bool) -> Iterator[_Row]:
@@ -81,7 +82,7 @@ def _rows(path: Path, columns: _Columns, split: str, alone: bool, outside: bool)
     perhaps = [columns.split] if alone else []
     if alone and columns.split != "split":  # who names it knows that it is there
         wanted, perhaps = wanted + perhaps, []
-    for line, fields in table.rows(path, wanted, if_there=perhaps, hint=HINT):
+    for line, fields in tables.rows(path, wanted, if_there=perhaps, hint=HINT):
         fields = {column: field.strip() for column, field in fields.items()}
         if empty := [column for column, field in fields.items() if not field]:
             raise DataError(f"{path}:{line}: the field {empty[0]!r} is empty.")
@@ -120,7 +121,7 @@ def _refuse_contradictions(rows: Sequence[_Row]) -> None:
 
 
 def _classes(path: Path, train: Sequence[_Row]) -> tuple[str, ...]:
-    classes = own_images.classes_of_train(path, [row.label for row in train])
+    classes = user_images.classes_of_train(path, [row.label for row in train])
     if len(classes) > max(1000, len(train) // 2):
         raise DataError(f"{path}: {len(classes):,} labels for {len(train):,} images. Is it the column of the classes?")
     return classes
@@ -128,4 +129,4 @@ def _classes(path: Path, train: Sequence[_Row]) -> tuple[str, ...]:
 
 def _samples(rows: Sequence[_Row], classes: tuple[str, ...]) -> ImageFiles:
     images, labels, places = [row.image for row in rows], [row.label for row in rows], (row.place for row in rows)
-    return own_images.labelled(images, labels, classes, places)
+    return user_images.labelled(images, labels, classes, places)

@@ -15,12 +15,12 @@ from string import ascii_lowercase, ascii_uppercase, digits
 
 import numpy as np
 
-from dlkit.catalog import did_you_mean
-from dlkit.data import idx
-from dlkit.data.archive import extract
-from dlkit.data.samples import About, MemoryImages, Source, Splits, pixel_statistics
-from dlkit.durable import storage_errors
+from dlkit.atomic_io import storage_errors
+from dlkit.data.download import idx
+from dlkit.data.download.archives import extract
+from dlkit.data.splits import About, MemoryImages, Source, Splits, pixel_statistics
 from dlkit.errors import UsageError, VerificationError
+from dlkit.registry import did_you_mean
 from dlkit.specs import ImageSpec
 
 VARIANTS = {

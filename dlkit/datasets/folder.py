@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dlkit.catalog import did_you_mean
-from dlkit.data import own_images
 from dlkit.data.classes import class_name, natural, refuse_twins
 from dlkit.data.folders import files_below, is_folder, listed
-from dlkit.data.images import EXTENSIONS
-from dlkit.data.samples import ImageFiles, Splits
+from dlkit.data.images import user_images
+from dlkit.data.images.decode import EXTENSIONS
+from dlkit.data.splits import ImageFiles, Splits
 from dlkit.errors import DataError
+from dlkit.registry import did_you_mean
 from dlkit.split_names import resolve_splits, unused
 
 NAMED = 5  # folders that a note names
@@ -75,13 +75,13 @@ def load(
         DataError: no such folder, fewer than two classes, a class without images, a class in val or test that train
             does not have, names that could be confused, or a file without a group.
     """
-    look = own_images.Look("folder", size, channels, crop)
+    look = user_images.Look("folder", size, channels, crop)
     found = class_folders(folder)
     spec = look.spec(found.classes)
     samples = {split: _files(classes, found.classes) for split, classes in found.splits.items()}
     names = (path.relative_to(folder).as_posix() for classes in found.splits["train"].values() for path in classes)
-    groups = own_images.groups_by_pattern(group, names)
-    return own_images.splits(spec, samples, test=test, groups=groups, notes=found.notes)
+    groups = user_images.groups_by_pattern(group, names)
+    return user_images.splits(spec, samples, test=test, groups=groups, notes=found.notes)
 
 
 def class_folders(folder: Path, kind: Kind = IMAGES) -> Found:

@@ -22,15 +22,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dlkit import cache, durable
-from dlkit.catalog import did_you_mean
-from dlkit.data import own_images
+from dlkit import atomic_io, cache
 from dlkit.data.classes import class_name
-from dlkit.data.download import locked
-from dlkit.data.samples import Splits
-from dlkit.data.web import UnreachableError
+from dlkit.data.download.download import locked
+from dlkit.data.download.http import UnreachableError
+from dlkit.data.images import user_images
+from dlkit.data.splits import Splits
 from dlkit.errors import DataError, StorageError, UsageError
 from dlkit.privacy import offline
+from dlkit.registry import did_you_mean
 from dlkit.split_names import split_of
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
@@ -74,7 +74,7 @@ def bring(place: str, allow_download: bool, say: Callable[[str], None]) -> Path:
     if folder.is_dir():
         return folder
     if offline() or not allow_download:
-        raise own_images.not_fetched(f"{place}: there is no such folder, and the hub's data set of this name")
+        raise user_images.not_fetched(f"{place}: there is no such folder, and the hub's data set of this name")
     cache.writable(folder.parent)
     with locked(folder, say):
         if not folder.is_dir():
@@ -100,7 +100,7 @@ def load(
         UsageError: the package datasets is not installed.
         DataError: no such data set, no or several columns that could be meant, or a label that train does not have.
     """
-    look = own_images.Look("hf", size, channels, crop)
+    look = user_images.Look("hf", size, channels, crop)
     tables = _tables(folder)
     image = _column(folder, tables["train"], image_column, "Image", "image_column")
     label = _column(folder, tables["train"], label_column, "ClassLabel", "label_column")
@@ -109,10 +109,10 @@ def load(
     told = {split: found for split, found in labels.items() if found is not None}
     classes = _classes(folder, tables["train"].features[label], told["train"])
     rows = {split: _rows(folder, split, tables[split], image) for split in told}
-    samples = {split: own_images.labelled(rows[split], told[split], classes, rows[split]) for split in told}
-    notes += [line for split, part in samples.items() for line in own_images.missing(split, part, classes)]
-    groups = own_images.numbered(_values(folder, tables["train"], group_column)) if group_column else None
-    return own_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
+    samples = {split: user_images.labelled(rows[split], told[split], classes, rows[split]) for split in told}
+    notes += [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
+    groups = user_images.numbered(_values(folder, tables["train"], group_column)) if group_column else None
+    return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
 
 
 def _datasets() -> ModuleType:
@@ -133,7 +133,7 @@ def _fetch(place: str, folder: Path) -> None:
     try:
         found = datasets.load_dataset(name, configuration or None, cache_dir=os.fspath(work / "hub"))
         found.save_to_disk(os.fspath(work / "set"))
-        durable.move_folder(work / "set", folder)
+        atomic_io.move_folder(work / "set", folder)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(f"{place}: the hub has no such data set that anyone may read, nor is it a folder.") from error
     except ConnectionError as error:
@@ -215,9 +215,9 @@ def _values(folder: Path, table: Table, column: str) -> list[str]:
 def _classes(folder: Path, feature: Any, labels: Sequence[str]) -> tuple[str, ...]:
     """The names that the column's type lists, else those that occur."""
     if names := getattr(feature, "names", None):
-        own_images.classes_of_train(folder, names)
+        user_images.classes_of_train(folder, names)
         return tuple(_named(folder, name) for name in names)
-    return own_images.classes_of_train(folder, labels)
+    return user_images.classes_of_train(folder, labels)
 
 
 def _rows(folder: Path, split: str, table: Table, column: str) -> list[Row]:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import imagenet
-from dlkit.data import matlab
-from dlkit.data.archive import extract
-from dlkit.data.samples import About, Source, Splits
+from dlkit.atomic_io import storage_errors
+from dlkit.data.download import mat
+from dlkit.data.download.archives import extract
+from dlkit.data.splits import About, Source, Splits
 from dlkit.datasets import folder as folders
-from dlkit.durable import storage_errors
 from dlkit.errors import MALFORMED, VerificationError
 from dlkit.specs import ImageSpec
 
@@ -72,7 +72,7 @@ def load(folder: Path, *, size: int = 224, crop: float = 0.875) -> Splits:
 
 def _kit(data: Path) -> tuple[dict[int, str], list[int]]:
     """Of the development kit: the WordNet number of each of the 1,000 ids, and the validation images' ids in order."""
-    synsets: Any = matlab.variables(data / "meta.mat").get("synsets")
+    synsets: Any = mat.variables(data / "meta.mat").get("synsets")
     count = len(imagenet.classes())
     try:
         numbered = {int(entry["ILSVRC2012_ID"].item()): str(entry["WNID"]) for entry in synsets}

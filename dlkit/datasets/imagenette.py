@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from dlkit.data.archive import extract
+from dlkit.atomic_io import storage_errors
 from dlkit.data.classes import natural
-from dlkit.data.own_images import Look
-from dlkit.data.samples import About, Source, Splits
+from dlkit.data.download.archives import extract
+from dlkit.data.images.user_images import Look
+from dlkit.data.splits import About, Source, Splits
 from dlkit.datasets import folder as folders
-from dlkit.durable import storage_errors
 from dlkit.errors import UsageError, VerificationError
 from dlkit.specs import ImageSpec
 

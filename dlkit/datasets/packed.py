@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlkit.data import packed
-from dlkit.data.samples import ImageFiles, Splits
+from dlkit.data.images import packed
+from dlkit.data.splits import ImageFiles, Splits
 
 VERIFIED_ON_USE = 1 << 30  # bytes; of a larger pack `dlkit dataset verify` alone reads all
 

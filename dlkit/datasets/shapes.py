@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dlkit.data.samples import About, MemoryImages, Splits
+from dlkit.data.splits import About, MemoryImages, Splits
 from dlkit.errors import UsageError
 from dlkit.specs import ImageSpec
 

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from dlkit import durable
-from dlkit.data import parses, text
-from dlkit.data.archive import extract
-from dlkit.data.samples import About, Source, Splits
-from dlkit.data.web import UnreachableError
+from dlkit import atomic_io
+from dlkit.data.download.archives import extract
+from dlkit.data.download.http import UnreachableError
+from dlkit.data.splits import About, Source, Splits
+from dlkit.data.text import corpus as text
+from dlkit.data.text import treebank
 from dlkit.errors import UsageError, VerificationError
 
 VARIANTS = {"sst": {}, "sst_binary": {"binary": True}}
@@ -68,7 +69,7 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
     else:
         _unpack(packed, folder)
     for name in CONTENTS:  # before their digests are compared: a line is more to go by
-        list(parses.read_trees(folder / name, LABELS, shown=name))
+        list(treebank.read_trees(folder / name, LABELS, shown=name))
 
 
 def load(
@@ -84,7 +85,7 @@ def load(
     text.check_options("sst", form, least, vocabulary)
     if phrases and form == "trees":
         raise UsageError("data set 'sst' takes phrases with form sequences; its trees have them as they are.")
-    files = {split: list(parses.read_trees(folder / name, LABELS, shown=name)) for split, name in FILES.items()}
+    files = {split: list(treebank.read_trees(folder / name, LABELS, shown=name)) for split, name in FILES.items()}
     meaning = dict(zip(LABELS, AS_COARSE if binary else range(5), strict=True))
     corpus = text.TreeCorpus(files, meaning, tokens="words")
     return corpus.splits(COARSE if binary else FINE, form, least, vocabulary, phrases=phrases, labels=LABELS)
@@ -96,14 +97,14 @@ def _copy(folder: Path, download: Callable[[str], Path], archive: UnreachableErr
             found = download(name)
         except UnreachableError as error:
             raise archive from error
-        with durable.storage_errors(folder):
+        with atomic_io.storage_errors(folder):
             shutil.copyfile(found, folder / name)
 
 
 def _unpack(packed: Path, folder: Path) -> None:
     unpacked = folder / "unpacked"
     extract(packed, unpacked)
-    with durable.storage_errors(folder):
+    with atomic_io.storage_errors(folder):
         for name in CONTENTS:
             found = next(iter(sorted(unpacked.rglob(name))), None)
             if found is None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dlkit.data import matlab
-from dlkit.data.samples import About, MemoryImages, Source, Splits
-from dlkit.durable import storage_errors
+from dlkit.atomic_io import storage_errors
+from dlkit.data.download import mat
+from dlkit.data.splits import About, MemoryImages, Source, Splits
 from dlkit.errors import VerificationError
 from dlkit.specs import ImageSpec
 
@@ -56,7 +56,7 @@ def load(folder: Path) -> Splits:
 
 
 def _samples(path: Path) -> MemoryImages:
-    arrays = matlab.arrays(path)
+    arrays = mat.arrays(path)
     images, labels = arrays.get("X"), arrays.get("y")
     if images is None or labels is None or images.shape[:3] != (32, 32, 3) or images.shape[3] != labels.size:
         raise VerificationError(f"{path}: does not hold images X (32, 32, 3, N) and labels y (N, 1).")

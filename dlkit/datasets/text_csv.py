@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dlkit.catalog import did_you_mean
-from dlkit.data import lines, table, text
+from dlkit.data import tables
 from dlkit.data.classes import natural
-from dlkit.data.samples import Splits
+from dlkit.data.splits import Splits
+from dlkit.data.text import corpus as text
+from dlkit.data.text import lines
 from dlkit.errors import DataError, UsageError
+from dlkit.registry import did_you_mean
 
 GIVES = ("sequences",)
 HINT = "--text-column and --label-column say which they are."
@@ -40,7 +42,7 @@ def load(
     text.check_options("text_csv", "sequences", least, vocabulary)
     if longest < 1:
         raise UsageError(f"data set 'text_csv' takes longest from 1; not {longest}.")
-    files = table.files(folder)
+    files = tables.files(folder)
     rows = {split: list(_rows(path, text_column, label_column)) for split, path in files.items()}
     classes = _classes(files["train"], [label for _, _, label in rows["train"]], label_column)
     places = {name: place for place, name in enumerate(classes)}
@@ -58,7 +60,7 @@ def load(
 
 
 def _rows(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
-    for line, fields in table.rows(path, (text_column, label_column), hint=HINT):
+    for line, fields in tables.rows(path, (text_column, label_column), hint=HINT):
         label = fields[label_column].strip()
         if not label:
             raise DataError(f"{path}:{line}: the field {label_column!r} is empty.")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlkit.data import text
-from dlkit.data.samples import Splits
+from dlkit.data.splits import Splits
+from dlkit.data.text import corpus as text
 from dlkit.datasets import folder as folders
 from dlkit.errors import UsageError
 

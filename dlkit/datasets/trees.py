@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlkit.data import parses, text
 from dlkit.data.classes import natural
-from dlkit.data.samples import Splits
+from dlkit.data.splits import Splits
+from dlkit.data.text import corpus as text
+from dlkit.data.text import treebank
 from dlkit.errors import DataError
 from dlkit.split_names import resolve_splits
 
 GIVES = ("sequences", "trees")
-READERS = {".txt": parses.read_trees, ".conllu": parses.read_dependencies}
+READERS = {".txt": treebank.read_trees, ".conllu": treebank.read_dependencies}
 
 
 def load(
@@ -43,7 +44,7 @@ def load(
     return corpus.splits(tuple(labels), form, least, vocabulary, phrases=phrases, labels=tuple(labels))
 
 
-def _known(path: Path, labels: list[str]) -> Iterator[parses.Parsed]:
+def _known(path: Path, labels: list[str]) -> Iterator[treebank.Parsed]:
     return READERS[path.suffix](path, labels)
 
 

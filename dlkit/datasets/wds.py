@@ -21,14 +21,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dlkit import cache
-from dlkit.data import lines, own_images, shards
 from dlkit.data.classes import class_name, natural
-from dlkit.data.download import fetch
+from dlkit.data.download.download import fetch
+from dlkit.data.download.http import shown
 from dlkit.data.folders import files_below
-from dlkit.data.images import EXTENSIONS
-from dlkit.data.samples import ImageFiles, Source, Splits
-from dlkit.data.stored import Piece
-from dlkit.data.web import shown
+from dlkit.data.images import shards, user_images
+from dlkit.data.images.byte_ranges import Piece
+from dlkit.data.images.decode import EXTENSIONS
+from dlkit.data.splits import ImageFiles, Source, Splits
+from dlkit.data.text import lines
 from dlkit.errors import MALFORMED, DataError, UsageError
 from dlkit.privacy import offline
 from dlkit.split_names import SYNONYMS
@@ -53,7 +54,7 @@ def bring(place: str, allow_download: bool, say: Callable[[str], None]) -> Path:
         if path.is_file():
             continue
         if offline() or not allow_download:
-            raise own_images.not_fetched(shown(url))
+            raise user_images.not_fetched(shown(url))
         cache.writable(path.parent)
         fetch([Source(url, "", 0)], path, say=say)
     return home / _beneath(place)
@@ -75,18 +76,18 @@ def load(
     Raises:
         DataError: no shards, a damaged one, a sample without its image or label, or a label that train does not have.
     """
-    look = own_images.Look("wds", size, channels, crop)
+    look = user_images.Look("wds", size, channels, crop)
     files = _shards(folder)
     root = _root(path for paths in files.values() for path in paths)
     listed = _names(root, names)
     rows = {split: [row for path in paths for row in _rows(path, label, listed)] for split, paths in files.items()}
     for part in rows.values():
-        part.sort(key=lambda row: own_images.rank(row[1], row[0]))
-    classes = listed or own_images.classes_of_train(folder, [name for _, name in rows["train"]])
+        part.sort(key=lambda row: user_images.rank(row[1], row[0]))
+    classes = listed or user_images.classes_of_train(folder, [name for _, name in rows["train"]])
     samples = {split: _samples(part, classes) for split, part in rows.items()}
-    groups = own_images.groups_by_pattern(group, (image.name for image, _ in rows["train"]))
-    notes = [line for split, part in samples.items() for line in own_images.missing(split, part, classes)]
-    return own_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
+    groups = user_images.groups_by_pattern(group, (image.name for image, _ in rows["train"]))
+    notes = [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
+    return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
 
 
 def _beneath(url: str) -> Path:
@@ -199,4 +200,4 @@ def _class(told: str, names: Sequence[str]) -> str:
 
 def _samples(rows: Sequence[Row], classes: tuple[str, ...]) -> ImageFiles:
     images, labels = [image for image, _ in rows], [name for _, name in rows]
-    return own_images.labelled(images, labels, classes, images)
+    return user_images.labelled(images, labels, classes, images)

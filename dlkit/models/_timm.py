@@ -14,8 +14,8 @@ import timm
 import torch
 from torch import nn
 
-from dlkit.catalog import did_you_mean
 from dlkit.errors import DataError, UsageError
+from dlkit.registry import did_you_mean
 from dlkit.specs import ImageSpec
 
 NATURAL = (3, 224, 224, 1000)  # channels, height, width, classes

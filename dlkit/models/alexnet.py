@@ -20,14 +20,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.init import SCHEMES, initialize
-from dlkit.nn.local_response_norm import LocalResponseNorm
-from dlkit.nn.norm import NORMS
-from dlkit.nn.norm import norm as norm_named
-from dlkit.nn.options import check_choice
-from dlkit.nn.stem import check_size, choose_stem
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.init import SCHEMES, initialize
+from dlkit.layers.local_response_norm import LocalResponseNorm
+from dlkit.layers.norm import NORMS
+from dlkit.layers.norm import norm as norm_named
+from dlkit.layers.options import check_choice
+from dlkit.layers.stem import check_size, choose_stem
 from dlkit.specs import ImageSpec
 
 VARIANTS = {"alexnet": {}, "alexnet_owt": {"layout": "owt", "norm": "none", "init": "he"}}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dlkit.nn.classical import Images, Targets, rows, sklearn
+from dlkit.layers.classical import Images, Targets, rows, sklearn
 from dlkit.specs import ImageSpec
 
 VARIANTS: dict[str, dict[str, object]] = {"tree": {}}

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from dlkit.errors import UsageError
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.init import initialize
-from dlkit.nn.norm import norm as norm_named
-from dlkit.nn.options import check_whole, sizes
-from dlkit.nn.stem import check_size, choose_stem
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.init import initialize
+from dlkit.layers.norm import norm as norm_named
+from dlkit.layers.options import check_whole, sizes
+from dlkit.layers.stem import check_size, choose_stem
 from dlkit.specs import ImageSpec
 
 VARIANTS = {  # tables 1 and 2

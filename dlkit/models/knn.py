@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dlkit.data.batches import normalize
 from dlkit.errors import UsageError
-from dlkit.nn.classical import Images, Targets
+from dlkit.layers.classical import Images, Targets
 from dlkit.specs import ImageSpec
 
 NATURAL = (1, 28, 28, 10)  # channels, height, width, classes

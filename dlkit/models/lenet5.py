@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit.errors import UsageError
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.conv_pool import conv_max_pool
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.init import initialize
-from dlkit.nn.options import check_choice
-from dlkit.nn.partial_conv import PartialConv2d
-from dlkit.nn.subsampling import Subsampling
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.conv_pool import conv_max_pool
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.init import initialize
+from dlkit.layers.options import check_choice
+from dlkit.layers.partial_conv import PartialConv2d
+from dlkit.layers.subsampling import Subsampling
 from dlkit.specs import ImageSpec
 
 VARIANTS = {

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dlkit.nn.classical import Images, Targets, fitted_classes, rows, sklearn
+from dlkit.layers.classical import Images, Targets, fitted_classes, rows, sklearn
 from dlkit.specs import ImageSpec
 
 NATURAL = (1, 28, 28, 10)  # channels, height, width, classes

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.init import initialize
-from dlkit.nn.options import sizes
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.init import initialize
+from dlkit.layers.options import sizes
 from dlkit.specs import ImageSpec
 
 NATURAL = (1, 28, 28, 10)  # channels, height, width, classes

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dlkit.data.sequences import Sequences
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.init import initialize
-from dlkit.nn.options import check_choice, check_flag, check_number, check_whole
-from dlkit.nn.pooling import pooling as pooling_named
-from dlkit.nn.recurrent import Pass, RecurrentLayer, initialize_recurrent, turned_steps
-from dlkit.nn.recurrent_cells import Step, gru_paper_step, gru_step, lstm_step, relu_step, tanh_step
-from dlkit.nn.steps import embedding, step_size, steps_of
+from dlkit.data.text.padding import Sequences
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.init import initialize
+from dlkit.layers.options import check_choice, check_flag, check_number, check_whole
+from dlkit.layers.pooling import pooling as pooling_named
+from dlkit.layers.recurrent import Pass, RecurrentLayer, initialize_recurrent, turned_steps
+from dlkit.layers.recurrent_cells import Step, gru_paper_step, gru_step, lstm_step, relu_step, tanh_step
+from dlkit.layers.steps import embedding, step_size, steps_of
 from dlkit.specs import ImageSpec, SequenceSpec
 
 VARIANTS = {

@@ -24,14 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit.errors import UsageError
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.drop_path import drop_paths
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.fusion import FUSIONS, PooledMaps, Pyramid
-from dlkit.nn.init import initialize
-from dlkit.nn.norm import norm as norm_named
-from dlkit.nn.options import check_choice, check_whole, sizes
-from dlkit.nn.stem import choose_stem
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.drop_path import drop_paths
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.fusion import FUSIONS, PooledMaps, Pyramid
+from dlkit.layers.init import initialize
+from dlkit.layers.norm import norm as norm_named
+from dlkit.layers.options import check_choice, check_whole, sizes
+from dlkit.layers.stem import choose_stem
 from dlkit.specs import ImageSpec
 
 VARIANTS = {

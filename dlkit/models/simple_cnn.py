@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.init import initialize
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.init import initialize
 from dlkit.specs import ImageSpec
 
 NATURAL = (1, 28, 28, 10)  # channels, height, width, classes

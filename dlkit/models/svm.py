@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dlkit.nn.classical import Images, Targets, fitted_classes, rows, sklearn
+from dlkit.layers.classical import Images, Targets, fitted_classes, rows, sklearn
 from dlkit.specs import ImageSpec
 
 NATURAL = (1, 28, 28, 10)  # channels, height, width, classes

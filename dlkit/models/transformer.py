@@ -16,16 +16,16 @@ from math import log, sqrt
 import torch
 from torch import Tensor, nn
 
-from dlkit.data.sequences import Sequences
+from dlkit.data.text.padding import Sequences
 from dlkit.errors import UsageError
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.attention import padding_mask
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.encoder import EncoderBlock
-from dlkit.nn.init import initialize
-from dlkit.nn.options import check_whole
-from dlkit.nn.pooling import pooling as pooling_named
-from dlkit.nn.steps import embedding, step_size, steps_of
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.attention import padding_mask
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.encoder import EncoderBlock
+from dlkit.layers.init import initialize
+from dlkit.layers.options import check_whole
+from dlkit.layers.pooling import pooling as pooling_named
+from dlkit.layers.steps import embedding, step_size, steps_of
 from dlkit.specs import ImageSpec, SequenceSpec
 
 TAKES = ("images", "sequences")

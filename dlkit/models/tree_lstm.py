@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlkit.data.trees import Trees
+from dlkit.data.text.tree_batches import Trees
 from dlkit.errors import DataError
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.init import initialize
-from dlkit.nn.options import check_choice, check_flag, check_number, check_whole
-from dlkit.nn.recurrent import Pass, RecurrentLayer, initialize_recurrent, turned_steps
-from dlkit.nn.steps import word_vectors
-from dlkit.nn.tree_lstm import ChildSumLSTM, NaryLSTM
-from dlkit.nn.tree_recursion import descent
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.init import initialize
+from dlkit.layers.options import check_choice, check_flag, check_number, check_whole
+from dlkit.layers.recurrent import Pass, RecurrentLayer, initialize_recurrent, turned_steps
+from dlkit.layers.steps import word_vectors
+from dlkit.layers.tree_lstm import ChildSumLSTM, NaryLSTM
+from dlkit.layers.tree_recursion import descent
 from dlkit.specs import TreeSpec
 
 VARIANTS = {"tree_lstm": {"composition": "nary"}, "child_sum_tree_lstm": {"composition": "child_sum"}}

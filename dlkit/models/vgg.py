@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.init import initialize
-from dlkit.nn.norm import norm as norm_named
-from dlkit.nn.options import check_choice
-from dlkit.nn.stem import check_size, choose_stem
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.init import initialize
+from dlkit.layers.norm import norm as norm_named
+from dlkit.layers.options import check_choice
+from dlkit.layers.stem import check_size, choose_stem
 from dlkit.specs import ImageSpec
 
 VARIANTS = {

@@ -27,14 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit.errors import UsageError
-from dlkit.nn.activation import ACTIVATIONS
-from dlkit.nn.activation import activation as activation_named
-from dlkit.nn.drop_path import drop_paths
-from dlkit.nn.dropout import dropout as dropout_of
-from dlkit.nn.encoder import EncoderBlock
-from dlkit.nn.init import SCHEMES, initialize
-from dlkit.nn.options import check_choice, check_whole
-from dlkit.nn.stem import check_size
+from dlkit.layers.activation import ACTIVATIONS
+from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.drop_path import drop_paths
+from dlkit.layers.dropout import dropout as dropout_of
+from dlkit.layers.encoder import EncoderBlock
+from dlkit.layers.init import SCHEMES, initialize
+from dlkit.layers.options import check_choice, check_whole
+from dlkit.layers.stem import check_size
 from dlkit.specs import ImageSpec
 
 VARIANTS = {
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
 class VisionTransformer(nn.Module):
     """`grid` is (rows, columns) of patches; its positions follow row by row behind the class token's."""
 
-    feature_map: str | None = None  # what it looks at: dlkit.nn.attention.kept_attention
+    feature_map: str | None = None  # what it looks at: dlkit.layers.attention.kept_attention
     notes: tuple[str, ...] = ()
 
     def __init__(

@@ -17,7 +17,7 @@ import math
 from torch import nn
 
 from dlkit.errors import UsageError
-from dlkit.nn.averaging import batch_norms, move_towards
+from dlkit.layers.averaging import batch_norms, move_towards
 from dlkit.regularizers import Plan, Regularizer
 
 OFF = {"start": 1.0}

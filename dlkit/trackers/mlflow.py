@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from dlkit.config.keys import dotted
 from dlkit.errors import StorageError
 from dlkit.privacy import offline
-from dlkit.recipe_keys import dotted
 from dlkit.trackers import PROJECT, Line, Subject, Tracker, numbers
 
 NEEDS, EXTRA = ("mlflow",), "mlflow"

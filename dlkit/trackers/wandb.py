@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlkit import durable
+from dlkit import atomic_io
 from dlkit.privacy import offline, use_cache_folders
 from dlkit.trackers import PROJECT, Line, Subject, Tracker, numbers
 
@@ -44,7 +44,7 @@ class _Run:
         if line["step"] > self.last:
             self.run.log(numbers(line), step=line["step"])
             self.last = line["step"]
-            durable.write_json(self.sent, {"step": self.last})
+            atomic_io.write_json(self.sent, {"step": self.last})
 
     def close(self, status: str) -> None:
         self.run.finish(exit_code=0 if status == "finished" else 1)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from dlkit import recipe
-from dlkit.engine.distributed import World
-from dlkit.verbs.train import Watch, forecast, train_recipe
-from dlkit.verbs.train.materials import Materials, gather
+from dlkit.config import recipe
+from dlkit.training import forecast
+from dlkit.training.distributed import World
+from dlkit.training.inputs import Materials, gather
+from dlkit.training.train import Watch, train_recipe
 
 RECIPES = (("lenet5", "mnist"), ("resnet20", "shapes"))
 

@@ -1,7 +1,7 @@
 """What keeping freed memory saves: `python tests/benchmarks/kept_memory.py [MODEL] [BATCH] [ROUNDS]`.
 
 Steps of a network on made-up images of 3 × 32 × 32 on the CPU, ResNet-20 at batch 128 unless told, with and without
-engine.memory.keep_freed. Each is a process of its own, the two in turn, ROUNDS times; the median of the ratios within a
+memory.keep_freed. Each is a process of its own, the two in turn, ROUNDS times; the median of the ratios within a
 round is what counts.
 """
 
@@ -21,9 +21,9 @@ def measured(model_name: str, batch: int, kept: bool) -> dict[str, float]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from dlkit.engine import memory
-    from dlkit.engine.restore import build
     from dlkit.specs import ImageSpec
+    from dlkit.training import memory
+    from dlkit.training.restore import build
 
     if kept:
         memory.keep_freed()

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dlkit.config.recipe import Augment, Data
+from dlkit.data import library
+from dlkit.data.images.pack import pack
 from dlkit.data.loader import TrainingData
-from dlkit.data.samples import Samples
-from dlkit.engine import memory
-from dlkit.recipe import Augment, Data
-from dlkit.verbs import dataset
-from dlkit.verbs.dataset.pack import pack
+from dlkit.data.splits import Samples
+from dlkit.training import memory
 
 BATCH, WORKERS = 128, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,7 +53,7 @@ def torchvision_epoch(folder: Path, size: int) -> Callable[[], Iterable[Any]]:
 
 def dlkit_data(place: Path, size: int) -> tuple[Samples, Any]:
     name, settings = ("packed", {}) if place.is_file() else ("folder", {"size": size})
-    found = dataset.splits(Data.model_validate({"name": name, "dir": str(place), **settings}))
+    found = library.splits(Data.model_validate({"name": name, "dir": str(place), **settings}))
     return found.train, found.spec
 
 

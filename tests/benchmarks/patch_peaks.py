@@ -23,17 +23,17 @@ WANTED = 0.95
 
 def cnns() -> list[str]:
     """Every hosted network that has maps in space, the one with the most multiply-adds first."""
-    from dlkit import catalog
+    from dlkit import registry
 
     families = ("resnet", "densenet", "vgg", "alexnet", "lenet5", "simple_cnn")
-    names = [name for name, entry in catalog.entries("models").items() if entry.family in families]
+    names = [name for name, entry in registry.entries("models").items() if entry.family in families]
     return sorted(names, key=_multiply_adds, reverse=True)
 
 
 def _multiply_adds(name: str) -> int:
     from patches import CLASSES, OPTIONS, SIDE
 
-    from dlkit.verbs.summary import natural_spec, summarize
+    from dlkit.evaluation.model_summary import natural_spec, summarize
 
     return summarize(name, natural_spec(3, SIDE, SIDE, CLASSES), OPTIONS.get(name, {})).macs
 
@@ -42,7 +42,7 @@ def measure(name: str, images: int) -> bool:
     """Print a network's shares; returns whether all are as wanted."""
     from patches import OPTIONS, learned, patches, shares_in_patch
 
-    from dlkit.engine.memory import keep_freed
+    from dlkit.training.memory import keep_freed
 
     keep_freed()
     begun = time.monotonic()

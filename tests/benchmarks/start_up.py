@@ -49,7 +49,7 @@ def make_run(folder: str) -> None:
     from PIL import Image
 
     import dlkit
-    from dlkit.verbs.export import export
+    from dlkit.export.export import export
 
     Image.new("RGB", (28, 28), "white").save(f"{folder}/one.png")
     run = dlkit.train("mlp", dataset="shapes", epochs=1, name="a", runs_dir=f"{folder}/runs")

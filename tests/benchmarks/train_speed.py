@@ -108,15 +108,15 @@ def timed_loop(model: object, batches: object) -> float:
 
 
 def build(model_name: str) -> object:
-    from dlkit.engine.restore import build as build_model
     from dlkit.specs import ImageSpec
+    from dlkit.training.restore import build as build_model
 
     return build_model(model_name, ImageSpec(1, 28, 28, tuple("0123456789"), (0.1307,), (0.3081,)), {})
 
 
 def mnist() -> tuple[object, object]:
-    from dlkit.recipe import Data
-    from dlkit.verbs import dataset
+    from dlkit.config.recipe import Data
+    from dlkit.data import library as dataset
 
     train = dataset.splits(Data(name="mnist"), say=print).train
     return train.images, train.targets  # type: ignore[union-attr]

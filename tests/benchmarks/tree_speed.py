@@ -27,8 +27,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from trees_by_hand import SPEC, WORDS, Node, as_batch, binary, in_order
 
-from dlkit import catalog
-from dlkit.engine import memory
+from dlkit import registry
+from dlkit.training import memory
 
 TREES, LENGTH = 64, 19
 State = tuple[Tensor, Tensor]
@@ -36,8 +36,8 @@ State = tuple[Tensor, Tensor]
 
 def build(name: str) -> nn.Module:
     torch.manual_seed(0)
-    options = catalog.resolved_options("models", name, {"hidden_size": 150, "embedding_size": 300, "dropout": 0.0})
-    model: nn.Module = catalog.load("models", name).build(SPEC, **options)
+    options = registry.resolved_options("models", name, {"hidden_size": 150, "embedding_size": 300, "dropout": 0.0})
+    model: nn.Module = registry.load("models", name).build(SPEC, **options)
     return model
 
 

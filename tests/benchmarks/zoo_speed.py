@@ -4,7 +4,7 @@ NAMES are models with torchvision's weights, comma-separated (by default all of 
 CPU, two threads (--threads), SGD with momentum, both ways in one process:
 
     torchvision   its model in a bare loop: zero_grad, forward, cross entropy, backward, step; eval under inference_mode
-    dlkit         dlkit's model in dlkit's own training step (dlkit.engine.loop.train_step, which counts right answers,
+    dlkit         dlkit's model in dlkit's own training step (training.loop.train_step, which counts right answers,
                   takes the gradient's norm and refuses one that is not finite), in the memory format that dlkit chooses
 
 A round is a step of each in turn, first one and then the other first; what counts is the median of the ratios within a
@@ -67,8 +67,8 @@ def dlkit_steps(name: str) -> dict[str, Step]:
     import torch
 
     from dlkit.data.batches import Batch
-    from dlkit.engine.loop import train_step
-    from dlkit.engine.precision import lay_out, trains_channels_last
+    from dlkit.training.loop import train_step
+    from dlkit.training.precision import lay_out, trains_channels_last
 
     cpu, model, (images, targets) = torch.device("cpu"), build(name), batch()
     side_by_side = images.contiguous(memory_format=torch.channels_last)
@@ -93,17 +93,17 @@ def as_run(model: Any) -> Any:
     """The Run that a recipe of SGD with momentum and nothing else comes to."""
     import torch
 
-    from dlkit.engine import loss
-    from dlkit.engine.distributed import World
-    from dlkit.engine.loop import Run
-    from dlkit.recipe import Loss, Train
+    from dlkit.config.recipe import Loss, Train
+    from dlkit.training import losses
+    from dlkit.training.distributed import World
+    from dlkit.training.loop import Run
 
     return Run(
         model=model,
         network=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
-        loss=loss.build(Loss()),
-        validation_loss=loss.build(Loss()),
+        loss=losses.build(Loss()),
+        validation_loss=losses.build(Loss()),
         lr=lambda step: 1e-3,
         regularizers=(),
         settings=Train(epochs=1, batch_size=BATCH),
@@ -117,15 +117,15 @@ def as_run(model: Any) -> Any:
 
 
 def build(name: str) -> Any:
-    from dlkit.engine.restore import build as build_model
+    from dlkit.training.restore import build as build_model
 
     return build_model(name, natural_spec(), {})
 
 
 def natural_spec() -> Any:
-    from dlkit.verbs import summary
+    from dlkit.evaluation import model_summary
 
-    return summary.natural_spec(3, SIZE, SIZE, CLASSES)
+    return model_summary.natural_spec(3, SIZE, SIZE, CLASSES)
 
 
 def batch() -> tuple[Any, Any]:
@@ -184,10 +184,6 @@ def peak_of_process(name: str, way: str, mode: str) -> float:
 def peak(name: str, way: str, mode: str) -> float:
     """MiB that this process held at most. It imports what the other way does, too, so that only the steps differ."""
     import torchvision  # noqa: F401
-
-    import dlkit.engine.loop
-    import dlkit.engine.restore
-    import dlkit.verbs.summary  # noqa: F401
 
     step = {"torchvision": torchvision_steps, "dlkit": dlkit_steps}[way](name)[mode]
     for _ in range(WARM):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dlkit import statistics
-from dlkit.verbs.ablate import Effect
-from dlkit.verbs.compare.groups import Group, GroupComparison
+from dlkit.experiments.ablate import Effect
+from dlkit.experiments.compare_groups import Group, GroupComparison
 
 pytestmark = pytest.mark.slow
 

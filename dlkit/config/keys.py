@@ -1,0 +1,88 @@
+"""The keys of a recipe, read from the schema's source and not by importing it.
+
+pydantic takes as long to import as everything else that a command line needs, so a misspelt key is told without it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dlkit.registry import did_you_mean
+
+Keys = tuple[str, ...]
+Tree = Mapping[str, "Tree | None"]  # None: a value, not a section
+
+# what others call our keys, so that their names find ours
+ALSO_CALLED = {
+    "learning_rate": "optimizer.lr", "opt": "optimizer", "wd": "optimizer.weight_decay", "dataset": "data",
+    "sched": "schedule", "scheduler": "schedule", "batch": "train.batch_size", "n_epochs": "train.epochs",
+    "num_epochs": "train.epochs", "max_epochs": "train.epochs", "num_workers": "data.workers",
+    "grad_clip": "train.clip_grad", "model_ema": "train.ema", "early_stopping": "train.patience",
+}  # fmt: skip
+
+
+@cache
+def tree() -> Tree:
+    """Every key of the schema, a mapping for a section."""
+    source = ast.parse((Path(__file__).parent / "recipe.py").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
+    return _section(classes["Recipe"], classes)
+
+
+def unknown_key(keys: Sequence[str]) -> str | None:
+    """The sentence about the first of these nested keys that the schema does not have, if there is one."""
+    section: Tree | None = tree()
+    for depth, key in enumerate(keys):
+        if section is None:  # inside a value, or among options that the shelves know
+            return None
+        if key not in section:
+            return f"{'.'.join(('recipe', *keys[:depth]))} has no key {key!r}. {_hint(key, section, keys[:depth])}"
+        section = section[key]
+    return None
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested mappings with its dotted key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _section(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Tree:
+    found: dict[str, Tree | None] = {}
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            kind = field.annotation.id if isinstance(field.annotation, ast.Name) else ""
+            found[field.target.id] = _section(classes[kind], classes) if kind in classes else None
+    return found
+
+
+def _hint(key: str, section: Tree, around: Sequence[str]) -> str:
+    """The nearest key of the section, else the same key elsewhere or what we call it, else all the section's keys."""
+    names = {name: name for name in section}
+    elsewhere = {path.rpartition(".")[2]: path for path in reversed(list(_paths(tree())))}
+    prefix = "".join(f"{part}." for part in around)
+    for name, path in {**elsewhere, **ALSO_CALLED}.items():
+        names.setdefault(name, path.removeprefix(prefix))
+    if key in names:
+        return f"Did you mean {names[key]!r}?"
+    for choices in (section, names):
+        hint = did_you_mean(key, choices)
+        if hint.startswith("Did"):
+            name = hint.split("'")[1]
+            return hint.replace(f"'{name}'", f"'{names[name]}'")
+    return f"There are: {', '.join(section)}."
+
+
+def _paths(section: Tree, prefix: str = "") -> Iterator[str]:
+    """Every key, dotted."""
+    for name, inner in section.items():
+        yield prefix + name
+        if inner is not None:
+            yield from _paths(inner, f"{prefix}{name}.")

@@ -1,0 +1,1 @@
+"""What `dlkit dataset check` looks for: unreadable images, duplicates, leaks, swapped labels."""

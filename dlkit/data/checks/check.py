@@ -1,0 +1,163 @@
+"""check: look at every image of a data set and name what would spoil training, or its results.
+
+Faults are what should be mended first: files that cannot be read, pictures in two splits or under two names, classes
+without images, labels that say the contrary of the pictures, and what other programs read otherwise than dlkit does
+(transparency, EXIF orientation, wrong extensions). Notes are good to know.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dlkit import atomic_io, registry
+from dlkit.config.recipe import Data
+from dlkit.data import library as dataset
+from dlkit.data.checks.findings import Seen, of_copies, of_files, of_hashes, of_labels, of_near_copies
+from dlkit.data.checks.survey import FAULT, NOTE, Finding, Survey, of_folder, of_splits
+from dlkit.data.images.decode import Header
+from dlkit.data_location import located
+from dlkit.errors import UsageError
+from dlkit.registry import did_you_mean
+
+SCHEMA = "dlkit.dataset_check/1"
+MOST_COMMON = 4  # sizes, modes and formats in the summary
+KINDS = (  # of faults, in the order in which they are told
+    "one-class", "case-twins", "class-name", "unknown-class", "empty-class", "missing-class", "exchanged-labels",
+    "unreadable", "corrupt", "stray-file", "wrong-extension", "tiny", "rotated", "mixed-alpha", "two-classes", "leak",
+    "near-leak", "altered", "gone",
+)  # fmt: skip
+
+Progress = Callable[[int, int], None]  # images done, of how many
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found; `census` counts the sizes, modes and formats of the images."""
+
+    dataset: str
+    images: int
+    splits: Mapping[str, Mapping[str, int]]  # split → class → images
+    census: Mapping[str, Mapping[str, int]]
+    findings: tuple[Finding, ...]
+
+    @property
+    def faults(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == FAULT]
+
+    @property
+    def drop(self) -> list[str]:
+        """The files that are best left out, each once."""
+        return sorted({finding.path for finding in self.findings if finding.drop})
+
+    @property
+    def summary(self) -> str:
+        """What was looked at, in a line."""
+        parts = [f"{split} {sum(counts.values()):,}" for split, counts in self.splits.items()]
+        kinds = "; ".join(map(_most_common, self.census.values()))
+        return f"{self.dataset}: {self.images:,} images ({', '.join(parts)}); {kinds}"
+
+    @property
+    def verdict(self) -> str:
+        """How many faults of what kinds, and what to do."""
+        counts = Counter(found.kind for found in self.faults)
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        faults = "1 fault" if len(self.faults) == 1 else f"{len(self.faults):,} faults"
+        return f"{self.dataset}: {faults}: {kinds}. --fix-list FILE writes what to drop, --ignore KIND passes one over."
+
+    def document(self) -> dict[str, Any]:
+        counts = {"faults": len(self.faults), "notes": len(self.findings) - len(self.faults)}
+        return {"schema": SCHEMA, **asdict(self), **counts, "drop": self.drop}
+
+
+def check(
+    target: str,
+    data_dir: Path | None = None,
+    *,
+    fix_list: Path | None = None,
+    hashes: Path | None = None,
+    ignore: Collection[str] = (),
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Look at every image of a folder, or of a data set by its name. Faults of a kind in `ignore` become notes.
+
+    `fix_list` is a file to write what to drop to, a path a line. `hashes` is a list as sha256sum writes it, with paths
+    from here or from the folder. By default there are as many processes as cores.
+
+    Raises:
+        UsageError: no such data set or kind, or the set holds no images.
+        DataError: nothing there that could be a data set.
+        StorageError: a folder or a list cannot be read or written.
+        WorkerLostError: a process died over a file.
+    """
+    for kind in ignore:
+        if kind not in KINDS:
+            raise UsageError(f"no fault is called {kind!r}. {did_you_mean(kind, KINDS)}")
+    name, place = located(target, None if data_dir is None else str(data_dir))
+    if fix_list is not None:
+        with atomic_io.storage_errors(fix_list):
+            fix_list.parent.stat()  # before the work
+    folder = Path(name if place is None else place)
+    expected = {} if hashes is None else _listed(hashes, folder)
+    survey = _survey(name, place, say)
+    seen = Seen.of(survey, workers, progress)
+    findings = [*survey.findings, *of_files(seen), *of_copies(seen), *of_near_copies(seen), *of_labels(seen)]
+    findings += of_hashes(seen, expected)
+    findings = [replace(found, level=NOTE) if found.kind in ignore else found for found in findings]
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    findings.sort(key=lambda found: (found.level != FAULT, order.get(found.kind, len(order)), found.kind))
+    census = _counted([look.header for look in seen.looks if look.header is not None])
+    splits = {split: dict(counts) for split, counts in survey.counts().items()}
+    report = Report(str(folder), len(survey.samples), splits, census, tuple(findings))
+    if fix_list is not None:
+        atomic_io.write_text(fix_list, "".join(f"{path}\n" for path in report.drop))
+        say(f"{fix_list}: {len(report.drop):,} files to leave out")
+    return report
+
+
+def _survey(name: str, place: str | None, say: dataset.Say) -> Survey:
+    if name == "folder" and place is not None:
+        return of_folder(Path(place))
+    if hasattr(registry.load("datasets", name), "GIVES"):
+        raise UsageError(f"dataset check looks at images; data set {name!r} has none.")
+    return of_splits(dataset.splits(Data(name=name, dir=place), say=say))
+
+
+def _listed(path: Path, folder: Path) -> dict[str, str]:
+    """Path → SHA-256, from the lines of sha256sum."""
+    with atomic_io.storage_errors(path):
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.rstrip("\r"):
+            continue
+        digest, _, name = line.rstrip("\r").removeprefix("\\").partition(" ")
+        name = name[1:] if name[:1] in (" ", "*") else ""
+        if line.startswith("\\"):  # sha256sum's sign that the name holds a line break or a backslash
+            name = re.sub(r"\\[\\nr]", lambda match: {"n": "\n", "r": "\r"}.get(match[0][1], "\\"), name)
+        if len(digest) != 64 or not name:
+            raise UsageError(f"{path}:{number}: not a line of sha256sum. Write it with: sha256sum FILE… > {path.name}")
+        found[os.path.normpath(name if os.path.lexists(name) else folder / name)] = digest.lower()
+    return found
+
+
+def _counted(headers: list[Header]) -> dict[str, dict[str, int]]:
+    found = {
+        "size": Counter(f"{header.width} × {header.height}" for header in headers),
+        "mode": Counter(header.mode for header in headers),
+        "format": Counter(header.format for header in headers),
+    }
+    return {name: dict(counts.most_common()) for name, counts in found.items()}
+
+
+def _most_common(counts: Mapping[str, int]) -> str:
+    shown = [f"{value} ({count:,})" if len(counts) > 1 else value for value, count in counts.items()]
+    more = f" and {len(shown) - MOST_COMMON:,} more" if len(shown) > MOST_COMMON else ""
+    return ", ".join(shown[:MOST_COMMON]) + more

@@ -1,0 +1,1 @@
+"""Named data sets: HTTP, archives, file formats, and the cache."""

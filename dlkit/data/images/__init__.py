@@ -1,0 +1,1 @@
+"""Images: decoding, resizing and cropping, augmentation, packed files, shards."""

@@ -1,0 +1,295 @@
+"""How the uint8 images of a split are had: from memory, from a pack, or decoded in worker processes.
+
+What is decoded is kept where the split is small and its pixels are the same each time, so that only the first epoch
+over a folder of small images decodes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from dlkit.data import rng
+from dlkit.data.images import decode as image_files
+from dlkit.data.images import jpeg, packed, resize_crop
+from dlkit.data.images.resize_crop import Pixels
+from dlkit.data.splits import ImageFiles, ImageSource, MemoryImages, Samples
+from dlkit.errors import DlkitError, WorkerLostError
+from dlkit.specs import ImageSpec
+
+Indices = npt.NDArray[np.int64]
+Fetch = Callable[[Sequence[Indices], int], Iterator[Tensor]]  # index lists, epoch → uint8 images (N, C, H, W), in order
+Area = tuple[float, float]  # least and greatest part of an image that a random crop keeps
+
+AHEAD = 2  # batches that a thread works ahead
+KEPT_BYTES = 1 << 29  # of one split's decoded images
+
+
+def fetcher(
+    samples: Samples,
+    spec: ImageSpec,
+    device: torch.device,
+    workers: int,
+    seed: int = 0,
+    resized_crop: Area | None = None,
+) -> Fetch:
+    """How uint8 images of these samples are had."""
+    if isinstance(samples, MemoryImages):
+        return _from_memory(samples, device)
+    assert isinstance(samples, ImageFiles), "only images are fetched"
+    if resized_crop is not None:
+        return _decoded(Decoder(samples, spec, seed, resized_crop), workers)
+    if (pack := packed.rows_of(samples.paths, spec)) is not None:
+        return _from_pack(*pack)
+    decoded = _decoded(Decoder(samples, spec), workers)
+    if len(samples) * spec.channels * spec.height * spec.width > KEPT_BYTES:
+        return decoded
+    if samples not in _kept or _kept[samples].spec != spec:
+        _kept[samples] = _Kept(samples, spec)
+    kept = _kept[samples]
+    return _from_memory(kept.samples, device) if kept.there.all() else _keeping(kept, decoded)
+
+
+def _from_memory(samples: MemoryImages, device: torch.device) -> Fetch:
+    held = _on_device(samples, device)
+
+    def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
+        for indices in shares:
+            yield held.index_select(0, torch.from_numpy(indices).to(device))
+
+    return fetch
+
+
+_held: WeakKeyDictionary[MemoryImages, Tensor] = WeakKeyDictionary()
+
+
+def _on_device(samples: MemoryImages, device: torch.device) -> Tensor:
+    """The split as one tensor on the device, moved there once a split and not once an epoch."""
+    if device.type == "cpu":
+        return torch.from_numpy(samples.images)
+    if samples not in _held or _held[samples].device != device:
+        _held[samples] = torch.from_numpy(samples.images).to(device)
+    return _held[samples]
+
+
+def _from_pack(pixels: Pixels, rows: Indices) -> Fetch:
+    def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
+        for indices in shares:
+            yield torch.from_numpy(pixels[rows[indices]])
+
+    return fetch
+
+
+class _Kept:
+    """The images of a split that were decoded so far."""
+
+    def __init__(self, samples: ImageFiles, spec: ImageSpec) -> None:
+        pixels = np.empty((len(samples), spec.channels, spec.height, spec.width), np.uint8)
+        self.spec = spec
+        self.samples = MemoryImages(pixels, samples.targets)
+        self.there = np.zeros(len(samples), dtype=bool)
+
+
+_kept: WeakKeyDictionary[ImageFiles, _Kept] = WeakKeyDictionary()
+
+
+def _keeping(kept: _Kept, decoded: Fetch) -> Fetch:
+    """Decode what is not there yet, and keep it."""
+
+    def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
+        lacking = [indices[~kept.there[indices]] for indices in shares]  # no sample comes twice in an epoch
+        new = decoded([indices for indices in lacking if len(indices)], epoch)
+        for indices, lack in zip(shares, lacking, strict=True):
+            if len(lack):
+                kept.samples.images[lack] = next(new).numpy()
+                kept.there[lack] = True
+            yield torch.from_numpy(kept.samples.images[indices])
+
+    return fetch
+
+
+class Decoder(Dataset[Tensor | DlkitError]):
+    """Batches of image files as uint8 tensors (N, C, H, W); one is asked for by (epoch, indices).
+
+    A bad file comes back as the error, not raised: a loader process would add its traceback.
+    """
+
+    def __init__(self, samples: ImageFiles, spec: ImageSpec, seed: int = 0, resized_crop: Area | None = None) -> None:
+        self.sources = samples.paths
+        self.spec = spec
+        self.seed = seed
+        self.resized_crop = resized_crop
+        self.draft = None if resized_crop is None else resize_crop.crop_draft(spec, resized_crop)
+        self.quick = any(map(_named_jpeg, samples.paths)) and jpeg.agrees()  # asked before there are workers
+        self.packed = all(isinstance(source, packed.PackedImage) for source in samples.paths)
+
+    def __getitem__(self, item: tuple[int, Indices]) -> Tensor | DlkitError:
+        epoch, indices = item
+        shape = (len(indices), self.spec.channels, self.spec.height, self.spec.width)
+        pixels = torch.from_numpy(np.empty(shape, np.uint8))  # numpy's memory, as in batches.in_parts
+        try:
+            for place, index in enumerate(indices.tolist()):
+                pixels[place] = self.image(epoch, index)
+        except DlkitError as error:
+            return error
+        return pixels
+
+    def image(self, epoch: int, index: int) -> Tensor:
+        """(C, H, W) uint8."""
+        source = self.sources[index]
+        if self.resized_crop is None:
+            whole = self._plain(source) if self.quick else None
+            return torch.from_numpy(image_files.load(source, self.spec)) if whole is None else whole
+        numbers = rng.numbers(self.seed, epoch, index)
+        if isinstance(source, packed.PackedImage) and source.part.spec.channels == self.spec.channels:
+            return _random_part(torch.from_numpy(source.part.image(source.row)), self.spec, self.resized_crop, numbers)
+        if self.quick and (whole := self._plain(source)) is not None:
+            return _random_part(whole, self.spec, self.resized_crop, numbers)
+        image = image_files.decode(source, self.spec.channels, draft=self.draft)
+        return torch.from_numpy(resize_crop.random_resized_crop(image, self.spec, self.resized_crop, numbers))
+
+    def _plain(self, source: ImageSource) -> Tensor | None:
+        """(C, H, W) of a plain JPEG, if it has the network's size, or is cropped and too small for a draft."""
+        if not _named_jpeg(source):
+            return None
+        content = image_files.read(source)
+        size = jpeg.plain_size(content, self.spec.channels)
+        if size is None or max(size) > image_files.MAX_SIDE or size[0] * size[1] > image_files.MAX_PIXELS:
+            return None
+        fits = self.spec.is_prepared(*size) if self.draft is None else min(size) < 2 * max(self.draft)
+        return jpeg.decode(content, self.spec.channels) if fits else None
+
+
+def _named_jpeg(source: ImageSource) -> bool:
+    return not isinstance(source, packed.PackedImage) and str(source).lower().endswith((".jpg", ".jpeg"))
+
+
+def _random_part(pixels: Tensor, spec: ImageSpec, area: Area, numbers: Iterator[float]) -> Tensor:
+    """framing.random_resized_crop of what is decoded already (C, h, w), by torch: quicker, and the same to a level.
+
+    Quickest where its memory is (h, w, C), which torch must be shown: of one image alone it takes any for (C, h, w).
+    """
+    left, top, right, bottom = resize_crop.random_box(pixels.shape[2], pixels.shape[1], area, numbers)
+    part = pixels.permute(1, 2, 0)[None, top:bottom, left:right].permute(0, 3, 1, 2)
+    size = (spec.height, spec.width)
+    return functional.interpolate(part, size, mode="bilinear", antialias=True)[0]
+
+
+def _decoded(decoder: Decoder, workers: int) -> Fetch:
+    def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
+        items = [(epoch, indices) for indices in shares]
+        yield from (in_threads if decoder.packed and workers else in_workers)(decoder, items, workers)
+
+    return fetch
+
+
+_at_work: list[int] = []  # of each loader that is being read, how many processes or threads it has
+
+
+@contextmanager
+def beside_workers() -> Iterator[None]:
+    """Compute on the threads that loader workers leave: on their cores, each would only wait for the other."""
+    if not _at_work:  # to set their number, even to what it is, slows down the step that follows
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - sum(_at_work)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def in_threads(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """What `in_workers` gives, from threads: for work that is torch's alone, and so holds no lock.
+
+    Nothing is handed between processes, and memory is used again: quicker for parts of packed images.
+    """
+    ahead: deque[Future[Any]] = deque()
+    _at_work.append(workers)
+    try:
+        with ThreadPoolExecutor(workers, "loader", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for item in items:
+                ahead.append(pool.submit(dataset.__getitem__, item))
+                if len(ahead) > AHEAD * workers:
+                    yield _sound(ahead.popleft().result())
+            while ahead:
+                yield _sound(ahead.popleft().result())
+    finally:
+        _at_work.remove(workers)
+
+
+def _sound(item: Any) -> Any:
+    if isinstance(item, DlkitError):
+        raise item
+    return item
+
+
+def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """dataset[item] of each item, in order, from worker processes; an item that is an error is raised.
+
+    Raises:
+        WorkerLostError: a process died.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,  # an item is whole
+        sampler=items,
+        num_workers=min(workers, len(items)),
+        collate_fn=_unchanged,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else iter() would draw from the global stream
+    )
+    _at_work.append(loader.num_workers)
+    try:
+        yield from map(_sound, _started(loader))
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise WorkerLostError(
+            f"a loader process died: {reason} Try --workers 0, or give /dev/shm more room; then --resume."
+        ) from error
+    finally:
+        _at_work.remove(loader.num_workers)
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, without its SIGCHLD handler.
+
+    That raises wherever the trainer stands when a worker dies, in the midst of a step too. Without it the fetch finds
+    the worker gone, within 5 s, and the last step is whole.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if main else None
+    batches = iter(loader)
+    if main:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return batches
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _start_worker(worker: int) -> None:
+    # Ctrl-C and a SIGTERM to the group are for the trainer, which saves first; it ends its workers itself.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    gc.freeze()  # what came from the trainer is not looked through, and so not copied

@@ -1,0 +1,1 @@
+"""Text, sequences and trees: words, vocabulary, treebanks, word vectors, batches."""

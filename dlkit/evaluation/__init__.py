@@ -1,0 +1,1 @@
+"""Evaluation and prediction: a trained model's answers, and how good they are."""

@@ -1,0 +1,159 @@
+"""The network that answers: a run's, an exported file's, one of the shelf with weights, or ResNet-50 of ImageNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlkit import imagenet
+from dlkit.data.download.http import UnreachableError
+from dlkit.errors import UsageError
+from dlkit.evaluation.evaluate import Checkpoint, chosen_run
+from dlkit.experiments.bare_weights import Inputs, find_network, title
+from dlkit.privacy import offline
+from dlkit.runs.run_folder import RunFolder, list_runs
+from dlkit.specs import LINKS, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
+from dlkit.training.weights import IMAGENET, cached
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dlkit.inference.classifier import Classifier
+
+DEFAULT_MODEL = "resnet50"  # where there is no run at all
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model that is known but not yet built: `load` imports torch, nothing else here does."""
+
+    name: str
+    spec: Spec
+    load: Callable[[str], Classifier]  # from a device's name
+    module: Callable[[str], tuple[nn.Module, torch.device]] | None = None  # likewise, where torch computes it
+    seed: int = 0
+    link: Link = "softmax"
+
+
+def chosen(
+    run: RunFolder | Path | str | None,
+    model: str | None,
+    weights: Path | str | None,
+    inputs: Inputs,
+    runs_dir: Path,
+    checkpoint: Checkpoint,
+    say: Say,
+) -> Network:
+    """The network that the caller means."""
+    by_name = model is not None or weights is not None
+    if by_name and run is not None:
+        raise UsageError("give a run, or --model and --weights; not both.")
+    if network := _from_model_file(model, weights, inputs):
+        return network
+    if by_name:
+        return _from_weights(model, weights, inputs, runs_dir, checkpoint, say)
+    if inputs.given():
+        raise UsageError(f"{inputs.given()[0]} says what --weights are for; a run knows that itself.")
+    if run is None and not list_runs(runs_dir):
+        return _without_a_run(runs_dir, checkpoint, say)
+    return _from_run(chosen_run(run, runs_dir, say), checkpoint, say)
+
+
+def check_answerable(network: Network, nodes: bool) -> None:
+    """Raises: UsageError where predict cannot read what the model is for, or it has no nodes."""
+    spec = network.spec
+    if isinstance(spec, SequenceSpec) and not (spec.classes and spec.words):
+        raise UsageError(f"predict reads images and text; {network.name} was trained on sequences of numbers.")
+    if nodes and not isinstance(spec, TreeSpec):
+        raise UsageError(f"--nodes is for models of trees; {network.name} reads {spec.kind}.")
+
+
+def thinned(network: Network, passes: int) -> Network:
+    """The network with its dropout on, that many times."""
+    module, spec = network.module, network.spec
+    if module is None or not isinstance(spec, ImageSpec):
+        kind = "an exported file" if module is None else f"a model of {spec.kind}"
+        raise UsageError(f"--mc-dropout is for a run's or a weights file's model of images; this is {kind}.")
+
+    def load(device: str) -> Any:
+        from dlkit.evaluation.mc_dropout import ThinnedClassifier
+
+        return ThinnedClassifier(*module(device), spec, passes, network.seed, network.link)
+
+    return replace(network, load=load)
+
+
+def _from_run(run: RunFolder, checkpoint: Checkpoint, say: Say) -> Network:
+    def module(device: str) -> tuple[nn.Module, torch.device]:
+        from dlkit.training.restore import restore
+
+        restored = restore(run, checkpoint, device, say)
+        return restored.model, restored.device
+
+    recipe = run.recipe()
+    return _by_torch(recipe.model.name, run.spec(), module, recipe.train.seed, LINKS[recipe.loss.name])
+
+
+def _from_model_file(model: str | None, weights: Path | str | None, inputs: Inputs) -> Network | None:
+    """The exported file that --model names, or none where it is a name of the shelf."""
+    if model is None:
+        return None
+    from dlkit.evaluation.model_file import is_model_file, open_model_file
+
+    if not is_model_file(model):
+        return None
+    others = [*(["--weights"] if weights is not None else []), *inputs.given()]
+    if others:
+        raise UsageError(f"--model {model} holds its own weights and classes. Leave {others[0]} out.")
+    found = open_model_file(Path(model))
+    return Network(found.about.model, found.about.spec, found.load, link=found.about.link)
+
+
+def _from_weights(
+    model: str | None,
+    weights: Path | str | None,
+    inputs: Inputs,
+    runs_dir: Path,
+    checkpoint: Checkpoint,
+    say: Say,
+) -> Network:
+    """A model of the shelf, with weights that know their images and classes, or of which `inputs` say it."""
+    found = find_network(model, weights, inputs, runs_dir, checkpoint, say)
+    return _by_torch(title(found, weights), found.spec, found.module, link=found.source.link)
+
+
+def _without_a_run(runs_dir: Path, checkpoint: Checkpoint, say: Say) -> Network:
+    """What answers where nothing was ever trained."""
+    if offline() and cached(imagenet.FILES[DEFAULT_MODEL], say) is None:
+        raise UnreachableError(
+            f"there are no runs in {runs_dir}, and DLKIT_OFFLINE forbids fetching the ImageNet weights of "
+            f"{DEFAULT_MODEL}. Unset it, train a run (dlkit train lenet5 --dataset mnist), or name a model and its "
+            f"weights: --model NAME --weights FILE."
+        )
+    say(f"there are no runs in {runs_dir}: using {DEFAULT_MODEL} with ImageNet's weights, published by torchvision")
+    return _from_weights(DEFAULT_MODEL, IMAGENET, Inputs(), runs_dir, checkpoint, say)
+
+
+def _by_torch(
+    name: str,
+    spec: Spec,
+    module: Callable[[str], tuple[nn.Module, torch.device]],
+    seed: int = 0,
+    link: Link = "softmax",
+) -> Network:
+    def load(device: str) -> Classifier:
+        from dlkit.inference.classifier import torch_classifier
+        from dlkit.training import memory
+        from dlkit.training.precision import lay_out
+
+        memory.keep_freed()
+        network, place = module(device)
+        lay_out(network, place)
+        return torch_classifier(network, place, spec, link)
+
+    return Network(name, spec, load, module, seed, link)

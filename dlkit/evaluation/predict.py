@@ -1,0 +1,184 @@
+"""What a trained model sees in images, or reads in text: an answer for each input, in order, as soon as it is known.
+
+A thread reads the inputs and a few decode them, ahead of the model by a bounded number of images; so memory is bounded
+and the first answer does not wait for the last path. Paths that come one at a time (a pipe, a generator) are answered
+as they come; a list is answered in full batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlkit.data.inputs import Ahead, Given, Stream, inputs
+from dlkit.errors import DlkitError, ModelFileError, UsageError
+from dlkit.evaluation.evaluate import DEFAULT_TOPK, Checkpoint, check_passes
+from dlkit.evaluation.network import Network, check_answerable, chosen, thinned
+from dlkit.evaluation.prediction import WORDS_SHOWN, Failure, Node, Prediction, Ranked, Uncertainty
+from dlkit.experiments.bare_weights import Inputs
+from dlkit.runs.run_folder import RunFolder
+from dlkit.specs import ImageSpec, Spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from dlkit.data.text.treebank import Parsed
+    from dlkit.inference.classifier import LogProbabilities, Outputs
+
+WAIT_S = 0.05  # how long a batch that has begun waits for another image of a slow source
+
+Say = Callable[[str], None]
+
+
+def predict(
+    run: RunFolder | Path | str | None = None,
+    paths: Given | Iterable[Given] = (),
+    *,
+    model: str | None = None,
+    weights: Path | str | None = None,
+    dataset: str | None = None,
+    data_dir: Path | str | None = None,
+    classes: Path | str | None = None,
+    img_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    topk: int | None = None,
+    min_prob: float = 0.0,
+    nodes: bool = False,
+    mc_dropout: int | None = None,
+    checkpoint: Checkpoint = "best",
+    device: str = "auto",
+    batch_size: int = 32,
+    runs_dir: Path | str = "runs",
+    say: Say = lambda text: None,
+) -> Iterator[Prediction | Failure]:
+    """Answer images in order: files, folders (searched through, sorted), globs, http(s) URLs, or an image's bytes.
+
+    A model of text reads it from .txt files, an example each, or from bytes; of trees they hold one in brackets, as in
+    (3 (2 a) (4 gem)), whose labels may be left out, or dependency trees in a .conllu file, and with `nodes` every node
+    is answered. A data.inputs.Stream is lines: paths of images, or examples of text, whose path is then "-:3" of the
+    third line; a dependency tree takes several.
+
+    The model is a run's (the newest, where none is named), an exported file's, or `model` with `weights`: "imagenet", a
+    run or a file. A bare file needs `dataset` (its images need not be here), or `classes` (a data set, or a file with a
+    name a line) and `img_size`; mean and std of the pixels and `model_options` are its network's. Where there is no run
+    at all it is ResNet-50 with ImageNet's weights. An input that cannot be read is answered by a Failure and the
+    rest go on. topk is 5, or the number of classes where that is less; ranks below min_prob are left out. mc_dropout is
+    a number of passes with the dropout left on (evaluation/mc_dropout.py), drawn from the run's seed, or 0 of a file's
+    weights: the probabilities are then their means, and the uncertainty is told.
+
+    Raises:
+        UsageError: no such run, model or k; at once, before anything is read.
+        ModelFileError: the checkpoint or weights are damaged or do not fit.
+    """
+    check_passes(mc_dropout)
+    inputs = Inputs(dataset, data_dir, classes, img_size, mean, std, model_options or {})
+    network = chosen(run, model, weights, inputs, Path(runs_dir), checkpoint, say)
+    check_answerable(network, nodes)
+    if mc_dropout is not None:
+        network = thinned(network, mc_dropout)
+    count = len(network.spec.classes)
+    k = min(DEFAULT_TOPK, count) if topk is None else topk
+    if not 1 <= k <= count:
+        raise UsageError(f"--topk {k}: the model has {count} classes, so k is 1 to {count}.")
+    if not 0 <= min_prob <= 1:
+        raise UsageError(f"--min-prob {min_prob:g}: a probability is 0 to 1.")
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size} holds nothing. Give --batch-size 1 or more.")
+    listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
+    return _predictions(network, listed, k, min_prob, nodes, device, batch_size, say)
+
+
+def _predictions(
+    network: Network,
+    paths: Iterable[Given],
+    topk: int,
+    min_prob: float,
+    nodes: bool,
+    device: str,
+    batch_size: int,
+    say: Say,
+) -> Iterator[Prediction | Failure]:
+    spec = network.spec
+    with closing(Ahead(inputs(paths, spec), spec, 2 * batch_size)) as ahead:  # decodes while torch is imported
+        classify = network.load(device)
+        wait_s = None if isinstance(paths, Sequence) else WAIT_S
+        for batch in ahead.batches(batch_size, wait_s):
+            readable: list[Any] = [read.content for read in batch if not isinstance(read.content, DlkitError)]
+            answers = iter(_answers(classify, spec, readable, topk, nodes) if readable else ())
+            for read in batch:
+                for note in read.notes:
+                    say(f"warning: {note}")
+                if isinstance(read.content, DlkitError):
+                    yield Failure(read.name, network.name, read.content.exit_code, str(read.content))
+                else:
+                    ranks, inner, doubts = next(answers)
+                    kept = tuple(ranked for ranked in ranks if ranked.probability >= min_prob)
+                    yield Prediction(read.name, network.name, kept, inner, doubts)
+
+
+def nodes_of(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:
+    """Each node of a tree, as it is written, with its best class, from (nodes, K)."""
+    import numpy as np
+
+    from dlkit.data.text.treebank import words_below
+
+    best = log_probabilities.argmax(axis=1)  # (nodes,)
+    values = np.exp(log_probabilities[np.arange(len(best)), best]).tolist()
+    rows = zip(tree.parents, tree.words, words_below(tree, WORDS_SHOWN), best.tolist(), values, strict=True)
+    return tuple(
+        Node(node, None if parent < 0 else parent, word, words, spec.classes[index], index, probability)
+        for node, (parent, word, words, index, probability) in enumerate(rows)
+    )
+
+
+Answer = tuple[tuple[Ranked, ...], tuple[Node, ...], Uncertainty | None]
+
+
+def _answers(classify: Any, spec: Spec, contents: list[Any], topk: int, nodes: bool) -> Iterator[Answer]:
+    """Of each input the best classes, where asked for those of a tree's nodes, and what passes leave open."""
+    import numpy as np
+
+    if nodes:
+        of_nodes = classify.nodes(contents)
+        roots = np.stack([rows[0] for rows in of_nodes])
+        for tree, rows, ranks in zip(contents, of_nodes, _ranked(roots, spec, topk), strict=True):
+            yield ranks, nodes_of(tree, rows, spec), None
+    elif hasattr(classify, "passes"):
+        yield from _doubtful(classify.passes(np.stack(contents)), spec, topk, classify.link == "sigmoid")
+    else:
+        outputs, logs = classify.answer(np.stack(contents) if isinstance(spec, ImageSpec) else contents)
+        yield from ((ranks, (), None) for ranks in _ranked(logs, spec, topk, outputs))
+
+
+def _doubtful(passes: torch.Tensor, spec: Spec, topk: int, independent: bool) -> Iterator[Answer]:
+    """From the log probabilities of each pass, (T, N, K)."""
+    from dlkit import metrics
+
+    ranks = _ranked(metrics.mean_of_passes(passes).numpy(), spec, topk)
+    figures = tuple(
+        of(passes, independent).tolist() for of in (metrics.predictive_entropies, metrics.mutual_informations)
+    )
+    for best, entropy, information in zip(ranks, *figures, strict=True):
+        yield best, (), Uncertainty(len(passes), entropy, information)
+
+
+def _ranked(
+    log_probabilities: LogProbabilities, spec: Spec, topk: int, outputs: Outputs | None = None
+) -> list[tuple[Ranked, ...]]:
+    """The best classes of each row of (N, K), by the outputs if there are any; ties go to the first."""
+    import numpy as np
+
+    ranking = log_probabilities if outputs is None else outputs
+    finite = not np.isnan(log_probabilities).any() if outputs is None else np.isfinite(outputs).all()
+    if not finite:
+        raise ModelFileError("the model's answers are not finite. Train it again.")
+    best = np.argsort(-ranking, axis=1, kind="stable")[:, :topk]
+    probabilities = np.exp(np.take_along_axis(log_probabilities, best, axis=1))
+    return [
+        tuple(Ranked(rank, spec.classes[index], index, p) for rank, (index, p) in enumerate(pairs, start=1))
+        for pairs in (zip(*row, strict=True) for row in zip(best.tolist(), probabilities.tolist(), strict=True))
+    ]

@@ -1,0 +1,36 @@
+"""Several runs side by side, a line each: what they reached, without a test between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dlkit.experiments.compare_answers import evaluated
+from dlkit.runs.listing import summary
+from dlkit.runs.run_folder import RunFolder
+
+SCHEMA = "dlkit.compare_runs/1"
+COLUMNS = (
+    "name", "model", "dataset", "epochs", "metric", "best", "split", "checkpoint", "samples", "top1", "low", "high",
+    "loss",
+)  # fmt: skip
+
+
+def overview(runs: Sequence[RunFolder], say: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+    """A row for each run; figures of an evaluation that is stale are left out, which `say` hears."""
+    return [_row(run, say) for run in runs]
+
+
+def _row(run: RunFolder, say: Callable[[str], None]) -> dict[str, Any]:
+    line, found = summary(run), evaluated(run)
+    if found.problem:
+        say(f"warning: {found.problem}")
+    metrics = found.evaluation.get("metrics", {})
+    top1 = metrics.get("top1", {})
+    return {
+        "schema": SCHEMA, "name": str(run.path), "model": line.model, "dataset": line.dataset, "epochs": line.epochs,
+        "metric": line.metric, "best": line.best, "split": found.evaluation.get("split"),
+        "checkpoint": found.evaluation.get("checkpoint"), "samples": found.evaluation.get("samples"),
+        "top1": top1.get("value"), "low": top1.get("low"), "high": top1.get("high"),
+        "loss": metrics.get("loss", {}).get("value"),
+    }  # fmt: skip

@@ -1,0 +1,96 @@
+"""Experiments: folders of runs that belong together, and the document that tells what kind each is. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlkit.errors import ModelFileError
+from dlkit.runs import run_folder
+from dlkit.runs.run_folder import RunFolder
+
+DOCUMENTS = {
+    "sweep": "sweep.json",
+    "ablation": "ablation.json",
+    "seeds": "seeds.json",
+    "cross-validation": "cross_validation.json",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A folder of runs, its members; `kind` is a key of DOCUMENTS."""
+
+    path: Path
+    kind: str
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder itself, which has a lock and a recipe as a run has."""
+        return RunFolder(self.path)
+
+    @property
+    def members(self) -> list[RunFolder]:
+        """Its runs, by name."""
+        return sorted(run_folder.list_runs(self.path), key=lambda run: run.path.name)
+
+    def document(self) -> Mapping[str, Any]:
+        """What the experiment found; {} while nothing is written.
+
+        Raises:
+            ModelFileError: it is damaged.
+        """
+        path = self.path / DOCUMENTS[self.kind]
+        if not path.is_file():
+            return {}
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ModelFileError(f"{path} cannot be read: {error}. Call its command again to write it.") from error
+        if not isinstance(document, dict):
+            raise ModelFileError(f"{path} is not a JSON object. Call its command again to write it.")
+        return document
+
+
+def experiment_at(path: Path) -> Experiment | None:
+    """The experiment in a folder, if it is one; one without a document yet is known by the names of its members."""
+    if not path.is_dir() or (path / "run.json").exists() or not (path / "recipe.yaml").is_file():
+        return None
+    for kind, document in DOCUMENTS.items():
+        if (path / document).is_file():
+            return Experiment(path, kind)
+    names = sorted(run.path.name for run in run_folder.list_runs(path))
+    kinds = {"trial-": "sweep", "all-seed": "ablation", "seed": "seeds", "fold": "cross-validation"}
+    return next(
+        (Experiment(path, kind) for start, kind in kinds.items() if any(name.startswith(start) for name in names)), None
+    )
+
+
+def list_experiments(runs_dir: Path) -> list[Experiment]:
+    """Every experiment in the folder, by name."""
+    if not runs_dir.is_dir():
+        return []
+    found = (experiment_at(path) for path in sorted(runs_dir.iterdir()) if not path.is_symlink())
+    return [experiment for experiment in found if experiment is not None]
+
+
+def find_runs(name: str, runs_dir: Path) -> list[RunFolder]:
+    """The run of that name or path, or the members of an experiment.
+
+    Raises:
+        UsageError: there is none.
+    """
+    experiment = find_experiment(name, runs_dir)
+    return [run_folder.find(name, runs_dir)] if experiment is None else experiment.members
+
+
+def find_experiment(name: str, runs_dir: Path) -> Experiment | None:
+    """The experiment of that name or path, if there is one."""
+    return experiment_at(runs_dir / name) or experiment_at(Path(name))

@@ -1,0 +1,115 @@
+"""One recipe under several seeds: what it reaches, and how much of that is luck.
+
+A group is a folder of run folders, `seed0`, `seed1`, …, with recipe.yaml and seeds.json. The same command goes on where
+it stopped, and may ask for more seeds. Groups are compared by `dlkit runs compare GROUP --against GROUP`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlkit import atomic_io, statistics
+from dlkit.config.recipe import Recipe, changed
+from dlkit.errors import DivergedError, UsageError
+from dlkit.experiments import trainings
+from dlkit.experiments.trainings import Say
+from dlkit.runs.run_folder import RunFolder
+
+SCHEMA = "dlkit.seeds/1"
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """The runs of a recipe under several seeds, and the best monitored metric of each; none if it diverged."""
+
+    folder: Path
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    values: tuple[float | None, ...]
+    resolution: float = 0.0  # the step of the metric
+
+    @property
+    def estimate(self) -> statistics.Estimate | None:
+        """The mean and Student's 95 % interval over the seeds; none of fewer than two."""
+        values = [value for value in self.values if value is not None]
+        return statistics.student(values, self.resolution) if len(values) > 1 else None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, `dlkit.seeds/1`."""
+        found = self.estimate
+        return {
+            "schema": SCHEMA,
+            "group": self.folder.name,
+            "run": str(self.folder),
+            "model": self.recipe.model.name,
+            "dataset": self.recipe.data.name,
+            "metric": self.recipe.train.monitor,
+            "runs": [
+                {"run": run_name(seed), "seed": seed, "value": value}
+                for seed, value in zip(self.seeds, self.values, strict=True)
+            ],
+            "mean": None if found is None else found.value,
+            "low": None if found is None else found.low,
+            "high": None if found is None else found.high,
+        }
+
+
+def run_name(seed: int) -> str:
+    """seed3."""
+    return f"seed{seed}"
+
+
+def default_name(recipe: Recipe) -> str:
+    """seeds-lenet5-mnist."""
+    return f"seeds-{recipe.model.name.replace('/', '-')}-{recipe.data.name}"
+
+
+def train_seeds(
+    recipe: Recipe,
+    seeds: int,
+    *,
+    name: str | None = None,
+    runs_dir: Path | str = "runs",
+    retrain: bool = False,
+    argv: Sequence[str] = (),
+    say: Say = lambda text: None,
+    progress: bool = False,
+) -> SeedGroup:
+    """Train a recipe under `seeds` seeds, from its own on; those that are there already are kept, if there are more.
+
+    Raises:
+        UsageError: the folder holds another recipe, or runs of other packages. DataError: the data changed meanwhile.
+        DivergedError: none of them came to an end. StoppedError and the rest of train's: call again to go on.
+    """
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise UsageError(f"--seeds {seeds} is out of range. Give a number of trainings from 1 to {MOST_SEEDS}.")
+    recipe = trainings.found_weights(recipe, Path(runs_dir))
+    folder = Path(runs_dir) / (name or default_name(recipe))
+    trainings.open_folder(folder, recipe, "group of seeds")
+    say(f"group: {folder}")
+    with RunFolder(folder).locked():
+        first = recipe.train.seed
+        while trainings.state_of(RunFolder(folder / run_name(first + seeds))) != trainings.TO_DO:
+            seeds += 1
+        plan = [(RunFolder(folder / run_name(seed)), seed) for seed in range(first, first + seeds)]
+        recipes = {seed: changed(recipe, {"train.seed": seed}) for _, seed in plan}
+        trainings.check_alike([(run, recipes[seed]) for run, seed in plan], retrain=retrain, say=say)
+        values = list[float | None]()
+        for number, (run, seed) in enumerate(plan, start=1):
+            title = f"training {number} of {len(plan)}, seed {seed}"
+            try:
+                trainings.finish(run, recipes[seed], title, argv=argv, say=say, progress=progress)
+                values.append(float(run.info()["best"]["value"]) if run.info().get("best") else None)
+            except DivergedError as error:
+                say(f"warning: {title}: {error}")
+                values.append(None)
+            done = tuple(seed for _, seed in plan[:number])
+            group = SeedGroup(folder, recipe, done, tuple(values), trainings.resolution(run))
+            atomic_io.write_json(folder / "seeds.json", group.document())
+    if not any(value is not None for value in values):
+        raise DivergedError(f"none of the {seeds} trainings in {folder} came to an end. Lower the learning rate.")
+    return group

@@ -1,0 +1,1 @@
+"""Explanations: which pixels or words a prediction rests on."""

@@ -1,0 +1,77 @@
+"""What the exported graphs share when they are run: prepared images or text, as the arrays that go in. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dlkit.data.link import log_probabilities
+from dlkit.export_metadata import About
+from dlkit.inference.classifier import Answer, LogProbabilities, Outputs, Pixels, checked_outputs, log_of, normalized
+from dlkit.specs import ImageSpec, SequenceSpec
+
+Feeds = Mapping[str, npt.NDArray[Any]]  # by the name of the graph's input
+Compute = Callable[[Feeds, str], npt.NDArray[np.float32]]  # what goes in, and the name of what is to come out
+
+
+@dataclass(frozen=True, eq=False)
+class GraphClassifier:
+    """What answers with a runtime's `compute`."""
+
+    about: About
+    compute: Compute
+
+    def __call__(self, inputs: Any) -> LogProbabilities:
+        """The log of the graph's own probabilities; a graph without any gives outputs, to which the link is applied."""
+        if self.about.output == "logits":
+            return self.answer(inputs).log_probabilities
+        return log_of(self._values(inputs, self.about.output), self.about.link)
+
+    def answer(self, inputs: Any) -> Answer:
+        name = self.about.outputs
+        if name is None:
+            logs = self(inputs)
+            return Answer(logs, logs)
+        outputs = self._values(inputs, name)
+        return Answer(outputs, log_probabilities(outputs, self.about.link))
+
+    def _values(self, inputs: Any, name: str) -> Outputs:
+        width = len(self.about.spec.classes)
+        values = [
+            checked_outputs(self.compute(feeds, name), (count, width)) for feeds, count in _feeds(inputs, self.about)
+        ]
+        return np.concatenate(values)
+
+
+def _feeds(inputs: Any, about: About) -> Iterator[tuple[Feeds, int]]:
+    """Batches for a graph, and their sizes: one of images, as many of texts as their lengths ask for."""
+    if isinstance(about.spec, ImageSpec):
+        yield {"images": _images(inputs, about.spec, about)}, len(inputs)
+        return
+    from dlkit.data.text.encoding import Vocabulary, parts
+
+    assert isinstance(about.spec, SequenceSpec), "no graph reads trees"
+    vocabulary = Vocabulary(about.spec.words)
+    for part in parts(inputs):
+        tokens, lengths = vocabulary.padded(part, about.spec.longest)
+        yield {"tokens": tokens, "lengths": lengths}, len(part)
+
+
+def _images(pixels: Pixels, spec: ImageSpec, about: About) -> npt.NDArray[Any]:
+    if about.feed == "normalised":
+        return normalized(pixels, spec)
+    if about.feed == "any_size" and pixels.shape[2:] == (spec.height, spec.width) and not spec.legacy_resize:
+        pixels = _uncropped(pixels, spec)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+def _uncropped(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """Prepared images (N, C, H, W) with the border that a graph's center crop takes away again."""
+    sides = [(round(side / spec.crop), side) for side in (spec.height, spec.width)]
+    before = [round((larger - side) / 2) for larger, side in sides]
+    borders = [(start, larger - side - start) for start, (larger, side) in zip(before, sides, strict=True)]
+    return np.pad(pixels, [(0, 0), (0, 0), *borders])

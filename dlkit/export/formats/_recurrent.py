@@ -1,0 +1,91 @@
+"""torch's recurrent layers, kept whole while a network is traced: one operation, for sequences of any length.
+
+torch's tracer would compute a layer's shapes by unrolling it step by step, and so take the length of the example for
+the only one. Within `kept_whole` it is told the shapes, and the graph holds torch's fused operation, or ONNX's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import DispatchKey
+from torch._decomp import global_decomposition_table
+
+aten = torch.ops.aten
+LAYERS = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+AT = DispatchKey.CompositeImplicitAutograd
+
+
+@contextmanager
+def kept_whole() -> Iterator[None]:
+    """Within, tracing knows what the recurrent layers give without computing it."""
+    table = global_decomposition_table["post_autograd"]
+    before = [(layer, table.get(layer), layer.py_kernels.get(AT)) for layer in LAYERS]
+    try:
+        for layer in LAYERS:
+            _set(layer, table, _given, _given)
+        yield
+    finally:
+        for layer, decomposition, kernel in before:
+            _set(layer, table, decomposition, kernel)
+
+
+def _set(layer: Any, table: Any, decomposition: Any, kernel: Any) -> None:
+    for places, key, value in ((table, layer, decomposition), (layer.py_kernels, AT, kernel)):
+        if value is None:
+            places.pop(key, None)
+        else:
+            places[key] = value
+    layer._dispatch_cache.clear()
+
+
+def _given(
+    input: Tensor,
+    hx: Tensor | Sequence[Tensor],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, ...]:
+    """Empty tensors of the shapes that a layer gives: the states of all steps, and the last."""
+    last = [hx] if isinstance(hx, Tensor) else list(hx)
+    states = input.new_empty(*input.shape[:2], last[0].shape[2] * (1 + bidirectional))
+    return (states, *(torch.empty_like(one) for one in last))
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The simple layers as ONNX's operator RNN; the others torch's exporter knows."""
+    return {aten.rnn_tanh.input: _translated("Tanh"), aten.rnn_relu.input: _translated("Relu")}
+
+
+def _translated(activation: str) -> Callable[..., Any]:
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types do not know the constants that it makes of lists
+
+    def rnn(
+        input: Any,  # (N, T, D)
+        hx: Any,  # (1, N, H)
+        params: Sequence[Any],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> tuple[Any, Any]:
+        """One layer in one direction with biases, as dlkit.layers.recurrent.Pass has it."""
+        assert has_biases and num_layers == 1 and batch_first and not bidirectional and not train
+        w, u, b = (op.Unsqueeze(part, [0]) for part in (*params[:2], op.Concat(*params[2:], axis=0)))
+        steps = op.Transpose(input, perm=[1, 0, 2])
+        states, last = op.RNN(steps, w, u, b, None, hx, activations=[activation], hidden_size=hx.shape[2])
+        return op.Transpose(op.Squeeze(states, [1]), perm=[1, 0, 2]), last  # states (T, 1, N, H)
+
+    return rnn

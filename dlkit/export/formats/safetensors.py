@@ -1,0 +1,76 @@
+"""safetensors: the weights by name, and in the header what they are weights of; `dlkit predict` reads it anywhere.
+
+The format of https://github.com/huggingface/safetensors: tensors behind a JSON header, nothing in it can be executed.
+The network itself is code, dlkit's: another program needs its own. The file holds the averaged weights where the run
+has them.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from dlkit import export_metadata, registry
+from dlkit.errors import MALFORMED, ModelFileError, UsageError
+from dlkit.export_metadata import About
+from dlkit.inference.classifier import Classifier, torch_classifier
+from dlkit.specs import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TAKES = ("images", "sequences", "trees")
+SUFFIX = ".safetensors"
+NEEDS = ("safetensors",)
+MARKER = b'"' + export_metadata.SEAL_KEY.encode() + b'":"'
+MOST_HEADER = 100 << 20  # bytes, the format's own limit
+
+
+def export(model: nn.Module, spec: Spec, about: About) -> bytes:
+    import safetensors.torch
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {export_metadata.KEY: about.to_json(), export_metadata.SEAL_KEY: export_metadata.UNSEALED}
+    return export_metadata.seal(safetensors.torch.save(weights, metadata), MARKER)
+
+
+def read_about(data: bytes) -> About | None:
+    """What the header says of itself, or none where dlkit did not write it.
+
+    Raises:
+        ModelFileError: there is no header, or it promises what cannot be.
+    """
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(MOST_HEADER, len(data) - 8):
+        raise ModelFileError("it is no safetensors file: its header is cut off.")
+    try:
+        header: Any = json.loads(data[8 : 8 + size])
+        text = header.get("__metadata__", {}).get(export_metadata.KEY)
+    except MALFORMED as error:
+        raise ModelFileError("it is no safetensors file: its header is no JSON object.") from error
+    return None if text is None else About.from_json(text)
+
+
+def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
+    """The shelf's network with the file's weights, by torch.
+
+    Raises:
+        ModelFileError: the weights are damaged, or not those of the network that the file names.
+    """
+    import safetensors.torch
+    import torch
+
+    try:
+        options = registry.resolved_options("models", about.model, about.options)
+        model: nn.Module = registry.load("models", about.model).build(about.spec, **options)
+        model.load_state_dict(safetensors.torch.load(data))
+    except (UsageError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(f"its weights do not make a {about.model!r} of this dlkit: {reason}") from error
+    place = torch.device(device)
+    return torch_classifier(model.to(place).eval(), place, about.spec, about.link)
+
+
+def runtime() -> str:
+    return f"torch {version('torch')}"

@@ -1,0 +1,76 @@
+"""export.json: what is known of the exported files in a folder, and how near each came to its run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlkit import atomic_io
+from dlkit.errors import ModelFileError, StorageError, UsageError
+
+SCHEMA = "dlkit.export/1"
+REPORT = "export.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file, and what is known of it: its entry in export.json, with what was measured just now."""
+
+    path: Path
+    entry: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, `dlkit.export/1`, of this one file."""
+        return {"schema": SCHEMA, "path": str(self.path), **self.entry}
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """The entries of export.json by file name; none where there is no such file.
+
+    Raises:
+        UsageError: there is one that dlkit did not write.
+    """
+    path = folder / REPORT
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}. Remove it, or export into another folder.") from error
+    files = document.get("files") if isinstance(document, dict) and document.get("schema") == SCHEMA else None
+    if not isinstance(files, dict):
+        raise UsageError(f"{path} is not of this dlkit's exports ({SCHEMA}). Export into another folder.")
+    return files
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """A file's entry in export.json.
+
+    Raises:
+        ModelFileError: there is no such file, or no entry that could be of one.
+    """
+    entry = report(path.parent).get(path.name)
+    if not path.exists():
+        raise ModelFileError(f"model file {path}: no such file.")
+    try:
+        assert entry is not None and isinstance(entry["sha256"], str)
+        assert {"name", "id", "path", "checkpoint"} <= entry["run"].keys() and "feed" in entry
+        assert entry["run"]["checkpoint"] in ("best", "last")
+    except (AssertionError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(
+            f"{path}: {REPORT} beside it knows nothing of it, so there is nothing to verify it by. Export it again."
+        ) from error
+    return dict(entry)
+
+
+def write(path: Path, data: bytes, files: dict[str, Any]) -> None:
+    """The file, then export.json; where that fails, neither."""
+    atomic_io.point("export")
+    atomic_io.write_bytes(path, data)
+    try:
+        atomic_io.write_json(path.parent / REPORT, {"schema": SCHEMA, "files": files})
+    except StorageError:
+        path.unlink(missing_ok=True)
+        raise

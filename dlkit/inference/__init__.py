@@ -1,0 +1,1 @@
+"""From prepared inputs to probabilities, whichever runtime computes them."""

@@ -1,0 +1,111 @@
+"""What answers prepared images or text, whatever computes it: torch here, other runtimes on the shelf of exporters.
+
+No torch is imported before a network is handed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dlkit.data.link import log_probabilities
+from dlkit.errors import ModelFileError
+from dlkit.specs import ImageSpec, Link, Spec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Pixels = npt.NDArray[np.uint8]  # (N, C, H, W), as dlkit.data.images.resize_crop prepares them
+Outputs = npt.NDArray[np.float64]  # (N, K), of the network
+LogProbabilities = npt.NDArray[np.float64]  # (N, K)
+
+SUM_TOLERANCE = 1e-3  # an int8 softmax is rounded
+
+
+class Classifier(Protocol):
+    """Answers a batch: Pixels, or a list of dlkit.data.text.encoding.Text."""
+
+    def __call__(self, inputs: Any, /) -> LogProbabilities: ...
+
+    def answer(self, inputs: Any, /) -> Answer: ...
+
+
+class Answer(NamedTuple):
+    """A network's outputs, by which classes are ranked, and the log probabilities that its link makes of them.
+
+    The outputs of a graph that gives nothing but its softmax are the log probabilities, which rank alike.
+    """
+
+    outputs: Outputs
+    log_probabilities: LogProbabilities
+
+
+@dataclass(frozen=True, eq=False)
+class ImageClassifier:
+    """A network in eval mode, on that device."""
+
+    module: nn.Module
+    device: torch.device
+    spec: ImageSpec
+    link: Link
+
+    def __call__(self, pixels: Pixels) -> LogProbabilities:
+        return self.answer(pixels).log_probabilities
+
+    def answer(self, pixels: Pixels) -> Answer:
+        import torch
+
+        from dlkit.data.batches import normalize
+
+        with torch.inference_mode():
+            inputs = normalize(torch.from_numpy(pixels).to(self.device), self.spec)
+            outputs: Outputs = self.module(inputs).cpu().double().numpy()
+        return Answer(outputs, log_probabilities(outputs, self.link))
+
+
+def torch_classifier(module: nn.Module, device: torch.device, spec: Spec, link: Link = "softmax") -> Classifier:
+    """A network in eval mode, on that device."""
+    from dlkit.inference.text_classifier import TextClassifier
+
+    if isinstance(spec, ImageSpec):
+        return ImageClassifier(module, device, spec, link)
+    return TextClassifier(module, device, spec, link)
+
+
+def normalized(pixels: Pixels, spec: ImageSpec) -> npt.NDArray[np.float32]:
+    """uint8 images (N, C, H, W) → float32, as dlkit.data.batches.normalize makes them, without torch."""
+    mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
+    scaled: npt.NDArray[np.float32] = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    return scaled
+
+
+def checked_outputs(values: npt.NDArray[np.float32], shape: tuple[int, int]) -> Outputs:
+    """What a runtime gives, which should have that shape (N, K), in float64.
+
+    Raises:
+        ModelFileError: it has another shape, or is not finite.
+    """
+    if values.shape != shape:
+        raise ModelFileError(f"its answers have the shape {values.shape}, not {shape}: one number a class.")
+    outputs = values.astype(np.float64)
+    if not np.isfinite(outputs).all():
+        raise ModelFileError("its answers are not finite.")
+    return outputs
+
+
+def log_of(probabilities: Outputs, link: Link) -> LogProbabilities:
+    """The log of a graph's probabilities.
+
+    Raises:
+        ModelFileError: they are no probabilities.
+    """
+    if probabilities.size and not 0 <= probabilities.min() <= probabilities.max() <= 1 + SUM_TOLERANCE:
+        raise ModelFileError("its answers are no probabilities: they do not lie between 0 and 1.")
+    if link != "sigmoid" and probabilities.size and abs(probabilities.sum(axis=1) - 1).max() > SUM_TOLERANCE:
+        raise ModelFileError("its answers are no probabilities: they do not sum to 1.")
+    logs: LogProbabilities = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return logs

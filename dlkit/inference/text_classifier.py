@@ -1,0 +1,62 @@
+"""What answers text by torch: words or trees, as dlkit.data.inputs reads them, become a batch for a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import nn
+
+from dlkit.data.link import log_probabilities
+from dlkit.data.text import tree_batches
+from dlkit.data.text.corpus import tree_samples
+from dlkit.data.text.encoding import Text, Vocabulary, parts, size
+from dlkit.data.text.padding import Sequences
+from dlkit.data.text.treebank import Parsed
+from dlkit.inference.classifier import Answer, LogProbabilities, Outputs
+from dlkit.specs import Link, SequenceSpec, TreeSpec
+
+
+class TextClassifier:
+    """A network in eval mode, on that device."""
+
+    def __init__(
+        self, module: nn.Module, device: torch.device, spec: SequenceSpec | TreeSpec, link: Link = "softmax"
+    ) -> None:
+        self.module, self.device, self.spec, self.link = module, device, spec, link
+        self.vocabulary = Vocabulary(spec.words)
+        self.same = np.arange(spec.vocabulary or 0)
+
+    def __call__(self, texts: Sequence[Text]) -> LogProbabilities:
+        """The log probabilities of each text: (N, K)."""
+        return self.answer(texts).log_probabilities
+
+    def answer(self, texts: Sequence[Text]) -> Answer:
+        outputs = np.concatenate([self._outputs(part, "roots") for part in parts(texts)])
+        return Answer(outputs, log_probabilities(outputs, self.link))
+
+    def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:
+        """Those of each node of each tree, (nodes, K), in the order in which it is written."""
+        found: list[LogProbabilities] = []
+        for part in parts(texts):
+            ends = list(accumulate(size(text) for text in part))
+            found += np.split(log_probabilities(self._outputs(part, "all"), self.link), ends[:-1])
+        return found
+
+    def batch(self, texts: Sequence[Text], asked: str = "roots") -> Sequences | tree_batches.Trees:
+        """The texts as what the network reads; of trees the nodes `asked`, "roots" or "all"."""
+        if isinstance(self.spec, SequenceSpec):
+            words = [text for text in texts if not isinstance(text, Parsed)]
+            ids, lengths = self.vocabulary.padded(words, self.spec.longest)
+            return Sequences(torch.from_numpy(ids), torch.from_numpy(lengths)).to(self.device)
+        parsed = [text for text in texts if isinstance(text, Parsed)]
+        unlabelled = [[-1] * len(tree.parents) for tree in parsed]
+        samples = tree_samples(parsed, unlabelled, self.vocabulary, self.spec.tokens)
+        return tree_batches.gathered(samples, np.arange(len(parsed)), self.same, asked)[0].to(self.device)
+
+    def _outputs(self, texts: list[Text], asked: str) -> Outputs:
+        with torch.inference_mode():
+            outputs: Outputs = self.module(self.batch(texts, asked)).cpu().double().numpy()
+        return outputs

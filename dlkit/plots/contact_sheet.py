@@ -1,0 +1,120 @@
+"""contact_sheet: a data set in one picture: some images of each class, as they are or as training changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from dlkit import registry
+from dlkit.config.recipe import Data, Recipe
+from dlkit.data import library
+from dlkit.data.images import decode as image_files
+from dlkit.data.splits import ImageFiles, MemoryImages
+from dlkit.errors import UsageError
+from dlkit.plots.drawing import INK, MARGIN, PAPER, SOFT, TEXT, TITLE, clipped, save, text_width, write
+from dlkit.specs import ImageSpec
+
+COLUMNS = 10
+MOST_ROWS = 50  # classes; of more, every so many-th
+PIXELATED, LARGEST = 72, 112  # up to the first, pixels are enlarged as squares; above the second, images are shrunk
+GAP = 6
+LONGEST_NAME = 28  # letters
+
+Images = npt.NDArray[np.uint8]  # (N, C, H, W)
+
+
+def contact_sheet(
+    data: Data, path: Path, *, recipe: Recipe | None = None, say: Callable[[str], None] = lambda text: None
+) -> None:
+    """Draw a PNG file: a row a class of the training split.
+
+    With a recipe, each row is one image as it is and then as the recipe's epochs 1, 2, … would show it to the network,
+    by the code of training and with its seed.
+
+    Raises:
+        UsageError: the data set has no images, or `path` does not end in .png.
+        DataError: an image is damaged.
+        StorageError: the disk refuses.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"-o {path}: a contact sheet is a PNG file; give a name that ends in .png.")
+    if hasattr(registry.load("datasets", data.name), "GIVES"):
+        raise UsageError(f"data set {data.name!r} has no images to draw.")
+    splits = library.splits(data, say=say)
+    spec, train = splits.spec, splits.train
+    assert isinstance(spec, ImageSpec) and isinstance(train, MemoryImages | ImageFiles)
+    classes = np.unique(np.linspace(0, len(spec.classes) - 1, MOST_ROWS).round().astype(int))
+    if len(classes) < len(spec.classes):
+        say(f"{len(classes)} of {len(spec.classes)} classes are drawn.")
+    rows = {}
+    for target in classes.tolist():
+        mine = np.flatnonzero(train.targets == target)
+        chosen = np.unique(mine[np.linspace(0, len(mine) - 1, COLUMNS).round().astype(int)])
+        shown = _plain(train, chosen, spec) if recipe is None else _augmented(train, chosen[:1], spec, recipe)
+        rows[spec.classes[target]] = shown
+    title = f"{data.dir or data.name}: " + (
+        "as it is, then as training shows it, epoch by epoch" if recipe else "training images"
+    )
+    save(_drawn(rows, title), path)
+
+
+def _plain(samples: MemoryImages | ImageFiles, places: npt.NDArray[np.int64], spec: ImageSpec) -> Images:
+    if isinstance(samples, MemoryImages):
+        return samples.images[places]
+    return np.stack([image_files.load(samples.paths[place], spec) for place in places])
+
+
+def _augmented(
+    samples: MemoryImages | ImageFiles, places: npt.NDArray[np.int64], spec: ImageSpec, recipe: Recipe
+) -> Images:
+    """The image at the one place as it is, and of so many epochs, made visible again after normalisation."""
+    import torch
+
+    from dlkit.data.images.sources import fetcher
+    from dlkit.data.loader import TrainingData
+
+    cpu, augment, seed = torch.device("cpu"), recipe.data.augment, recipe.train.seed
+    training = TrainingData(samples, spec, augment, 1, seed, cpu)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    shown = [_plain(samples, places, spec)]
+    for epoch in range(COLUMNS - 1):
+        pixels = torch.from_numpy(shown[0])
+        if augment.resized_crop is not None:
+            (pixels,) = fetcher(samples, spec, cpu, 0, seed, augment.resized_crop)([places], epoch)
+        changed = training.changed(pixels, places, epoch) * std + mean  # (1, C, H, W)
+        shown.append(changed.mul(255).round().clamp(0, 255).byte().numpy())
+    return np.concatenate(shown)
+
+
+def _drawn(rows: dict[str, Images], title: str) -> Image.Image:
+    names = {name: clipped(name, LONGEST_NAME) for name in rows}
+    side = _side(next(iter(rows.values())).shape[-2:])
+    left = MARGIN + round(max(map(text_width, names.values()))) + 2 * GAP
+    top = MARGIN + TITLE + 3 * GAP
+    width = max(left + COLUMNS * (side[0] + GAP), MARGIN + round(text_width(title, TITLE)) + GAP)
+    sheet = Image.new("RGB", (width - GAP + MARGIN, top + len(rows) * (side[1] + GAP) - GAP + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    write(pen, (MARGIN, MARGIN), title, "la", INK, TITLE)
+    for row, (name, found) in enumerate(rows.items()):
+        y = top + row * (side[1] + GAP)
+        write(pen, (left - 2 * GAP, y + side[1] / 2), names[name], "rm", SOFT, TEXT)
+        for column, pixels in enumerate(found):
+            sheet.paste(_tile(pixels, side), (left + column * (side[0] + GAP), y))
+    return sheet
+
+
+def _side(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height of an image on the sheet."""
+    longest = max(shape)
+    factor = max(1, PIXELATED // longest) if longest <= PIXELATED else min(1.0, LARGEST / longest)
+    return round(shape[1] * factor), round(shape[0] * factor)
+
+
+def _tile(pixels: npt.NDArray[np.uint8], side: tuple[int, int]) -> Image.Image:  # (C, H, W)
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    enlarged = side[0] >= image.width
+    return image.resize(side, Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR).convert("RGB")

@@ -1,0 +1,1 @@
+"""A trained model behind HTTP: a page and a JSON endpoint."""

@@ -1,0 +1,104 @@
+"""Trained weights back into a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from dlkit import registry
+from dlkit.config.recipe import Recipe
+from dlkit.errors import ModelFileError, UsageError
+from dlkit.runs.run_folder import RunFolder
+from dlkit.specs import LINKS, ImageSpec, Link, Spec
+from dlkit.training import checkpoint
+from dlkit.training.precision import choose_device
+from dlkit.training.state import load_into
+from dlkit.training.weights_file import EMA, choose, own_parts
+
+Say = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """The default `say`."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A network in eval mode with its weights, and what it needs to be used."""
+
+    model: nn.Module
+    spec: Spec
+    recipe: Recipe
+    device: torch.device
+    step: int
+    run: RunFolder
+
+    @property
+    def link(self) -> Link:
+        """How its outputs become class probabilities."""
+        return LINKS[self.recipe.loss.name]
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """The spec of a network that reads images.
+
+        Raises:
+            UsageError: it reads something else.
+        """
+        if not isinstance(self.spec, ImageSpec):
+            raise UsageError(f"run {self.run.name} reads {self.spec.kind}; this is for runs that read images.")
+        return self.spec
+
+
+def restore(run: RunFolder, which: str = "best", device: str = "auto", say: Say = silent) -> Restored:
+    """The network of a run with the weights of its "best" or "last" checkpoint; averaged weights where it has them.
+
+    Raises:
+        ModelFileError: the run holds no whole checkpoint.
+    """
+    recipe, spec, place = run.recipe(), run.spec(), choose_device(device)
+    model = build(recipe.model.name, spec, dict(recipe.model.options))
+    found = _checkpoint(run, which, say)
+    _, weights = choose(own_parts(found.tensors), None, f"the checkpoint of {run.name}", silent, default=EMA)
+    load_into(model, weights, f"the checkpoint of {run.name}")
+    return Restored(model.to(place).eval(), spec, recipe, place, found.step, run)
+
+
+def run_weights(run: RunFolder, which: str = "best", say: Say = silent, part: str | None = None) -> dict[str, Tensor]:
+    """The weights of a run's checkpoint by name, as `restore` takes them, or its part "raw" or "ema"."""
+    found = _checkpoint(run, which, say)
+    return choose(own_parts(found.tensors), part, f"the weights of run {run.name}", say, default=EMA)[1]
+
+
+def checkpoint_step(run: RunFolder, which: str) -> int | None:
+    """The step of a run's "best" or "last" checkpoint, as the manifests have it; None if there is none."""
+    run_id = run.info()["run_id"]
+    for step in reversed(checkpoint.saved_steps(run.checkpoints)):
+        try:
+            best = checkpoint.read_manifest(run.checkpoints, step, run_id)["state"].get("best")
+        except ModelFileError:
+            continue
+        return step if which == "last" or best is None else int(best["step"])
+    return None
+
+
+def build(name: str, spec: Spec, options: dict[str, Any]) -> nn.Module:
+    """A network of the shelf, its weights fresh."""
+    module = registry.load("models", name)
+    return cast(nn.Module, module.build(spec, **registry.resolved_options("models", name, options)))
+
+
+def _checkpoint(run: RunFolder, which: str, say: Callable[[str], None]) -> checkpoint.Checkpoint:
+    run_id = run.info()["run_id"]
+    last = checkpoint.newest(run.checkpoints, run_id, say)
+    best = last.state.get("best")
+    if which == "last" or best is None or best["step"] == last.step:
+        return last
+    try:
+        return checkpoint.load(run.checkpoints, best["step"], run_id)
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}. --checkpoint last uses the newest instead.") from error
