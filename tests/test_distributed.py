@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from test_train import TINY
+from tiny_training import TINY
 from torch import Tensor
 from torch.testing._internal.distributed import multi_threaded_pg
 

@@ -220,6 +220,8 @@ class _Builder:
             yield from yaml.parse(text, Loader=LOADER)
         except yaml.MarkedYAMLError as error:
             problem = " ".join(part for part in (error.context, error.problem) if part)
+            if "maximum nesting depth" in problem:  # libyaml's own limit, met before ours
+                problem = f"more than {MAX_DEPTH} levels"
             raise UsageError(
                 f"{self._place(error.problem_mark or error.context_mark)}: not valid YAML: {problem}."
             ) from None

@@ -348,7 +348,7 @@ def test_runs_are_listed_with_their_best(capsys: Captured, one_run: run_folder.R
     assert (row["name"], row["model"], row["dataset"], row["status"]) == ("first", "mlp", "shapes", "running")
     assert (row["epochs"], row["metric"], row["best"]) == (2, "val/top1", 0.75)
     assert dlkit_says(capsys, "runs list")[1].startswith(
-        "name\tmodel\tdataset\tstatus\tepochs\tmetric\tbest\twhen\nfirst\t"
+        "name\tmodel\tdataset\tstatus\tepochs\tmetric\tbest\twhen\tkind\tmembers\ttags\nfirst\t"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from corpus import encoded, picture
-from test_datasets import MNIST_HERE, made_up_mnist
+from mnist_files import MNIST_HERE, made_up_mnist
 
 from dlkit import cache
 from dlkit.config.recipe import Data

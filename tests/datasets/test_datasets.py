@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpus import encoded, picture, tar_member, tar_of
+from mnist_files import MNIST_HERE, made_up_mnist
 
 from dlkit.config.recipe import resolve
 from dlkit.data.download import idx, pickles
@@ -20,9 +21,6 @@ from dlkit.data.splits import ImageFiles, MemoryImages, Splits
 from dlkit.datasets import cifar10, folder, mnist, shapes
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
 from dlkit.training.inputs import prepare
-
-MNIST_HERE = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
-
 
 # shapes
 
@@ -84,19 +82,6 @@ def test_shape_options_out_of_range_are_refused() -> None:
 
 
 # mnist
-
-
-def made_up_mnist(place: Path) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    arrays = {
-        "train-images-idx3-ubyte": rng.integers(0, 256, (60, 28, 28), np.uint8),
-        "train-labels-idx1-ubyte": rng.integers(0, 10, 60).astype(np.uint8),
-        "t10k-images-idx3-ubyte": rng.integers(0, 256, (10, 28, 28), np.uint8),
-        "t10k-labels-idx1-ubyte": rng.integers(0, 10, 10).astype(np.uint8),
-    }
-    for name, values in arrays.items():
-        (place / name).write_bytes(idx.written(values))
-    return arrays
 
 
 def test_idx_files_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_train import same_bits
+from tiny_training import same_bits
 
 import dlkit
 from dlkit import atomic_io

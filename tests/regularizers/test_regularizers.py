@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from crash import Small
-from test_train import TINY, in_two_processes, same_bits, tiny, weights
+from tiny_training import TINY, in_two_processes, same_bits, tiny, weights
 from torch import Tensor, nn
 
 from dlkit import atomic_io, registry

@@ -372,9 +372,7 @@ def test_the_page_names_no_other_server_and_has_no_script_of_its_own(client: Cli
 
 
 def test_the_page_finds_every_element_that_its_script_names() -> None:
-    page, *scripts = (
-        files("dlkit.serve.server").joinpath(name).read_text() for name in ("page.html", "page.js", "draw.js")
-    )
+    page, *scripts = (files("dlkit.serve").joinpath(name).read_text() for name in ("page.html", "page.js", "draw.js"))
     named = set(re.findall(r'byId\("([\w-]+)"\)', "".join(scripts)))
     assert len(named) > 20 and named <= set(re.findall(r'id="([\w-]+)"', page))
 

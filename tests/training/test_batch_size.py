@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_train import TINY, same_bits
+from tiny_training import TINY, same_bits
 
 import dlkit
 from dlkit.config.recipe import load

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_train import TINY
+from tiny_training import TINY
 
 import dlkit
 from dlkit.config import recipe

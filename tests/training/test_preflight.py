@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_train import TINY, same_bits, tiny
+from tiny_training import TINY, same_bits, tiny
 from torch import Tensor, nn
 
 from dlkit.config import recipe

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_train import same_bits
+from tiny_training import same_bits
 
 from dlkit.datasets import shapes
 from dlkit.runs.run_folder import RunFolder

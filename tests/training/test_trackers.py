@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import same_bits, tiny
+from tiny_training import same_bits, tiny
 
 from dlkit import atomic_io, registry
 from dlkit.config.recipe import resolve

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from crash import gold_recipe
+from tiny_training import in_two_processes, same_bits, tiny, weights
 from torch import Tensor, nn
 
 import dlkit
@@ -22,22 +23,6 @@ from dlkit.errors import BusyError, DataError, DivergedError, ModelFileError, St
 from dlkit.runs.run_folder import RunFolder
 from dlkit.training import checkpoint, inputs, loop, train
 from dlkit.training import restore as restoring
-
-TINY = {"data.options.train": 80, "data.options.test": 8, "model.options.hidden": "16", "train.threads": 1}
-
-
-def tiny(runs_dir: Path, name: str = "a", **settings: object) -> RunFolder:
-    chosen = {**TINY, "train.epochs": 2, "train.batch_size": 16, **settings}
-    return dlkit.train("mlp", dataset="shapes", settings=chosen, name=name, runs_dir=runs_dir)
-
-
-def weights(run: RunFolder) -> dict[str, Tensor]:
-    return checkpoint.newest(run.checkpoints, run.info()["run_id"], str).tensors
-
-
-def same_bits(one: RunFolder, other: RunFolder) -> bool:
-    first, second = weights(one), weights(other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_run_folder_holds_what_the_design_says(tmp_path: Path) -> None:
@@ -351,30 +336,6 @@ def test_two_gloo_processes_end_like_one(tmp_path: Path) -> None:
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
     for ours, theirs in zip(one.metrics(), two.metrics(), strict=True):
         assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-6) and ours["step"] == theirs["step"]
-
-
-def in_two_processes(one: RunFolder) -> RunFolder:
-    """The run of the same recipe in two gloo processes, beside it."""
-    command = [
-        sys.executable, "-m", "dlkit_cli", "train", "--recipe", str(one.path / "recipe.yaml"),
-        "--name", "two", "--runs-dir", str(one.path.parent),
-    ]  # fmt: skip
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = [
-        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    errors = [rank.communicate(timeout=120)[1].decode() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
-    return RunFolder(one.path.parent / "two")
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_killed_at_points_of_a_run_it_ends_like_an_uninterrupted_one() -> None:

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from shapes_on_disk import write_folder
-from test_train import same_bits, weights
+from tiny_training import same_bits, weights
 from torch import Tensor, nn
 
 import dlkit

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from corpus import ARCHIVES, Bad, tar_member, tar_of
-from test_datasets import made_up_mnist
+from mnist_files import made_up_mnist
 
 from dlkit import cache
 from dlkit.config.recipe import Data
