@@ -67,7 +67,7 @@ def compare_command(
     --seeds`): Welch's t test over the seeds; the verdict concerns the recipes. The difference is B minus A.
     """
     from dlkit.experiments.compare_answers import evaluate_stale
-    from dlkit.experiments.members import find_experiment, find_runs
+    from dlkit.runs.experiments import find_experiment, find_runs
 
     if not against and len(runs) == 2 and all(find_experiment(name, runs_dir) for name in runs):
         runs, against = runs[:1], runs[1:]

@@ -107,8 +107,8 @@ def eval_command(
     if misplaced and weights is None:
         raise UsageError(f"{misplaced[0]} says what --weights FILE is for. Give that too, or leave {misplaced[0]} out.")
     if model is not None or weights is not None:
+        from dlkit.evaluation.bare_weights import Inputs
         from dlkit.evaluation.exported_file import evaluate_file, opened
-        from dlkit.experiments.bare_weights import Inputs
 
         if run is not None or mc_dropout is not None:
             raise UsageError("--model and --weights stand for a run: neither a run nor --mc-dropout goes with them.")

@@ -35,7 +35,7 @@ def list_command(
     json: AsJson = False,
 ) -> None:
     """List the runs and the experiments (sweeps, ablations, groups of seeds), oldest first."""
-    from dlkit.experiments.listing import entries, filtered, ordered
+    from dlkit.runs.listing import entries, filtered, ordered
 
     found = filtered(entries(runs_dir, members=everything, say=console.say), filter or [])
     if sort != "when" or reverse:
@@ -55,7 +55,7 @@ def tag_command(
     json: AsJson = False,
 ) -> None:
     """Add tags to runs and experiments, remove them, or show them; `runs list --filter tag=WORD` finds them again."""
-    from dlkit.experiments.listing import folder_of, tag, tags_of
+    from dlkit.runs.listing import folder_of, tag, tags_of
 
     folders = [folder_of(name, runs_dir) for name in runs]  # all must be there before the first is tagged
     changes = bool(add or remove)
@@ -79,7 +79,7 @@ def show_command(
 ) -> None:
     """Show one run: how it ended, what it reached, on what machine."""
     from dlkit.runs import run_folder
-    from dlkit.runs.listing import details
+    from dlkit.runs.summary import details
 
     found = run_folder.find(run, runs_dir)
     if run is None:
@@ -100,8 +100,8 @@ def rm_command(
     json: AsJson = False,
 ) -> None:
     """Delete runs and experiments, with all that is in their folders."""
-    from dlkit.experiments.listing import folder_of
-    from dlkit.experiments.removal import remove_all
+    from dlkit.runs.listing import folder_of
+    from dlkit.runs.removal import remove_all
 
     folders = [folder_of(run, runs_dir) for run in runs]  # all must be there before the first goes
     removed = remove_all(folders, runs_dir, force=force, dry_run=dry_run)
@@ -119,7 +119,7 @@ def prune_command(
 
     The members of sweeps, ablations and groups of seeds are runs too.
     """
-    from dlkit.experiments.members import list_experiments
+    from dlkit.runs.experiments import list_experiments
     from dlkit.runs.prune import prune
 
     folders = [runs_dir, *(experiment.path for experiment in list_experiments(runs_dir))]

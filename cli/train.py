@@ -192,7 +192,7 @@ def _show_plan(recipe: Recipe, name: str | None, runs_dir: Path) -> None:
     """The recipe on stdout; on stderr the folder the run would have and, where the data set tells, its steps."""
     from dlkit.config.yaml_file import dump
     from dlkit.runs import run_folder
-    from dlkit.runs.listing import planned_steps
+    from dlkit.runs.summary import planned_steps
 
     name = name or run_folder.new_name(runs_dir, recipe)
     run_folder.check_new(runs_dir, name)

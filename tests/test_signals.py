@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from test_train import same_bits
+from tiny_training import same_bits
 
 import dlkit
 from dlkit import signals

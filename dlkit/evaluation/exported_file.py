@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 from dlkit.config.recipe import Data, OnBadImage, data_for
 from dlkit.data_location import located
 from dlkit.errors import DataError, ModelFileError, UsageError
+from dlkit.evaluation.bare_weights import Inputs, find_network
 from dlkit.evaluation.evaluate import SPLITS, Answers, Evaluation, class_results, resolved_topk
 from dlkit.evaluation.matching import Part, by_name, check_kind, fitted, missing_classes, readable
 from dlkit.evaluation.model_file import ModelFile, is_model_file, open_model_file
-from dlkit.experiments.bare_weights import Inputs, find_network
 from dlkit.export_metadata import About
 from dlkit.specs import ImageSpec, Spec
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit.config.recipe import Data
 from dlkit.errors import DataError
-from dlkit.experiments import leaks
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec, Spec
+from dlkit.training import leaks
 
 if TYPE_CHECKING:
     from dlkit.data.splits import Samples

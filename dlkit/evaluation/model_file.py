@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import atomic_io, export_metadata
+from dlkit import export_metadata
 from dlkit.data.text.encoding import Text
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.export.formats import _onnx_safety, onnx, safetensors
@@ -66,24 +66,6 @@ def from_bytes(data: bytes, path: Path) -> ModelFile:
                 "it does not say what it is: no export of dlkit. For bare weights give --model NAME --weights FILE."
             )
         return ModelFile(path, found, lambda device: _on_device(path, data, found, device))
-
-
-def read_export(path: Path) -> About | None:
-    """What an exported .safetensors file says of itself; none where dlkit did not export it.
-
-    Raises:
-        ModelFileError: it is damaged, or says something that cannot be. VerificationError: it was changed.
-    """
-    try:
-        with atomic_io.storage_errors(path), open(path, "rb") as file:
-            first = file.read(8)
-            size = min(int.from_bytes(first, "little"), path.stat().st_size)
-            found = safetensors.read_about(first + file.read(size))
-        if found is not None:
-            export_metadata.check_seal(path.read_bytes(), safetensors.MARKER)
-    except (ModelFileError, VerificationError) as error:
-        raise type(error)(f"weights {path} cannot be read: {error}") from error
-    return found
 
 
 def _on_device(path: Path, data: bytes, about: About, device: str) -> Classifier:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from dlkit import imagenet
 from dlkit.data.download.http import UnreachableError
 from dlkit.errors import UsageError
+from dlkit.evaluation.bare_weights import Inputs, find_network, title
 from dlkit.evaluation.evaluate import Checkpoint, chosen_run
-from dlkit.experiments.bare_weights import Inputs, find_network, title
 from dlkit.privacy import offline
 from dlkit.runs.run_folder import RunFolder, list_runs
 from dlkit.specs import LINKS, ImageSpec, Link, SequenceSpec, Spec, TreeSpec

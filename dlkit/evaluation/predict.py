@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit.data.inputs import Ahead, Given, Stream, inputs
 from dlkit.errors import DlkitError, ModelFileError, UsageError
+from dlkit.evaluation.bare_weights import Inputs
 from dlkit.evaluation.evaluate import DEFAULT_TOPK, Checkpoint, check_passes
 from dlkit.evaluation.network import Network, check_answerable, chosen, thinned
 from dlkit.evaluation.prediction import WORDS_SHOWN, Failure, Node, Prediction, Ranked, Uncertainty
-from dlkit.experiments.bare_weights import Inputs
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec, Spec
 

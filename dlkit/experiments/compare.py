@@ -12,8 +12,8 @@ from typing import Any
 
 from dlkit import statistics
 from dlkit.experiments.compare_answers import Evaluated, answers, difference, evaluated
-from dlkit.runs.listing import summary
 from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.summary import summary
 
 SCHEMA = "dlkit.compare/1"
 ENVIRONMENT = (

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dlkit.experiments.compare_answers import evaluated
-from dlkit.runs.listing import summary
 from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.summary import summary
 
 SCHEMA = "dlkit.compare_runs/1"
 COLUMNS = (

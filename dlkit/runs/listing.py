@@ -1,88 +1,174 @@
-"""runs: what has been trained, and how far a recipe would go. No torch here."""
+"""What is in a runs folder: runs and experiments (sweeps, ablations, groups of seeds), filtered, sorted and tagged.
+
+No torch here. Tags lie in tags.json of the run or the experiment: they change no result.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from dlkit.config.recipe import Recipe
-from dlkit.data.download.store import about_of
-from dlkit.errors import ModelFileError
+from dlkit import atomic_io
+from dlkit.errors import DlkitError, UsageError
+from dlkit.registry import did_you_mean
 from dlkit.runs import run_folder
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.experiments import Experiment, list_experiments
+from dlkit.runs.summary import RunSummary, listing, summary
 
-LOWER_IS_BETTER = ("val/loss", "train/loss")
+RUN = "run"
+TAG = re.compile(r"[^\s,]{1,60}")
+TAGS = "tags.json"
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class RunSummary:
-    """A run in a line: `best` is the monitored metric at its best, `when` the start, in UTC."""
+class Entry(RunSummary):
+    """A line of `dlkit runs list`: a run, or an experiment with the best of its members, or their mean."""
 
-    name: str
-    path: str
-    model: str | None
-    dataset: str | None
-    status: str | None
-    epochs: int | None  # completed
-    metric: str | None
-    best: float | None
-    when: str | None
+    kind: str = RUN
+    members: int | None = None  # of an experiment
+    tags: tuple[str, ...] = ()
 
 
-def listing(runs_dir: Path, say: Callable[[str], None] = lambda text: None) -> list[RunSummary]:
-    """Every run in the folder, oldest first; one that cannot be read is said and left out."""
-    summaries = []
-    for run in run_folder.list_runs(runs_dir):
-        try:
-            summaries.append(summary(run))
-        except ModelFileError as error:
-            say(f"warning: {error}")
-    return summaries
+FIELDS = tuple(Entry.__dataclass_fields__)
 
 
-def summary(run: RunFolder) -> RunSummary:
-    """A run in a line.
+def entries(runs_dir: Path, *, members: bool = False, say: Say = lambda text: None) -> list[Entry]:
+    """Every run and experiment, oldest first; with `members` the runs of an experiment follow it."""
+    found = [[_of_run(line)] for line in listing(runs_dir, say)]
+    for experiment in list_experiments(runs_dir):
+        lines = list(_summaries(experiment, say))
+        inside = [_of_run(line, f"{experiment.name}/{Path(line.path).name}") for line in lines]
+        found.append([_of_experiment(experiment, lines, say), *(inside if members else ())])
+    return [entry for block in sorted(found, key=lambda block: (block[0].when or "", block[0].name)) for entry in block]
+
+
+def filtered(found: Iterable[Entry], conditions: Sequence[str]) -> list[Entry]:
+    """The entries that meet every condition: KEY=PATTERN, KEY!=PATTERN, KEY>NUMBER or KEY<NUMBER.
 
     Raises:
-        ModelFileError: its run.json is damaged.
+        UsageError: no such key, or none of these forms.
     """
-    info, lines = run.info(), run.metrics()
-    metric = run.recipe().train.monitor
-    values = [line[metric] for line in lines if isinstance(line.get(metric), int | float)]
-    best = (min if metric in LOWER_IS_BETTER else max)(values) if values else None
-    epochs = info.get("epochs")
-    if epochs is None:  # still going, or killed: as far as its log says
-        epochs = max((int(line["epoch"]) for line in lines if metric in line and "epoch" in line), default=0)
-    return RunSummary(
-        name=run.name,
-        path=str(run.path),
-        model=info.get("model"),
-        dataset=info.get("dataset"),
-        status=info.get("status"),
-        epochs=epochs,
-        metric=metric,
+    tests = [_condition(text) for text in conditions]
+    return [entry for entry in found if all(test(entry) for test in tests)]
+
+
+def ordered(found: Sequence[Entry], key: str, reverse: bool) -> list[Entry]:
+    """The entries by a field; those that have no value there come last."""
+    _check_key(key, "--sort")
+    known = [entry for entry in found if getattr(entry, key) is not None]
+    unknown = [entry for entry in found if getattr(entry, key) is None]
+    return sorted(known, key=lambda entry: getattr(entry, key), reverse=reverse) + unknown
+
+
+def tags_of(folder: Path) -> tuple[str, ...]:
+    """The tags of a run or an experiment, sorted; a damaged file counts as none."""
+    try:
+        return tuple(sorted(map(str, json.loads((folder / TAGS).read_bytes())["tags"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def tag(folder: Path, add: Sequence[str], remove: Sequence[str]) -> tuple[str, ...]:
+    """Add and remove tags; returns those that are left.
+
+    Raises:
+        UsageError: a tag is empty, too long, or holds a space or a comma.
+    """
+    for word in (*add, *remove):
+        if not TAG.fullmatch(word) or not word.isprintable():
+            raise UsageError(f"tag {word!r} is not one word of at most 60 characters. Leave out spaces and commas.")
+    tags = sorted({*tags_of(folder), *add} - set(remove))
+    atomic_io.write_json(folder / TAGS, {"schema": "dlkit.tags/1", "tags": tags})
+    return tuple(tags)
+
+
+def _of_run(line: RunSummary, name: str | None = None) -> Entry:
+    values = asdict(line) | ({"name": name} if name else {})
+    return Entry(**values, tags=tags_of(Path(line.path)))
+
+
+def _summaries(experiment: Experiment, say: Say) -> Iterator[RunSummary]:
+    for run in experiment.members:
+        try:
+            yield summary(run)
+        except DlkitError as error:
+            say(f"warning: {error}")
+
+
+def _of_experiment(experiment: Experiment, lines: Sequence[RunSummary], say: Say) -> Entry:
+    document: Mapping[str, Any] = {}
+    try:
+        document = experiment.document()
+    except DlkitError as error:
+        say(f"warning: {error}")
+    best = document.get("mean") if experiment.kind == "seeds" else (document.get("best") or {}).get("value")
+    states = Counter(line.status for line in lines if line.status not in ("finished", "pruned", "diverged"))
+    first = lines[0] if lines else None
+    return Entry(
+        name=experiment.name,
+        path=str(experiment.path),
+        model=document.get("model") or (first.model if first else None),
+        dataset=document.get("dataset") or (first.dataset if first else None),
+        status=states.most_common(1)[0][0] if states else "finished" if lines else "empty",
+        epochs=sum(line.epochs or 0 for line in lines),
+        metric=document.get("metric") or (first.metric if first else None),
         best=best,
-        when=str(info.get("started", ""))[:19] or None,
+        when=min((line.when for line in lines if line.when), default=None),
+        kind=experiment.kind,
+        members=len(lines),
+        tags=tags_of(experiment.path),
     )
 
 
-def details(run: RunFolder) -> dict[str, Any]:
-    """All that is known of a run: its line, run.json, and its recipe, as one document."""
-    return {
-        "schema": "dlkit.runs_show/1",
-        "summary": asdict(summary(run)),
-        "info": {key: value for key, value in run.info().items() if key not in ("schema", "spec", "recipe")},
-        "recipe": run.recipe().model_dump(),
-    }
+def _check_key(key: str, flag: str) -> None:
+    if key not in FIELDS:
+        raise UsageError(f"{flag} {key}: no such column. {did_you_mean(key, FIELDS)}")
 
 
-def planned_steps(recipe: Recipe) -> int | None:
-    """Steps in an epoch of this recipe, where the data set states how large it is."""
-    about = about_of(recipe.data.name)
-    if about is None or "train" not in about.sizes:
-        return None
-    images = about.sizes["train"]
-    kept = images if "validation" in about.sizes else images - round(images * recipe.data.validation)
-    return -(-kept // recipe.train.batch_size)
+def _condition(text: str) -> Callable[[Entry], bool]:
+    matched = re.fullmatch(r"(\w+)(=|!=|<|>)(.*)", text)
+    if matched is None:
+        raise UsageError(f"--filter takes KEY=PATTERN, KEY!=PATTERN, KEY<NUMBER or KEY>NUMBER, not {text!r}.")
+    key, sign, wanted = matched.groups()
+    key = {"tag": "tags"}.get(key, key)
+    _check_key(key, "--filter")
+    if sign in "<>":
+        try:
+            bar = float(wanted)
+        except ValueError:
+            return lambda entry: (_text(entry, key) < wanted) == (sign == "<") and _text(entry, key) != wanted
+        return lambda entry: _exceeds(getattr(entry, key), bar, sign)
+    return lambda entry: _matches(getattr(entry, key), wanted) == (sign == "=")
+
+
+def _matches(value: Any, pattern: str) -> bool:
+    values = value if isinstance(value, tuple) else ("" if value is None else value,)
+    return any(fnmatchcase(str(one), pattern) for one in values)
+
+
+def _exceeds(value: Any, bar: float, sign: str) -> bool:
+    return isinstance(value, int | float) and (value > bar if sign == ">" else value < bar)
+
+
+def _text(entry: Entry, key: str) -> str:
+    return str(getattr(entry, key) or "")
+
+
+def folder_of(name: str, runs_dir: Path) -> Path:
+    """The folder of a run or an experiment by its name or path.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from dlkit.runs.experiments import find_experiment
+
+    experiment = find_experiment(name, runs_dir)
+    return run_folder.find(name, runs_dir).path if experiment is None else experiment.path

@@ -22,9 +22,8 @@ from dlkit.data.splits import ImageFiles, Samples
 from dlkit.data.text.corpus import known_words
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
 from dlkit.evaluation.matching import missing_classes
-from dlkit.experiments import leaks
 from dlkit.specs import Spec
-from dlkit.training import memory, precision, transfer, weights
+from dlkit.training import leaks, memory, precision, transfer, weights
 from dlkit.training.distributed import World, joined
 
 Say = Callable[[str], None]

@@ -197,7 +197,7 @@ def _export_about(file: Path) -> About | None:
     """
     if file.suffix.lower() != ".safetensors":
         return None
-    from dlkit.evaluation.model_file import read_export
+    from dlkit.export.formats.safetensors import read_export
 
     return read_export(file)
 

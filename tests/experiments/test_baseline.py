@@ -24,8 +24,8 @@ from dlkit.evaluation.model_summary import natural_spec, summarize
 from dlkit.experiments.baseline import fit_baseline, names
 from dlkit.layers.classical import rows
 from dlkit.models import decision_tree, knn
-from dlkit.runs.listing import listing
 from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.summary import listing
 from dlkit.specs import ImageSpec
 from dlkit.training.restore import restore
 from dlkit_cli.main import run as dlkit_command

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit import export_metadata, registry
-from dlkit.errors import MALFORMED, ModelFileError, UsageError
+from dlkit import atomic_io, export_metadata, registry
+from dlkit.errors import MALFORMED, ModelFileError, UsageError, VerificationError
 from dlkit.export_metadata import About
 from dlkit.inference.classifier import Classifier, torch_classifier
 from dlkit.specs import Spec
@@ -50,6 +51,24 @@ def read_about(data: bytes) -> About | None:
     except MALFORMED as error:
         raise ModelFileError("it is no safetensors file: its header is no JSON object.") from error
     return None if text is None else About.from_json(text)
+
+
+def read_export(path: Path) -> About | None:
+    """What an exported .safetensors file says of itself; none where dlkit did not export it.
+
+    Raises:
+        ModelFileError: it is damaged, or says something that cannot be. VerificationError: it was changed.
+    """
+    try:
+        with atomic_io.storage_errors(path), open(path, "rb") as file:
+            first = file.read(8)
+            size = min(int.from_bytes(first, "little"), path.stat().st_size)
+            found = read_about(first + file.read(size))
+        if found is not None:
+            export_metadata.check_seal(path.read_bytes(), MARKER)
+    except (ModelFileError, VerificationError) as error:
+        raise type(error)(f"weights {path} cannot be read: {error}") from error
+    return found
 
 
 def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:

@@ -12,9 +12,9 @@ from shapes_on_disk import write_folder
 import dlkit
 from dlkit.data import library
 from dlkit.data.loader import split
-from dlkit.experiments import leaks
 from dlkit.export.export import export
 from dlkit.runs.run_folder import RunFolder
+from dlkit.training import leaks
 from dlkit.training.weights import find, portable, trained_on
 
 

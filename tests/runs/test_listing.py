@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dlkit.errors import BusyError, UsageError
-from dlkit.experiments.removal import remove_all
+from dlkit.runs.removal import remove_all
 from dlkit.runs.run_folder import RunFolder, find
 from dlkit.training.checkpoint import saved_steps
 from dlkit_cli.main import run as dlkit

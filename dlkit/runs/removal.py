@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dlkit.errors import DlkitError, UsageError
-from dlkit.experiments.members import experiment_at, list_experiments
 from dlkit.runs import run_folder
+from dlkit.runs.experiments import experiment_at, list_experiments
 from dlkit.runs.prune import Removed, remove
 from dlkit.runs.run_folder import RunFolder
 

@@ -19,8 +19,8 @@ from dlkit.config.recipe import Data
 from dlkit.data.library import spec_of
 from dlkit.datasets import cifar10
 from dlkit.errors import UsageError
+from dlkit.evaluation.bare_weights import read_classes
 from dlkit.evaluation.model_summary import natural_spec
-from dlkit.experiments.bare_weights import read_classes
 from dlkit.training.restore import build
 from dlkit_cli.main import run
 
