@@ -116,13 +116,17 @@ def check_command(
     ],
     data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the data set NAME lies.")] = None,
     fix_list: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the files that are best left out, a path a line.")
+        Path | None, typer.Option(metavar="FILE", help="Write the paths of damaged images and of copies, a line each.")
+    ] = None,
+    null: Annotated[bool, typer.Option("-0", "--null", help="End each path in FILE with NUL, for xargs -0.")] = False,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Accept images of N pixels, as data.max_pixels does.")
     ] = None,
     hashes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare the files with what sha256sum wrote of them.")
     ] = None,
     ignore: Annotated[
-        list[str] | None, typer.Option(metavar="KIND", help="A kind of fault to pass over, as rotated. May repeat.")
+        list[str] | None, typer.Option(metavar="KIND", help="A kind of finding to pass over, as tiny. May repeat.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", min=1, metavar="N", help="Processes; else one a core.")
@@ -132,16 +136,21 @@ def check_command(
 ) -> None:
     """Decode every image and name what would spoil training or its results; exit 4 where there are faults.
 
-    Found are damaged and odd files, pictures in two splits (saved again or mirrored, too) or under two names, classes
-    without images or with exchanged labels. --fix-list is what to drop: xargs -d '\\n' rm < FILE.
+    It finds damaged and odd files, pictures in two splits (saved again or mirrored, too) or under two names, classes
+    without images or with exchanged labels. --fix-list names damaged images and exact copies only; one of each group
+    of copies is not in it. To delete what it lists: xargs -0 rm -f -- < drop
 
-    Example: dlkit dataset check photos --fix-list drop.txt
+    Example: dlkit dataset check photos --fix-list drop -0
     """
     from dlkit.data.checks.check import check
+    from dlkit.specs import MAX_PIXELS
 
+    if null and fix_list is None:
+        raise UsageError("-0 says how --fix-list FILE is written: give that as well.")
     with _Bars("images") as bars:
         report = check(
-            target, data_dir, fix_list=fix_list, hashes=hashes, ignore=ignore or (), workers=workers, say=console.say,
+            target, data_dir, fix_list=fix_list, null=null, max_pixels=max_pixels or MAX_PIXELS, hashes=hashes,
+            ignore=ignore or (), workers=workers, say=console.say,
             progress=lambda done, total: bars.tell("checking", done, total),
         )  # fmt: skip
     _write_report(report, console.resolve(format, json))

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dlkit.errors import ModelFileError, UsageError, VerificationError
-from dlkit.specs import LINKS, PADDING, UNKNOWN, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
+from dlkit.specs import LINKS, MAX_PIXELS, PADDING, UNKNOWN, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
 from dlkit.version import __version__
 
 SCHEMA = "dlkit.model-file/1"
 KEY, SEAL_KEY = "dlkit", "dlkit.digest"
 UNSEALED = "0" * 64
 MAX_SIDE = 20_000  # pixels
+MOST_PIXELS = 10**9  # that a file may allow an image to have
 MAX_CLASSES = 1_000_000
 MAX_WORDS = 10_000_000
 
@@ -166,6 +167,7 @@ def _place(data: bytes, marker: bytes) -> int | None:
 def _image_rules(spec: ImageSpec, feed: Feed) -> dict[str, Any]:
     raw = feed == "normalised"
     ratio = {} if spec.legacy_resize else {"crop_ratio": spec.crop}
+    larger = {} if spec.max_pixels == MAX_PIXELS else {"max_pixels": spec.max_pixels}
     return {
         "name": "images",
         "feed": feed,
@@ -178,6 +180,7 @@ def _image_rules(spec: ImageSpec, feed: Feed) -> dict[str, Any]:
         **ratio,
         "mean": list(spec.mean),
         "std": list(spec.std),
+        **larger,
     }
 
 
@@ -209,7 +212,8 @@ def _image_spec(classes: tuple[str, ...], rules: Any) -> ImageSpec:
     crop = _number(rules["crop"])
     assert rules.get("crop_ratio", crop) == crop, f"crop_ratio {rules['crop_ratio']!r}"
     assert 0 < crop <= 1 and max(height, width) / crop <= MAX_SIDE, f"crop {crop}"
-    return ImageSpec(channels, height, width, classes, mean, std, crop, "crop_ratio" not in rules)
+    max_pixels = _whole(rules.get("max_pixels", MAX_PIXELS), MOST_PIXELS)
+    return ImageSpec(channels, height, width, classes, mean, std, crop, "crop_ratio" not in rules, max_pixels)
 
 
 def _text(value: Any) -> str:

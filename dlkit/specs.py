@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 Link = Literal["softmax", "sigmoid", "clip"]
 LINKS: Mapping[str, Link] = {"cross_entropy": "softmax", "bce": "sigmoid", "mse": "clip"}
 
+MAX_PIXELS = 50_000_000  # of an image, unless data.max_pixels allows more
 PADDING, UNKNOWN = 0, 1  # the token ids that are no word's; the words follow
 
 
@@ -20,7 +21,8 @@ class ImageSpec:
     mean and std are of pixels scaled to [0, 1], one number a channel. crop is the fraction of the resized image's
     shorter side that the center crop keeps: 1.0 keeps all that fits, 0.875 is ImageNet's 224 of 256. In documents it is
     `crop_ratio` too; those of earlier versions have `crop` alone, and are read with legacy_resize: an image of the
-    network's size is not cropped, and the longer side is rounded (dlkit.data.images.resize_crop).
+    network's size is not cropped, and the longer side is rounded (dlkit.data.images.resize_crop). Larger images than
+    max_pixels are refused.
     """
 
     kind: ClassVar[str] = "images"
@@ -33,10 +35,11 @@ class ImageSpec:
     std: tuple[float, ...]
     crop: float = 1.0
     legacy_resize: bool = False
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         assert self.channels in (1, 3) and len(self.mean) == len(self.std) == self.channels, self
-        assert self.height > 0 and self.width > 0 and 0 < self.crop <= 1, self
+        assert self.height > 0 and self.width > 0 and 0 < self.crop <= 1 and self.max_pixels > 0, self
 
     @property
     def outputs(self) -> int:
@@ -49,6 +52,8 @@ class ImageSpec:
 
     def to_json(self) -> dict[str, Any]:
         fields = {name: value for name, value in asdict(self).items() if name != "legacy_resize"}
+        if self.max_pixels == MAX_PIXELS:  # as documents had it before there was a choice
+            del fields["max_pixels"]
         return {"kind": self.kind, **fields, **({} if self.legacy_resize else {"crop_ratio": self.crop})}
 
     @classmethod

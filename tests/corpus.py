@@ -120,7 +120,8 @@ IMAGES = [
     Bad(29, "sky.png", write(b"SIMPLE  =                    T".ljust(2880)), "FITS"),
     Bad(29, "layers.png", write(b"8BPS\0\1" + bytes(60)), "PSD"),
     Bad(29, "drawing.png", write(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "SVG"),
-    Bad(29, "photo.png", write(b"\0\0\0\x18ftypheic" + bytes(40)), "HEIC"),
+    Bad(29, "photo.png", write(b"\0\0\0\x18ftypheic" + bytes(40)), "HE"),
+    Bad(29, "film.png", write(b"\0\0\0\x18ftypisom" + bytes(40)), "video"),
 ]
 
 

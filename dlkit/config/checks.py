@@ -85,8 +85,8 @@ def wrong_kinds(recipe: Recipe) -> Problems:
             yield ("data", "vectors"), f"recipe.data.vectors is for words; data set {data.name!r} gives images."
         return
     told = f"is for images; data set {data.name!r} gives {given}. Leave it out."
-    for key in ("size", "channels"):
-        if getattr(data, key) is not None:
+    for key in ("size", "channels", "max_pixels"):
+        if getattr(data, key) != type(data).model_fields[key].default:
             yield ("data", key), f"recipe.data.{key} {told}"
     for key, value in data.augment:
         if value != type(data.augment).model_fields[key].default:

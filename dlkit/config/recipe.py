@@ -25,6 +25,7 @@ from dlkit.config.weights import from_scratch, none_for
 from dlkit.config.yaml_file import Document, describe
 from dlkit.data_location import absolute, located
 from dlkit.errors import UsageError
+from dlkit.specs import MAX_PIXELS
 
 
 def _whole(value: Any) -> Any:
@@ -86,6 +87,7 @@ class Data(Section):
     size: Count | None = None  # pixels a side; none: the data set's own
     channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
+    max_pixels: Count = MAX_PIXELS  # of an image; larger ones are refused
     on_bad_image: OnBadImage = "error"  # skip: left out before the first epoch or batch, up to 1 % of a split
     augment: Augment = Augment()
 

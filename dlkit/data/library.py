@@ -67,7 +67,9 @@ def splits(data: Data, *, allow_download: bool = True, say: Say = nothing_said) 
     options = _options(data)
     found: Splits = module.load(_folder(data, module, allow_download, say), **options)
     spec = _sized(found.spec, data)
-    return found if spec == found.spec else _in_colour(found, spec)
+    if isinstance(spec, ImageSpec) and isinstance(found.spec, ImageSpec) and spec.channels != found.spec.channels:
+        return _in_colour(found, spec)
+    return replace(found, spec=spec)
 
 
 def spec_of(data: Data, *, allow_download: bool = True, say: Say = nothing_said) -> Spec:
@@ -177,6 +179,7 @@ def _sized(spec: Spec, data: Data) -> Spec:
     """The spec with data.channels, where it fits; data.size must be the images' own."""
     if not isinstance(spec, ImageSpec):  # data.size and data.channels were refused with the recipe
         return spec
+    spec = replace(spec, max_pixels=data.max_pixels)
     if data.size is not None and data.size != spec.height:
         raise UsageError(
             f"data set {data.name!r} has images of {spec.height} × {spec.width} pixels; "

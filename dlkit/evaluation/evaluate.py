@@ -250,7 +250,9 @@ def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> D
         dataset, place = located(dataset, place, registry.entry("models", recipe.model.name).takes)
     if dataset is None or dataset == own.name:
         return data_of_run(run, own, place)
-    return data_for(recipe.model.name, dataset, place).model_copy(update={"workers": own.workers})
+    return data_for(recipe.model.name, dataset, place).model_copy(
+        update={"workers": own.workers, "max_pixels": own.max_pixels}
+    )
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def readable(samples: Samples, split: str, data: Data, say: Say) -> tuple[Sample
         return samples, {}
     from dlkit.data.images.readable import usable
 
-    kept, left_out = usable({split: samples}, say)
+    kept, left_out = usable({split: samples}, say, data.max_pixels)
     return kept[split], left_out
 
 

@@ -98,7 +98,7 @@ def inputs_of(samples: Samples, spec: Spec, places: npt.NDArray[np.int64]) -> In
 
 def _pictures(samples: Samples, spec: ImageSpec) -> Iterator[Image.Image]:
     if isinstance(samples, ImageFiles):
-        yield from (decode.decode(path, spec.channels) for path in samples.paths)
+        yield from (decode.decode(path, spec.channels, max_pixels=spec.max_pixels) for path in samples.paths)
         return
     assert isinstance(samples, MemoryImages)
     for values in samples.images:  # (C, H, W)

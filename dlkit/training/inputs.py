@@ -113,7 +113,7 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
     say(f"data: {recipe.data.name}, {counts}{_classes_line(found.spec.classes)}")
     left_out: dict[str, str] = {}
     if recipe.data.on_bad_image == "skip":
-        used, left_out = usable(used, say)
+        used, left_out = usable(used, say, recipe.data.max_pixels)
     spec = known_words(found.spec, parts["train"])  # without those of the validation samples
     classes = found.spec.classes
     files = listed_files(recipe, used, classes, say)

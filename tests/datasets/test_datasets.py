@@ -303,7 +303,7 @@ def test_what_systems_leave_behind_is_ignored(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_images_are_ignored_with_a_warning(tmp_path: Path) -> None:
-    splits = folder.load(fill(tmp_path, "a/1.png", "b/1.png", "a/notes.txt", "b/2.heic", "README"))
+    splits = folder.load(fill(tmp_path, "a/1.png", "b/1.png", "a/notes.txt", "b/2.mov", "README"))
     assert len(splits.train) == 2 and len(splits.warnings) == 2
     assert "1 files outside" in splits.warnings[0] and "2 files" in splits.warnings[1]
 

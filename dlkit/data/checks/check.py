@@ -1,8 +1,9 @@
 """check: look at every image of a data set and name what would spoil training, or its results.
 
 Faults are what should be mended first: files that cannot be read, pictures in two splits or under two names, classes
-without images, labels that say the contrary of the pictures, and what other programs read otherwise than dlkit does
-(transparency, EXIF orientation, wrong extensions). Notes are good to know.
+without images, labels that say the contrary of the pictures, wrong extensions. Notes are good to know: copies, and what
+other programs read otherwise than dlkit does (transparency, EXIF orientation). The list of files to leave out names
+damaged images and copies alone, and of a group of copies it keeps one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from dlkit.data.images.decode import Header
 from dlkit.data_location import located
 from dlkit.errors import UsageError
 from dlkit.registry import did_you_mean
+from dlkit.specs import MAX_PIXELS
 
 SCHEMA = "dlkit.dataset_check/1"
 MOST_COMMON = 4  # sizes, modes and formats in the summary
-KINDS = (  # of faults, in the order in which they are told
+KINDS = (  # of faults, and of notes that may be ignored, in the order in which they are reported
     "one-class", "case-twins", "class-name", "unknown-class", "empty-class", "missing-class", "exchanged-labels",
-    "unreadable", "corrupt", "stray-file", "wrong-extension", "tiny", "rotated", "mixed-alpha", "two-classes", "leak",
-    "near-leak", "altered", "gone",
+    "unreadable", "corrupt", "unsupported", "stray-file", "wrong-extension", "tiny", "rotated", "mixed-alpha",
+    "two-classes", "leak", "near-leak", "altered", "gone", "duplicate",
 )  # fmt: skip
 
 Progress = Callable[[int, int], None]  # images done, of how many
@@ -68,7 +70,8 @@ class Report:
         counts = Counter(found.kind for found in self.faults)
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
         faults = "1 fault" if len(self.faults) == 1 else f"{len(self.faults):,} faults"
-        return f"{self.dataset}: {faults}: {kinds}. --fix-list FILE writes what to drop, --ignore KIND passes one over."
+        listed = " --fix-list FILE lists damaged images and copies," if self.drop else ""
+        return f"{self.dataset}: {faults}: {kinds}.{listed} --ignore KIND passes one over."
 
     def document(self) -> dict[str, Any]:
         counts = {"faults": len(self.faults), "notes": len(self.findings) - len(self.faults)}
@@ -80,6 +83,8 @@ def check(
     data_dir: Path | None = None,
     *,
     fix_list: Path | None = None,
+    null: bool = False,
+    max_pixels: int = MAX_PIXELS,
     hashes: Path | None = None,
     ignore: Collection[str] = (),
     workers: int | None = None,
@@ -88,8 +93,9 @@ def check(
 ) -> Report:
     """Look at every image of a folder, or of a data set by its name. Faults of a kind in `ignore` become notes.
 
-    `fix_list` is a file to write what to drop to, a path a line. `hashes` is a list as sha256sum writes it, with paths
-    from here or from the folder. By default there are as many processes as cores.
+    `fix_list` is a file to write the paths of damaged images and of copies to, from the root, a line each, or with
+    `null` each followed by a NUL; of a group of copies one is not in it. `hashes` is a list as sha256sum writes it,
+    with paths from here or from the folder. By default there are as many processes as cores.
 
     Raises:
         UsageError: no such data set or kind, or the set holds no images.
@@ -107,19 +113,28 @@ def check(
     folder = Path(name if place is None else place)
     expected = {} if hashes is None else _listed(hashes, folder)
     survey = _survey(name, place, say)
-    seen = Seen.of(survey, workers, progress)
+    seen = Seen.of(survey, workers, progress, max_pixels)
     findings = [*survey.findings, *of_files(seen), *of_copies(seen), *of_near_copies(seen), *of_labels(seen)]
     findings += of_hashes(seen, expected)
-    findings = [replace(found, level=NOTE) if found.kind in ignore else found for found in findings]
+    findings = [replace(found, level=NOTE, drop=False) if found.kind in ignore else found for found in findings]
     order = {kind: place for place, kind in enumerate(KINDS)}
     findings.sort(key=lambda found: (found.level != FAULT, order.get(found.kind, len(order)), found.kind))
     census = _counted([look.header for look in seen.looks if look.header is not None])
     splits = {split: dict(counts) for split, counts in survey.counts().items()}
     report = Report(str(folder), len(survey.samples), splits, census, tuple(findings))
     if fix_list is not None:
-        atomic_io.write_text(fix_list, "".join(f"{path}\n" for path in report.drop))
-        say(f"{fix_list}: {len(report.drop):,} files to leave out")
+        _write_list(fix_list, report.drop, null, say)
     return report
+
+
+def _write_list(path: Path, drop: Sequence[str], null: bool, say: dataset.Say) -> None:
+    """The paths from the root, so that the list means the same in any folder."""
+    broken = [] if null else [name for name in drop if "\n" in name]
+    names = [os.path.join(os.getcwd(), name) for name in drop if name not in broken]
+    atomic_io.write_text(path, "".join(name + ("\0" if null else "\n") for name in names))
+    say(f"{path}: {len(names):,} files to leave out")
+    if broken:
+        say(f"warning: {len(broken):,} names with a line break are left out, such as {broken[0]!a}: -0 lists them.")
 
 
 def _survey(name: str, place: str | None, say: dataset.Say) -> Survey:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from dlkit.data.checks.survey import FAULT, NOTE, Finding, Sample, Survey
 from dlkit.data.checks.swapped_labels import exchanges
 from dlkit.data.images import decode
 from dlkit.data.images.packed import PackedImage
+from dlkit.specs import MAX_PIXELS
 
 SPLITS = ("train", "validation", "test")  # of a picture in two of them, the copy in the first is left out
 FEWEST_PIXELS = 16  # below it a picture shows nothing
@@ -24,7 +26,8 @@ HARMLESS = 2e-3  # of a split's images are in train too, saved anew: they cannot
 BLANK = 1.0  # levels of standard deviation
 EXTENSIONS = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png", ".apng"}, "TIFF": {".tif", ".tiff"}, "GIF": {".gif"},
-    "PPM": {".ppm", ".pgm", ".pbm", ".pnm"}, "WEBP": {".webp"}, "BMP": {".bmp"},
+    "PPM": {".ppm", ".pgm", ".pbm", ".pnm"}, "WEBP": {".webp"}, "BMP": {".bmp"}, "AVIF": {".avif"},
+    "HEIF": {".heic", ".heif", ".hif"},
 }  # fmt: skip
 
 Places = npt.NDArray[np.int64]
@@ -38,21 +41,24 @@ class Seen:
     looks: list[Look]
     places: Places  # (n,)
     thumbnails: npt.NDArray[np.uint8]  # (n, 8, 8, 3)
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
-    def of(cls, survey: Survey, workers: int | None, progress: Callable[[int, int], None]) -> Seen:
+    def of(
+        cls, survey: Survey, workers: int | None, progress: Callable[[int, int], None], max_pixels: int = MAX_PIXELS
+    ) -> Seen:
         """Decode them all."""
         looks: list[Look] = []
         whole: list[int] = []
         total = len(survey.samples)
         thumbnails = np.empty((total, SIDE, SIDE, 3), np.uint8)
-        for place, look in enumerate(census([sample.source for sample in survey.samples], workers)):
+        for place, look in enumerate(census([sample.source for sample in survey.samples], workers, max_pixels)):
             if look.thumbnail is not None:
                 thumbnails[len(whole)] = look.thumbnail
                 whole.append(place)
             looks.append(replace(look, thumbnail=None))
             progress(place + 1, total)
-        return cls(survey, looks, np.array(whole, np.int64), thumbnails[: len(whole)])
+        return cls(survey, looks, np.array(whole, np.int64), thumbnails[: len(whole)], max_pixels)
 
     def sample(self, place: int) -> Sample:
         return self.survey.samples[place]
@@ -61,7 +67,7 @@ class Seen:
         return str(self.sample(place).source)
 
     def picture(self, place: int) -> Image.Image:
-        return decode.decode(self.sample(place).source, 3, draft=DRAFT)
+        return decode.decode(self.sample(place).source, 3, draft=DRAFT, max_pixels=self.max_pixels)
 
     def of_split(self, *splits: str) -> Places:
         """Which of `places` are of these splits."""
@@ -76,10 +82,12 @@ def of_files(seen: Seen) -> Iterator[Finding]:
     for place, look in enumerate(seen.looks):
         path, header = seen.path(place), look.header
         if header is None:
-            yield Finding(FAULT, "corrupt" if look.readable else "unreadable", path, look.problem, look.readable)
+            kind = "corrupt" if look.damaged else "unsupported" if look.readable else "unreadable"
+            drop = look.damaged and isinstance(seen.sample(place).source, Path)
+            yield Finding(FAULT, kind, path, look.problem, drop)
             continue
         if header.width * header.height < FEWEST_PIXELS:
-            yield Finding(FAULT, "tiny", path, f"has {header.width} × {header.height} pixels.", drop=True)
+            yield Finding(FAULT, "tiny", path, f"has {header.width} × {header.height} pixels.")
         else:
             yield from (Finding(NOTE, "forgiven", path, note) for note in look.notes)
         packed = isinstance(seen.sample(place).source, PackedImage)  # named like the file that it was
@@ -88,9 +96,9 @@ def of_files(seen: Seen) -> Iterator[Finding]:
             yield Finding(FAULT, "wrong-extension", path, f"is a {header.format} file.")
         if header.orientation != 1:
             message = f"is stored turned (EXIF orientation {header.orientation}): dlkit shows it upright, not all do."
-            yield Finding(FAULT, "rotated", path, message)
+            yield Finding(NOTE, "rotated", path, message)
         if header.alpha and not all(alpha):
-            yield Finding(FAULT, "mixed-alpha", path, mixed)
+            yield Finding(NOTE, "mixed-alpha", path, mixed)
     for number in np.flatnonzero(seen.thumbnails.std((1, 2, 3)) < BLANK).tolist():
         yield Finding(NOTE, "blank", seen.path(seen.places[number]), "is of one colour.")
 
@@ -108,17 +116,24 @@ def of_copies(seen: Seen) -> Iterator[Finding]:
 
 
 def _of_one_file(copies: list[Sample]) -> Iterator[Finding]:
+    """One of the copies is kept, in the last split and if there is one a file that is no link; of two labels, all."""
     labels = sorted({copy.label for copy in copies})
-    last = max(copies, key=lambda copy: SPLITS.index(copy.split))
+    kept = max(copies, key=lambda copy: (SPLITS.index(copy.split), not os.path.islink(str(copy.source))))
     for copy in copies:
-        path, in_train = str(copy.source), copy.split == "train"
+        path = str(copy.source)
         if len(labels) > 1:
-            message = f"the same image stands under {' and '.join(map(repr, labels))}."
-            yield Finding(FAULT, "two-classes", path, message, drop=in_train)
-        elif copy.split != last.split:
-            yield Finding(FAULT, "leak", path, f"is in {last.split} too: {last.source}.", drop=True)
-        elif copy is not last:
-            yield Finding(NOTE, "duplicate", path, f"is there twice: {last.source}.")
+            yield Finding(FAULT, "two-classes", path, f"the same image stands under {' and '.join(map(repr, labels))}.")
+        elif copy.split != kept.split:
+            yield Finding(FAULT, "leak", path, f"is in {kept.split} too: {kept.source}.", _may_go(copy, kept))
+        elif copy is not kept:
+            yield Finding(NOTE, "duplicate", path, f"is there twice: {kept.source}.", _may_go(copy, kept))
+
+
+def _may_go(copy: Sample, kept: Sample) -> bool:
+    """Whether deleting the copy leaves the other: not where links lead both to one file."""
+    if not isinstance(copy.source, Path) or not isinstance(kept.source, Path):
+        return False
+    return os.path.islink(copy.source) or os.path.realpath(copy.source) != os.path.realpath(kept.source)
 
 
 def of_near_copies(seen: Seen) -> Iterator[Finding]:
@@ -140,9 +155,7 @@ def _near_copies(seen: Seen, known: Places, asked: Places, split: str) -> Iterat
         first, second = int(seen.places[known[match.known]]), int(seen.places[asked[match.asked]])
         if near_duplicates.same_picture(match, picture, seen.picture(second)):
             how = f", {match.mirror.name}" if match.mirror.name else ""
-            yield Finding(
-                FAULT, "near-leak", seen.path(first), f"is in {split} too{how}: {seen.path(second)}.", drop=True
-            )
+            yield Finding(FAULT, "near-leak", seen.path(first), f"is in {split} too{how}: {seen.path(second)}.")
 
 
 def of_labels(seen: Seen) -> Iterator[Finding]:

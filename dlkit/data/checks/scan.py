@@ -36,13 +36,16 @@ class Look:
 
     problem: str = ""  # without the file's name
     readable: bool = True  # False where the system refused, so that the file itself may be well
+    damaged: bool = False  # for certain: not merely of a kind that dlkit does not read
     header: decode.Header | None = None
     notes: tuple[str, ...] = ()  # what was forgiven
     digest: bytes = b""  # SHA-256
     thumbnail: Thumbnail | None = None
 
 
-def census(sources: Sequence[ImageSource], workers: int | None = None) -> Iterator[Look]:
+def census(
+    sources: Sequence[ImageSource], workers: int | None = None, max_pixels: int = decode.MAX_PIXELS
+) -> Iterator[Look]:
     """One Look a source, in their order; by as many processes as there are cores, or `workers`.
 
     Raises:
@@ -50,7 +53,7 @@ def census(sources: Sequence[ImageSource], workers: int | None = None) -> Iterat
     """
     workers = _cores() if workers is None else workers
     if workers < 2 or len(sources) <= FEW:
-        yield from map(look, sources)
+        yield from _look_at(sources, max_pixels)
         return
     starts = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     context = multiprocessing.get_context(starts)
@@ -58,7 +61,7 @@ def census(sources: Sequence[ImageSource], workers: int | None = None) -> Iterat
     try:
         waiting: deque[tuple[int, Future[list[Look]]]] = deque()
         for start in range(0, len(sources), CHUNK):
-            waiting.append((start, pool.submit(_look_at, sources[start : start + CHUNK])))
+            waiting.append((start, pool.submit(_listed_looks, sources[start : start + CHUNK], max_pixels)))
             if len(waiting) == AHEAD * workers:
                 yield from _looks(sources, *waiting.popleft())
         for start, future in waiting:
@@ -72,15 +75,17 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def look(source: ImageSource) -> Look:
+def look(source: ImageSource, max_pixels: int = decode.MAX_PIXELS) -> Look:
     """Decode an image and note what it is. Nothing is raised: a bad file is an answer too."""
     notes: list[str] = []
     name = f"{source}: "
     try:
-        image, header = decode.examine(source, 3, draft=DRAFT, notes=notes)
+        image, header = decode.examine(source, 3, draft=DRAFT, notes=notes, max_pixels=max_pixels)
         content = decode.read(source)
     except (DataError, StorageError) as error:
-        return Look(str(error).removeprefix(name), not isinstance(error, StorageError))
+        readable = not isinstance(error, StorageError)
+        damaged = readable and not isinstance(error, decode.UnsupportedImageError)
+        return Look(str(error).removeprefix(name), readable, damaged)
     except MemoryError:
         return Look("it does not fit in memory.")
     forgiven = tuple(note.removeprefix(name) for note in notes)
@@ -92,8 +97,12 @@ def thumbnail(image: Image.Image) -> Thumbnail:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def _look_at(sources: Sequence[ImageSource]) -> list[Look]:
-    return [look(source) for source in sources]
+def _look_at(sources: Sequence[ImageSource], max_pixels: int) -> Iterator[Look]:
+    return (look(source, max_pixels) for source in sources)
+
+
+def _listed_looks(sources: Sequence[ImageSource], max_pixels: int) -> list[Look]:
+    return list(_look_at(sources, max_pixels))
 
 
 def _looks(sources: Sequence[ImageSource], start: int, future: Future[list[Look]]) -> list[Look]:

@@ -179,7 +179,7 @@ def _named_like_an_image(path: str) -> bool:
 def _check_stray(path: Path, survey: Survey) -> None:
     header = scan.look(path).header
     if header is None:
-        survey.fault("stray-file", path, "is no image and is not named like one; it is ignored.", drop=True)
+        survey.fault("stray-file", path, "is no image and is not named like one; it is ignored.")
     else:
         message = f"holds a {header.format} image, but is not named like one and is ignored. Rename it."
         survey.fault("wrong-extension", path, message)

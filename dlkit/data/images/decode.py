@@ -1,16 +1,21 @@
 """The one image loader: from a file or its bytes to pixels, by the same rules in every verb.
 
-PNG, JPEG, WebP, BMP, GIF, TIFF and PPM are told apart by their content, never by their name. EXIF orientation is
+PNG, JPEG, WebP, AVIF, BMP, GIF, TIFF and PPM are told apart by their content, never by their name; so is HEIC, which
+needs the extra `heif`. EXIF orientation is
 applied; 16-bit gray is scaled (v / 257); alpha is composited on white; CMYK, palette and 1-bit images become RGB or
 gray; of an animation the first frame is taken. Float images are refused, and so is what is larger than 50 megapixels
-or 20,000 pixels a side, from the header alone. `decode` never waits: a named pipe or a device is refused.
+or 20,000 pixels a side, from the header alone; data.max_pixels moves both limits in proportion. `decode` never waits: a
+named pipe or a device is refused.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import math
 import os
+import re
 import stat
 import threading
 import warnings
@@ -24,6 +29,7 @@ import numpy as np
 
 # Each allowed format's plugin is imported by name: Pillow would otherwise import all of its sixty to look for one.
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -37,21 +43,23 @@ from PIL import (
 
 from dlkit.data.images.packed import PackedImage
 from dlkit.data.images.resize_crop import Pixels, prepare, shrunk
+from dlkit.data.images.truncation import is_cut
 from dlkit.data.splits import ImageSource
 from dlkit.errors import DataError, StorageError
+from dlkit.specs import MAX_PIXELS as MAX_PIXELS
 from dlkit.specs import ImageSpec
 
-MAX_PIXELS = 50_000_000
-MAX_SIDE = 20_000  # pixels
+MAX_SIDE = 20_000  # pixels, of images of up to MAX_PIXELS; for more in proportion
 READ_WHOLE = 1 << 20  # bytes; a file up to this size is read in one go
-FORMATS = "PNG, JPEG, WebP, BMP, GIF, TIFF, PPM"
+FORMATS = "PNG, JPEG, WebP, AVIF, BMP, GIF, TIFF, PPM"
 # What to look for in a folder; what a file holds decides in the end.
 EXTENSIONS = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"}
 )
 
 _PLUGINS = (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     JpegImagePlugin,
@@ -82,8 +90,14 @@ _FOREIGN = {
     b"\0\0\0\x0cjP": "JPEG 2000",
     b"\xff\x0a": "JPEG XL",
 }
+_AVIF, _HEIF = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "HEIF")
 _BROKEN_EXIF = "its EXIF block is broken and was ignored."
 _header_lock = threading.Lock()
+
+
+class UnsupportedImageError(DataError):
+    """An image that may be a good one, though dlkit does not read it: too large, or of a format that it lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,7 @@ class Header:
     mode: str
     width: int  # pixels, as stored
     height: int
-    orientation: int  # EXIF's, 1 to 8; 1 is upright
+    orientation: int  # EXIF's, 1 to 8; 1 is upright, and stands for what EXIF does not define
     alpha: bool  # some pixels may be transparent
 
 
@@ -107,7 +121,8 @@ def load(source: ImageSource | bytes, spec: ImageSpec, *, notes: list[str] | Non
     if isinstance(source, PackedImage) and source.is_prepared_for(spec):
         return source.part.image(source.row).copy()
     sides = (2 * math.ceil(spec.width / spec.crop), 2 * math.ceil(spec.height / spec.crop))
-    return prepare(decode(source, spec.channels, draft=sides if spec.legacy_resize else None, notes=notes), spec)
+    draft = sides if spec.legacy_resize else None
+    return prepare(decode(source, spec.channels, draft=draft, notes=notes, max_pixels=spec.max_pixels), spec)
 
 
 def decode(
@@ -116,6 +131,7 @@ def decode(
     *,
     draft: tuple[int, int] | None = None,
     notes: list[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """The upright image, mode "L" for one channel or "RGB" for three.
 
@@ -126,7 +142,7 @@ def decode(
         DataError: not an image that dlkit reads, or damaged, or too large; the message names the path.
         StorageError: the file may not be read.
     """
-    return examine(source, channels, draft=draft, notes=notes)[0]
+    return examine(source, channels, draft=draft, notes=notes, max_pixels=max_pixels)[0]
 
 
 def examine(
@@ -135,18 +151,19 @@ def examine(
     *,
     draft: tuple[int, int] | None = None,
     notes: list[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Image.Image, Header]:
     """What `decode` gives, and what the file said of it."""
     name = "the image" if isinstance(source, bytes) else str(source)
     found: list[str] = []
     try:
-        with _opened(source) as file, _open_image(file, found) as image:
-            _check_size(image.size)
+        with _opened(source) as file, _open_image(file, found, max_pixels) as image:
+            check_size(image.size, max_pixels)
             _note_frames(image, found)
             format, mode, (width, height) = image.format or "", image.mode, image.size
             if draft is not None and min(width, height) >= 2 * max(draft):  # else it changes nothing, but takes time
                 image.draft(None, (max(draft), max(draft)))  # square, because EXIF may turn the image later
-            image.load()
+            _load_pixels(image, file)
             orientation = _orientation(image, found)
             header = Header(format, mode, width, height, orientation, image.has_transparency_data)
             turn = _UPRIGHT.get(orientation)
@@ -156,6 +173,8 @@ def examine(
             raise
         raise type(error)(f"{name}: {error}") from error
     except Exception as error:  # hostile bytes may raise anything inside Pillow
+        if _lacks(error):
+            raise UnsupportedImageError(f"{name}: this kind of image cannot be read: {_reason(error)}.") from error
         raise DataError(f"{name}: the image is damaged: {_reason(error)}.") from error
     if notes is not None:
         notes.extend(f"{name}: {note}" for note in found)
@@ -177,12 +196,12 @@ def read(source: ImageSource) -> bytes:
         raise StorageError(f"{source}: cannot be read: {error.strerror or error}.") from error
 
 
-def whole(source: ImageSource | bytes, channels: int, side: int) -> Pixels:
+def whole(source: ImageSource | bytes, channels: int, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
     """(C, H, W) of a whole image, its shorter side made `side` long where it is longer; very long ends are cut off.
 
     Prepared for a network that cuts its images from that side, it is what `load` gives.
     """
-    return shrunk(decode(source, channels), side)
+    return shrunk(decode(source, channels, max_pixels=max_pixels), side)
 
 
 @contextmanager
@@ -201,7 +220,8 @@ def _opened(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise DataError("not a file but a " + ("folder." if stat.S_ISDIR(status.st_mode) else "pipe or a device."))
+            kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or a device"
+            raise UnsupportedImageError(f"not a file but a {kind}.")
         if status.st_size == 0:
             raise DataError("the file is empty.")
         small = status.st_size <= READ_WHOLE  # Pillow asks for a header's few bytes at a time
@@ -210,26 +230,58 @@ def _opened(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
 
 def _cannot_open(path: Path, error: OSError) -> DataError | StorageError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return DataError("the link points to nothing." if os.path.islink(path) else "no such file.")
+        return UnsupportedImageError("the link points to nothing." if os.path.islink(path) else "no such file.")
     if isinstance(error, IsADirectoryError):
-        return DataError("not a file but a folder.")
+        return UnsupportedImageError("not a file but a folder.")
     return StorageError(f"cannot be read: {error.strerror or error}.")
 
 
-def _open_image(file: IO[bytes], notes: list[str]) -> Image.Image:
+def _open_image(file: IO[bytes], notes: list[str], max_pixels: int) -> Image.Image:
     """Read the header. Pillow's warnings stay here, but that on EXIF, which it reads for the resolution."""
     kind = _kind(file.read(1024))
     file.seek(0)
+    if kind == "HEIF":
+        _need_heif()
     try:
         with _header_lock, warnings.catch_warnings(record=True) as complaints:  # swaps a global: one thread at a time
             warnings.simplefilter("always")
+            if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+                Image.MAX_IMAGE_PIXELS = max_pixels  # data.max_pixels allows more than Pillow does by itself
             image = Image.open(file, formats=(kind,))
         notes.extend({_BROKEN_EXIF for complaint in complaints if "EXIF" in str(complaint.message)})
         return image
     except Image.DecompressionBombError:
-        raise DataError(_TOO_LARGE) from None
+        raise UnsupportedImageError(_too_large(max_pixels)) from None
     except UnidentifiedImageError:
-        raise DataError(f"the image is damaged: its {kind} header cannot be read.") from None
+        if kind in ("PNG", "JPEG", "GIF") or is_cut(kind, file):
+            raise DataError(f"the image is damaged: its {kind} header cannot be read.") from None
+        raise UnsupportedImageError(f"its {kind} header cannot be read: it is damaged, or of a rare kind.") from None
+
+
+@functools.cache
+def _need_heif() -> None:
+    """Have Pillow read HEIC."""
+    if importlib.util.find_spec("pillow_heif") is None:
+        raise UnsupportedImageError("HEIC needs pillow-heif: python -m pip install 'dlkit[heif]'. Or convert it.")
+    importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+
+
+def _load_pixels(image: Image.Image, file: IO[bytes]) -> None:
+    if image.format != "TIFF":
+        image.load()
+        return
+    from dlkit.data.images import tiff
+
+    tiff.check_strips(image, file)
+    with tiff.complaints_refused():
+        image.load()
+
+
+def _lacks(error: Exception) -> bool:
+    """Whether Pillow says of an image that it cannot read its kind, not that it is damaged."""
+    if isinstance(error, KeyError):  # of a TIFF's compressions
+        return True
+    return bool(re.search("not available|not supported|unsupported|not implemented", str(error), re.IGNORECASE))
 
 
 def _kind(head: bytes) -> str:
@@ -248,36 +300,54 @@ def _kind(head: bytes) -> str:
         return "BMP"
     if head[:1] == b"P" and head[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6", b"f", b"F") and head[2:3].isspace():
         return "PPM"
-    raise DataError(_not_an_image(head))
+    if head[4:8] == b"ftyp":
+        return _kind_of_container(head)
+    raise _not_an_image(head)
 
 
-def _not_an_image(head: bytes) -> str:
+def _kind_of_container(head: bytes) -> str:
+    """AVIF or HEIF, by the brands that a file of boxes begins with."""
+    size = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12], *(head[start : start + 4] for start in range(16, size, 4))}
+    if brands & set(_AVIF):
+        return "AVIF"
+    if brands & set(_HEIF):
+        return "HEIF"
+    raise UnsupportedImageError(f"video is not a format that dlkit reads. Convert it to one of {FORMATS}.")
+
+
+def _not_an_image(head: bytes) -> DataError:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in text:
-        return "not an image but a web page? It starts like HTML; fetch the file again."
+        return DataError("not an image but a web page? It starts like HTML; fetch the file again.")
     for magic, name in _FOREIGN.items():
         if head.startswith(magic) or text.startswith(magic):
-            return f"{name} is not a format that dlkit reads. Convert it to one of {FORMATS}."
-    if head[4:8] == b"ftyp":
-        return f"AVIF, HEIC and video are not formats that dlkit reads. Convert it to one of {FORMATS}."
-    return f"not an image that dlkit reads ({FORMATS})."
+            return UnsupportedImageError(f"{name} is not a format that dlkit reads. Convert it to one of {FORMATS}.")
+    return DataError(f"not an image that dlkit reads ({FORMATS}).")
 
 
-_TOO_LARGE = f"the image is too large: above {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} pixels a side."
-
-
-def _check_size(size: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int], max_pixels: int) -> None:
+    """Raises: DataError where an image of this width and height is none, or larger than data.max_pixels allows."""
     width, height = size
     if width < 1 or height < 1:
         raise DataError(f"the image has no pixels: {width} × {height}.")
-    if width * height > MAX_PIXELS or max(size) > MAX_SIDE:
-        raise DataError(f"{_TOO_LARGE.removesuffix('.')}; it is {width:,} × {height:,}.")
+    if width * height > max_pixels or max(size) > _max_side(max_pixels):
+        raise UnsupportedImageError(_too_large(max_pixels, f"; it is {width:,} × {height:,}"))
+
+
+def _max_side(max_pixels: int) -> int:
+    return MAX_SIDE * max_pixels // MAX_PIXELS
+
+
+def _too_large(max_pixels: int, found: str = "") -> str:
+    limits = f"above {max_pixels / 10**6:,g} megapixels or {_max_side(max_pixels):,} pixels a side"
+    return f"the image is too large: {limits}{found}. data.max_pixels allows more."
 
 
 def _note_frames(image: Image.Image, notes: list[str]) -> None:
     if image.size == (1, 1):
         notes.append("the image is a single pixel.")
-    if image.format in ("GIF", "PNG", "WEBP", "TIFF") and getattr(image, "is_animated", False):
+    if image.format in _ANIMATED and getattr(image, "is_animated", False):
         notes.append("of several frames only the first is used.")
 
 
@@ -294,7 +364,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
             value, broken = 1, True
     if (broken or complaints) and _BROKEN_EXIF not in notes:
         notes.append(_BROKEN_EXIF)
-    return value if isinstance(value, int) else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _flatten(image: Image.Image, channels: int) -> Image.Image:
@@ -303,7 +373,9 @@ def _flatten(image: Image.Image, channels: int) -> Image.Image:
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise DataError("float images are not supported: their range is unknown. Save it with 8 or 16 bits.")
+        raise UnsupportedImageError(
+            "float images are not supported: their range is unknown. Save it with 8 or 16 bits."
+        )
     if image.mode.startswith("I"):
         return _eight_bits(image).convert(mode)
     if image.has_transparency_data:
@@ -316,7 +388,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit gray to 8 bits: round(v / 257), which maps 65,535 to 255."""
     tags = getattr(image, "tag_v2", {})
     if image.mode == "I" and image.format not in ("PNG", "PPM"):  # Pillow gives these two 16 bits in an int32
-        raise DataError("32-bit integer images are not supported: their range is unknown. Save it with 8 or 16 bits.")
+        raise UnsupportedImageError(
+            "32-bit integer images are not supported: their range is unknown. Save it with 8 or 16 bits."
+        )
     most = 4095 if tags.get(258) == (12,) else 65535  # BitsPerSample
     values = np.asarray(image).astype(np.uint32)  # (H, W)
     if tags.get(262) == 0:  # PhotometricInterpretation: white is zero

@@ -118,7 +118,10 @@ class _Decoder:
         try:
             if self.side is None:
                 return [decode.load(self.sources[place], self.spec) for place in places]
-            return [decode.whole(self.sources[place], self.spec.channels, self.side) for place in places]
+            return [
+                decode.whole(self.sources[place], self.spec.channels, self.side, self.spec.max_pixels)
+                for place in places
+            ]
         except DlkitError as error:
             return error
 

@@ -14,11 +14,14 @@ from dlkit.data.checks.scan import census
 from dlkit.data.loader import take
 from dlkit.data.splits import ImageFiles, Samples
 from dlkit.errors import DataError
+from dlkit.specs import MAX_PIXELS
 
 MOST_LEFT_OUT = 0.01  # of a split
 
 
-def usable(parts: Mapping[str, Samples], say: Callable[[str], None]) -> tuple[dict[str, Samples], dict[str, str]]:
+def usable(
+    parts: Mapping[str, Samples], say: Callable[[str], None], max_pixels: int = MAX_PIXELS
+) -> tuple[dict[str, Samples], dict[str, str]]:
     """The splits without their bad images, and the path of each of these with what is wrong with it.
 
     Raises:
@@ -29,7 +32,7 @@ def usable(parts: Mapping[str, Samples], say: Callable[[str], None]) -> tuple[di
     for name, samples in parts.items():
         if not isinstance(samples, ImageFiles):
             continue
-        problems = [look.problem for look in census(samples.paths)]
+        problems = [look.problem for look in census(samples.paths, max_pixels=max_pixels)]
         bad = {str(path): problem for path, problem in zip(samples.paths, problems, strict=True) if problem}
         if len(bad) > MOST_LEFT_OUT * len(samples):
             path, problem = next(iter(bad.items()))

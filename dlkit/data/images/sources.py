@@ -160,7 +160,8 @@ class Decoder(Dataset[Tensor | DlkitError]):
             return _random_part(torch.from_numpy(source.part.image(source.row)), self.spec, self.resized_crop, numbers)
         if self.quick and (whole := self._plain(source)) is not None:
             return _random_part(whole, self.spec, self.resized_crop, numbers)
-        image = image_files.decode(source, self.spec.channels, draft=self.draft)
+        limit = self.spec.max_pixels
+        image = image_files.decode(source, self.spec.channels, draft=self.draft, max_pixels=limit)
         return torch.from_numpy(resize_crop.random_resized_crop(image, self.spec, self.resized_crop, numbers))
 
     def _plain(self, source: ImageSource) -> Tensor | None:

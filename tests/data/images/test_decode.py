@@ -57,7 +57,7 @@ def test_unreadable_file_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.
         decode.decode(path, 3)
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"])
 def test_every_allowed_format_is_read_by_content_whatever_its_name(format: str, tmp_path: Path) -> None:
     path = tmp_path / "named.xyz"
     path.write_bytes(encoded(picture(), format))
@@ -125,7 +125,7 @@ def test_one_bit_becomes_black_and_white() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_orientation_brings_the_mark_to_the_same_corner(format: str, orientation: int) -> None:
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :8] = 255

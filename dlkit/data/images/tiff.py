@@ -1,0 +1,103 @@
+"""Damage in TIFF files that Pillow passes over: what libtiff complains of, and strips that end before their end.
+
+libtiff goes on after a bad code word and prints its complaint to the process's stderr. Its messages are taken from it
+here, a thread's own from that thread, and those of its decoders mean that the image is damaged.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from PIL import Image, _imaging
+
+from dlkit.errors import DataError
+
+COMPRESSION, FILL_ORDER, OFFSETS, COUNTS = 259, 266, (273, 324), (279, 325)  # tags; offsets of strips, of tiles
+GROUP4, JPEG, DEFLATE = 4, 7, (8, 32946)
+END_OF_BLOCK = 0x001001  # of Group 4, ITU-T T.6: two end-of-line codes
+END_OF_IMAGE = b"\xff\xd9"
+DECODERS = (b"Decode", b"JPEG", b"LZW")  # in the names of those that complain
+
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+_heard = threading.local()
+
+
+def _hear(module: bytes | None, message: bytes | None, values: int | None) -> None:
+    if hasattr(_heard, "modules"):
+        _heard.modules.append(module or b"")
+
+
+_handler = _HANDLER(_hear)  # kept: libtiff calls it as long as the process lives
+
+
+@functools.cache
+def _listen() -> None:
+    """Take libtiff's messages, once a process; where Pillow hides its libtiff they stay what they are."""
+    try:
+        library = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            function = getattr(library, name)
+            function.restype = ctypes.c_void_p
+            function(_handler)
+    except (AttributeError, OSError):
+        return
+
+
+@contextmanager
+def complaints_refused() -> Iterator[None]:
+    """Raises: DataError where libtiff complained of the data that was decoded in the block."""
+    _listen()
+    _heard.modules = []
+    try:
+        yield
+        damaged = [module for module in _heard.modules if any(name in module for name in DECODERS)]
+    finally:
+        del _heard.modules
+    if damaged:
+        raise DataError(f"the image is damaged: {damaged[0].decode(errors='replace')} could not read its data.")
+
+
+def check_strips(image: Image.Image, file: IO[bytes]) -> None:
+    """Raises: DataError where a strip or tile of an opened TIFF does not end as its compression does."""
+    tags: Any = getattr(image, "tag_v2", {})
+    compression = tags.get(COMPRESSION)
+    check = {GROUP4: _ends_group4, JPEG: _ends_jpeg, **dict.fromkeys(DEFLATE, _ends_deflate)}.get(compression)
+    if check is None:
+        return
+    offsets, counts = (next((tags[tag] for tag in kinds if tag in tags), ()) for kinds in (OFFSETS, COUNTS))
+    before = file.tell()
+    for offset, count in zip(offsets, counts, strict=False):
+        file.seek(offset)
+        if not check(file.read(count), tags):
+            raise DataError("the image is damaged: a part of its data ends before its end.")
+    file.seek(before)
+
+
+def _ends_group4(data: bytes, tags: Any) -> bool:
+    tail = data.rstrip(b"\0")[-4:]
+    if tags.get(FILL_ORDER) == 2:  # bits from the lowest
+        tail = bytes(int(f"{byte:08b}"[::-1], 2) for byte in tail)
+    bits = int.from_bytes(tail, "big")
+    return bool(bits) and (bits // (bits & -bits)) & 0xFFFFFF == END_OF_BLOCK
+
+
+def _ends_jpeg(data: bytes, tags: Any) -> bool:
+    return data.rstrip(b"\0").endswith(END_OF_IMAGE)
+
+
+def _ends_deflate(data: bytes, tags: Any) -> bool:
+    """Whether the stream is whole and its checksum right."""
+    stream = zlib.decompressobj()
+    try:
+        while data and not stream.eof:
+            stream.decompress(data, 1 << 20)
+            data = stream.unconsumed_tail
+    except zlib.error:
+        return False
+    return stream.eof

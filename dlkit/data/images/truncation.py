@@ -1,0 +1,36 @@
+"""Whether an image's file ends before its own header says, by formats that Pillow refuses without a reason."""
+
+from __future__ import annotations
+
+import os
+from typing import IO
+
+
+def is_cut(kind: str, file: IO[bytes]) -> bool:
+    """Whether a TIFF, WebP, BMP, AVIF or HEIF file is shorter than it says."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    if kind == "TIFF":
+        order = "little" if head[:2] == b"II" else "big"
+        offset = head[8:16] if head[2:4] in (b"+\0", b"\0+") else head[4:8]
+        return int.from_bytes(offset, order) + 2 > size  # type: ignore[arg-type]
+    if kind == "WEBP":
+        return 8 + int.from_bytes(head[4:8], "little") > size
+    if kind == "BMP":
+        return int.from_bytes(head[2:6], "little") > size
+    return kind in ("AVIF", "HEIF") and _boxes_end(file) > size
+
+
+def _boxes_end(file: IO[bytes]) -> int:
+    """Where the last of the boxes that follow each other ends: a size, a name, and what is in it."""
+    end = 0
+    while True:
+        file.seek(end)
+        head = file.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:  # the size follows the name
+            size = int.from_bytes(head[8:16], "big")
+        if len(head) < 8 or size < 8:  # the end, or a box up to the file's end
+            return end + (8 if head and len(head) < 8 else 0)
+        end += size
