@@ -4,8 +4,8 @@ The first row names the columns; data.options.path_column and label_column say w
 by default. Commas, semicolons and tabs between columns are told apart. Paths are relative to the table's folder; those
 that lead out of it are refused, unless data.options.outside=true. If a table has the column "split" (split_column), its
 fields are train, val or test, or their usual synonyms; a folder holds train, and val and test if there are any, each
-.csv or .tsv. Rows with the same field in group_column
-stay together when validation is cut from train, and test by data.options.test=0.1. Classes are the labels of train, "2"
+.csv or .tsv. Rows with the same field in group_column, or of one data.options.group as in the data set `folder`, stay
+together when validation is cut from train, and test by data.options.test=0.1. Classes are the labels of train, "2"
 before "10".
 """
 
@@ -20,7 +20,7 @@ from dlkit.data import tables
 from dlkit.data.classes import class_name
 from dlkit.data.images import user_images
 from dlkit.data.splits import ImageFiles, Splits
-from dlkit.errors import DataError
+from dlkit.errors import DataError, UsageError
 from dlkit.registry import did_you_mean
 from dlkit.split_names import SYNONYMS, split_in, split_of
 
@@ -51,6 +51,7 @@ def load(
     label_column: str = "label",
     split_column: str = "split",
     group_column: str = "",
+    group: str = "",
     outside: bool = False,
     test: float = 0.0,
     size: int = 224,
@@ -71,7 +72,10 @@ def load(
     parts = {split: [row for row in rows if row.split == split] for split in ("train", "validation", "test")}
     classes = _classes(files["train"], parts["train"])
     samples = {split: _samples(part, classes) for split, part in parts.items() if part}
-    groups = user_images.numbered([row.group for row in parts["train"]]) if group_column else None
+    if group and group_column:
+        raise UsageError(f"data.options.group is {group!r} and group_column is {group_column!r}: give one of them.")
+    groups = user_images.groups_of(group, samples["train"].paths, (str(row.image) for row in parts["train"]))
+    groups = user_images.numbered([row.group for row in parts["train"]]) if group_column else groups
     notes = [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
     return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
 

@@ -9,7 +9,8 @@ refused. Hidden files and folders, `__MACOSX`, `Thumbs.db` and their like are ig
 Where there is no test, data.options.test=0.1 makes a tenth of train into it, the same files whatever the run's seed.
 Files that belong together stay together, in these cuts and in that for validation, where data.options.group tells what
 belongs together: a regular expression for a file's path below the folder. What its brackets catch is the file's group:
-with group=(patient[0-9]+) no patient is on both sides.
+with group=(patient[0-9]+) no patient is on both sides. With group=near those belong together that are one picture,
+saved again, resized or mirrored; for that all images are decoded first.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def load(
     spec = look.spec(found.classes)
     samples = {split: _files(classes, found.classes) for split, classes in found.splits.items()}
     names = (path.relative_to(folder).as_posix() for classes in found.splits["train"].values() for path in classes)
-    groups = user_images.groups_by_pattern(group, names)
+    groups = user_images.groups_of(group, samples["train"].paths, names)
     return user_images.splits(spec, samples, test=test, groups=groups, notes=found.notes)
 
 

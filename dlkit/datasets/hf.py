@@ -6,7 +6,8 @@ so that a run goes on with what it began with, whatever becomes of the hub's.
 
 The image is the column of that type, the label the one of type ClassLabel, whose names are the classes in their order.
 Where there are several, or the label is text or a number, data.options.image_column and label_column say which. Rows
-with the same value in group_column stay together when validation is cut from train, and test by data.options.test=0.1.
+with the same value in group_column, or of one data.options.group as in the data set `folder`, stay together when
+validation is cut from train, and test by data.options.test=0.1.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def load(
     image_column: str = "",
     label_column: str = "",
     group_column: str = "",
+    group: str = "",
     test: float = 0.0,
     size: int = 224,
     channels: int = 3,
@@ -111,7 +113,10 @@ def load(
     rows = {split: _rows(folder, split, tables[split], image) for split in told}
     samples = {split: user_images.labelled(rows[split], told[split], classes, rows[split]) for split in told}
     notes += [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
-    groups = user_images.numbered(_values(folder, tables["train"], group_column)) if group_column else None
+    if group and group_column:
+        raise UsageError(f"data.options.group is {group!r} and group_column is {group_column!r}: give one of them.")
+    groups = user_images.groups_of(group, samples["train"].paths, map(str, rows["train"]))
+    groups = user_images.numbered(_values(folder, tables["train"], group_column)) if group_column else groups
     return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
 
 

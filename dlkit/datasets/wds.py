@@ -85,7 +85,7 @@ def load(
         part.sort(key=lambda row: user_images.rank(row[1], row[0]))
     classes = listed or user_images.classes_of_train(folder, [name for _, name in rows["train"]])
     samples = {split: _samples(part, classes) for split, part in rows.items()}
-    groups = user_images.groups_by_pattern(group, (image.name for image, _ in rows["train"]))
+    groups = user_images.groups_of(group, samples["train"].paths, (image.name for image, _ in rows["train"]))
     notes = [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
     return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
 

@@ -19,7 +19,15 @@ from typing import Any
 from dlkit import atomic_io, registry
 from dlkit.config.recipe import Data
 from dlkit.data import library as dataset
-from dlkit.data.checks.findings import Seen, of_copies, of_files, of_hashes, of_labels, of_near_copies
+from dlkit.data.checks.findings import (
+    Seen,
+    of_copies,
+    of_files,
+    of_hashes,
+    of_labels,
+    of_near_copies,
+    of_near_copies_in_a_pool,
+)
 from dlkit.data.checks.survey import FAULT, NOTE, Finding, Survey, of_folder, of_splits
 from dlkit.data.images.decode import Header
 from dlkit.data_location import located
@@ -32,7 +40,7 @@ MOST_COMMON = 4  # sizes, modes and formats in the summary
 KINDS = (  # of faults, and of notes that may be ignored, in the order in which they are reported
     "one-class", "case-twins", "class-name", "unknown-class", "empty-class", "missing-class", "exchanged-labels",
     "unreadable", "corrupt", "unsupported", "stray-file", "wrong-extension", "tiny", "rotated", "mixed-alpha",
-    "two-classes", "leak", "near-leak", "altered", "gone", "duplicate",
+    "two-classes", "leak", "near-leak", "altered", "gone", "duplicate", "near-duplicate",
 )  # fmt: skip
 
 Progress = Callable[[int, int], None]  # images done, of how many
@@ -115,6 +123,8 @@ def check(
     survey = _survey(name, place, say)
     seen = Seen.of(survey, workers, progress, max_pixels)
     findings = [*survey.findings, *of_files(seen), *of_copies(seen), *of_near_copies(seen), *of_labels(seen)]
+    if "group" in registry.entry("datasets", name).options:
+        findings += of_near_copies_in_a_pool(seen)
     findings += of_hashes(seen, expected)
     findings = [replace(found, level=NOTE, drop=False) if found.kind in ignore else found for found in findings]
     order = {kind: place for place, kind in enumerate(KINDS)}

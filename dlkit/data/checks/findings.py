@@ -147,6 +147,25 @@ def of_near_copies(seen: Seen) -> Iterator[Finding]:
         yield from (replace(copy, level=NOTE) if few else copy for copy in found)
 
 
+def of_near_copies_in_a_pool(seen: Seen) -> Iterator[Finding]:
+    """The same picture twice in train, in other bytes, if it is dlkit that cuts the validation split out of it."""
+    if any(sample.split == "validation" for sample in seen.survey.samples):
+        return
+    pool = seen.of_split("train")
+    digests = [seen.looks[place].digest for place in seen.places[pool].tolist()]
+
+    def picture(index: int) -> Image.Image:
+        return seen.picture(int(seen.places[pool[index]]))
+
+    for one, two, mirror in near_duplicates.pairs_within(seen.thumbnails[pool], picture):
+        if digests[one] == digests[two]:  # reported as copies
+            continue
+        how = f", {mirror.name}" if mirror.name else ""
+        first, second = (seen.path(seen.places[pool[index]]) for index in (one, two))
+        message = f"is nearly the same picture as {second}{how}. data.options.group=near keeps both in one split."
+        yield Finding(NOTE, "near-duplicate", first, message)
+
+
 def _near_copies(seen: Seen, known: Places, asked: Places, split: str) -> Iterator[Finding]:
     def picture(place: int) -> Image.Image:
         return seen.picture(int(seen.places[known[place]]))

@@ -10,7 +10,7 @@ low frequencies of a 32 × 32 thumbnail against their median.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ STANDS_OUT = 6.0  # within so many times a copy's distance lie other copies, and
 MOST_CROWDED = 24  # thumbnails so near
 RIVALS, MOST_COPIES = 8, 2  # next candidates whose pixels are compared too; of them, so many may be so near
 COMPARED = 64  # pixels a side at most, where pixels decide
+NEARLY_EQUAL = 0.01  # within one collection, pictures so near are one, however many there are of them
 BLOCK = 1 << 18  # pairs at a time: they fit a processor's cache
 
 _FREQUENCIES = np.arange(SIDE)
@@ -106,11 +107,53 @@ def matches(known: Thumbnails, asked: Thumbnails) -> list[Match]:
     return found
 
 
-def same_picture(match: Match, known: Callable[[int], Image.Image], asked: Image.Image) -> bool:
-    """Whether the two agree in their pixels, and stand out in that; `known` gives an RGB image by its place."""
+def pairs_within(thumbnails: Thumbnails, picture: Callable[[int], Image.Image]) -> list[tuple[int, int, Mirror]]:
+    """The pairs of one collection that are one picture, the smaller index first; `picture` gives an RGB image."""
+    first, second, mirror, apart = _candidates(thumbnails, thumbnails)
+    other = first != second
+    first, second, mirror, apart = first[other], second[other], mirror[other], apart[other]
+    order = np.lexsort((mirror, apart, second))
+    first, second, mirror, apart = first[order], second[order], mirror[order], apart[order]
+    start, end = np.searchsorted(second, second), np.searchsorted(second, second, side="right")
+    crowd = np.searchsorted(second + apart, second + STANDS_OUT * apart, side="right") - start
+    near = (apart < COARSELY_APART) & ((crowd <= MOST_CROWDED) | (apart < NEARLY_EQUAL))
+    found: dict[tuple[int, int], Mirror] = {}
+    for place in np.flatnonzero(near).tolist():
+        pair = (min(int(first[place]), int(second[place])), max(int(first[place]), int(second[place])))
+        if pair in found:
+            continue
+        others = [other for other in range(start[place], end[place]) if first[other] != first[place]][:RIVALS]
+        rivals = tuple((int(first[other]), MIRRORS[mirror[other]]) for other in others)
+        match = Match(int(first[place]), int(second[place]), MIRRORS[mirror[place]], rivals)
+        if same_picture(match, picture, picture(match.asked), NEARLY_EQUAL):
+            found[pair] = match.mirror
+    return [(one, two, mirror) for (one, two), mirror in sorted(found.items(), key=lambda item: item[0])]
+
+
+def groups_of(count: int, pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """(count,) the group of each of so many samples: equal where pairs connect them, else its own."""
+    groups = np.arange(count, dtype=np.int64)
+
+    def root(index: int) -> int:
+        while groups[index] != index:
+            groups[index] = groups[groups[index]]
+            index = int(groups[index])
+        return index
+
+    for one, two in pairs:
+        low, high = sorted((root(one), root(two)))
+        groups[high] = low
+    return np.array([root(index) for index in range(count)], dtype=np.int64)
+
+
+def same_picture(match: Match, known: Callable[[int], Image.Image], asked: Image.Image, equal: float = 0.0) -> bool:
+    """Whether the two agree in their pixels, and stand out in that, or agree to `equal`.
+
+    `known` gives an RGB image by its place.
+    """
     apart = _pixels_apart(known(match.known), asked, match.mirror)
-    if apart >= APART:
-        return False
+    if apart >= APART or apart < equal:
+        return apart < equal
     rivals = [_pixels_apart(known(place), asked, mirror) for place, mirror in match.rivals]
     return sum(rival < STANDS_OUT * apart for rival in rivals) <= MOST_COPIES
 

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from dlkit.data.checks import near_duplicates
+from dlkit.data.checks.scan import DRAFT, SIDE, census
 from dlkit.data.classes import classes_of, natural
 from dlkit.data.download.http import UnreachableError
 from dlkit.data.holdout import held_out_places
+from dlkit.data.images import decode
 from dlkit.data.splits import ImageFiles, ImageSource, Splits
 from dlkit.errors import DataError, UsageError
 from dlkit.privacy import offline
@@ -26,6 +30,7 @@ LEAK_CHECK_FILES = 20_000  # above it, looking for the same image in two splits 
 LEAK_CHECK_BYTES = 1 << 28  # read at most to compare images of equal size
 TEST_SEED = 0  # not the run's: runs with other seeds are compared on the same test split
 NAMED = 10  # classes that a note names
+NEAR = "near"  # the data.options.group that looks at the pictures
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,31 @@ def numbered(keys: Sequence[str]) -> npt.NDArray[np.int64]:
     """The group of each sample as a number: equal where their keys are."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def groups_of(group: str, sources: Sequence[ImageSource], names: Iterable[str]) -> npt.NDArray[np.int64] | None:
+    """The group of each image, as data.options.group has it: NEAR, or a pattern for the images' names.
+
+    Raises:
+        UsageError, DataError: as groups_by_pattern.
+    """
+    return near_groups(sources) if group == NEAR else groups_by_pattern(group, names)
+
+
+def near_groups(sources: Sequence[ImageSource]) -> npt.NDArray[np.int64]:
+    """Equal numbers for images that are one picture: copies, saved again, resized or mirrored; all are decoded."""
+    looks = list(census(sources))
+    readable = [index for index, look in enumerate(looks) if look.thumbnail is not None]
+    thumbnails = np.array([looks[index].thumbnail for index in readable], np.uint8).reshape(-1, SIDE, SIDE, 3)
+
+    def picture(index: int) -> Image.Image:
+        return decode.decode(sources[readable[index]], 3, draft=DRAFT)
+
+    near = near_duplicates.pairs_within(thumbnails, picture) if readable else []
+    pairs = [(readable[one], readable[two]) for one, two, _ in near]
+    first: dict[bytes, int] = {}
+    pairs += [(first.setdefault(looks[index].digest, index), index) for index in readable]
+    return near_duplicates.groups_of(len(sources), pairs)
 
 
 def groups_by_pattern(pattern: str, names: Iterable[str]) -> npt.NDArray[np.int64] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -315,6 +316,18 @@ def test_few_near_copies_among_many_images_are_a_note(clean: Path, monkeypatch: 
     monkeypatch.setattr(dataset_findings, "HARMLESS", 1 / 64)  # as if there were a thousand
     report = check(str(clean))
     assert [found.kind for found in report.findings] == ["near-leak"] and report.faults == []
+
+
+def test_near_copies_in_a_pool_that_dlkit_cuts_are_notes_that_name_the_option(clean: Path) -> None:
+    path = recompressed_and_flipped_leak(clean)
+    put(clean / "train/green/0.jpg", (clean / "train/green/1.jpg").read_bytes())
+    shutil.copy(clean / "val/green/5.jpg", clean / "train/green/first.jpg")
+    shutil.rmtree(clean / "val")
+    report = check(str(clean))
+    near = [found for found in report.findings if found.kind == "near-duplicate"]
+    assert [found.path for found in near] == [path] and "flipped. data.options.group=near" in near[0].message
+    assert report.faults == [] and path not in report.drop
+    assert check(str(clean), ignore=("near-duplicate",)).faults == []
 
 
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:

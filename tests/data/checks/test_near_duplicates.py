@@ -39,3 +39,27 @@ def test_other_pictures_and_blank_ones_are_no_match() -> None:
     blank = np.full((2, 8, 8, 3), 250, np.uint8)
     assert near_duplicates.matches(blank, blank) == []
     assert near_duplicates.matches(blank[:0], thumbnails(3)) == []
+
+
+def test_pairs_of_one_collection_are_the_planted_ones_and_no_others() -> None:
+    """Twelve pictures saved again, some mirrored or smaller, one of them six times; the rest stand alone."""
+    pictures = [picture(48, 48, seed=number) for number in range(60)]
+    planted = {(number, 60 + number) for number in range(12)}
+    for number in range(12):
+        copy = np.asarray(pictures[number])[:, :: -1 if number % 2 else 1]
+        smaller = Image.fromarray(np.ascontiguousarray(copy)).resize((40, 40)) if number % 3 else Image.fromarray(copy)
+        pictures.append(Image.open(io.BytesIO(encoded(smaller, "JPEG", quality=80))).convert("RGB"))
+    found = near_duplicates.pairs_within(
+        np.stack([census.thumbnail(image) for image in pictures]), pictures.__getitem__
+    )
+    assert {(one, two) for one, two, _ in found} == planted
+    assert {mirror.name for one, _, mirror in found if one % 2} == {"flipped"}
+    many = [Image.open(io.BytesIO(encoded(pictures[30], "JPEG", quality=q))).convert("RGB") for q in range(80, 96, 3)]
+    crowd = np.stack([census.thumbnail(image) for image in many])
+    groups = near_duplicates.groups_of(6, [pair[:2] for pair in near_duplicates.pairs_within(crowd, many.__getitem__)])
+    assert groups.tolist() == [0] * 6
+
+
+def test_groups_are_the_connected_components() -> None:
+    assert near_duplicates.groups_of(7, [(5, 1), (2, 1), (6, 4)]).tolist() == [0, 1, 1, 3, 4, 1, 4]
+    assert near_duplicates.groups_of(0, []).tolist() == []

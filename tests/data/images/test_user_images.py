@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from corpus import encoded, picture
+from PIL import Image
 from same_images import as_folder, as_saved, as_shards, as_table
 
 import dlkit
@@ -213,3 +215,27 @@ def test_what_is_missing_is_counted_where_it_is_much() -> None:
 def test_a_place_told_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Say it once"):
         dlkit.train("mlp", dataset=f"csv:{tmp_path}/a.csv", data_dir=tmp_path / "b.csv", runs_dir=tmp_path)
+
+
+def test_near_copies_stay_on_one_side_of_the_cut_with_group_near(tmp_path: Path) -> None:
+    for number in range(30):
+        path = tmp_path / f"{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(picture(48, 48, seed=number), "PNG"))
+        if number < 12:
+            turned = picture(48, 48, seed=number).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            path.with_name(f"{number}_again.jpg").write_bytes(encoded(turned, "JPEG", quality=80))
+    (tmp_path / "b/broken.png").write_bytes(b"x")  # which training names: it is in a group of its own
+
+    def sides(group: str, seed: int) -> list[set[str]]:
+        parts = split(folders.load(tmp_path, group=group, size=8), 0.3, seed)
+        names: dict[str, set[str]] = {}
+        for name, part in parts.items():
+            assert isinstance(part, ImageFiles)
+            for path in part.paths:
+                names.setdefault(Path(str(path)).stem.removesuffix("_again"), set()).add(name)
+        return [found for number, found in sorted(names.items()) if number != "broken" and int(number) < 12]
+
+    assert any(len(found) == 2 for found in sides("", 0))
+    for seed in range(3):
+        assert all(len(found) == 1 for found in sides("near", seed)) and sides("near", seed) == sides("near", seed)
