@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlkit import cache, registry
+from dlkit.atomic_io import storage_errors
 from dlkit.config.recipe import Data
 from dlkit.data.download.download import nothing_said
 from dlkit.data.download.store import File, about_of, check, download, home, not_here, recorded
@@ -65,7 +66,9 @@ def splits(data: Data, *, allow_download: bool = True, say: Say = nothing_said) 
     """
     module = registry.load("datasets", data.name)
     options = _options(data)
-    found: Splits = module.load(_folder(data, module, allow_download, say), **options)
+    folder = _folder(data, module, allow_download, say)
+    with storage_errors(folder or Path(data.name)):  # a name too long for the system, a folder that went away
+        found: Splits = module.load(folder, **options)
     spec = _sized(found.spec, data)
     if isinstance(spec, ImageSpec) and isinstance(found.spec, ImageSpec) and spec.channels != found.spec.channels:
         return _in_colour(found, spec)

@@ -10,7 +10,8 @@ from corpus import encoded, picture
 
 import dlkit
 from dlkit.config.recipe import Data, changed, resolve, with_absolute_paths
-from dlkit.errors import DataError
+from dlkit.data import library
+from dlkit.errors import DataError, StorageError
 from dlkit.evaluation.evaluate import evaluate
 from dlkit.runs.data_of_run import data_of_run
 from dlkit.runs.run_folder import RunFolder
@@ -61,10 +62,16 @@ def test_a_relative_location_is_looked_for_beside_the_run(run: RunFolder, tmp_pa
     assert data_of_run(run, old).dir == str(tmp_path / "two/photos")  # as it always was, this folder goes first
 
 
+def test_a_path_too_long_for_the_system_is_one_line(tmp_path: Path) -> None:
+    for data in (Data(name="wds", dir="{0.." + "9" * 5000 + "}.tar"), Data(name="folder", dir="x" * 5000)):
+        with pytest.raises(StorageError, match="File name too long"):
+            library.splits(data)
+
+
 def test_addresses_and_names_of_a_hub_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for dataset in ("hf:ylecun/mnist", "wds:https://example.org/{0..3}.tar"):
-        assert resolve("mlp", dataset).recipe.data.dir == dataset.partition(":")[2]
+    for given in ("hf:ylecun/mnist", "wds:https://example.org/{0..3}.tar"):
+        assert resolve("mlp", given).recipe.data.dir == given.partition(":")[2]
     listed = resolve("mlp", "wds:s-{0..3}.tar", flags={"data.options.names": "names.txt"}).recipe
     assert (listed.data.dir, listed.data.options["names"]) == (f"{tmp_path}/s-{{0..3}}.tar", f"{tmp_path}/names.txt")
     assert with_absolute_paths(listed) == listed and changed(listed, {}) == listed

@@ -49,13 +49,11 @@ def test_pairs_of_one_collection_are_the_planted_ones_and_no_others() -> None:
         copy = np.asarray(pictures[number])[:, :: -1 if number % 2 else 1]
         smaller = Image.fromarray(np.ascontiguousarray(copy)).resize((40, 40)) if number % 3 else Image.fromarray(copy)
         pictures.append(Image.open(io.BytesIO(encoded(smaller, "JPEG", quality=80))).convert("RGB"))
-    found = near_duplicates.pairs_within(
-        np.stack([census.thumbnail(image) for image in pictures]), pictures.__getitem__
-    )
+    found = near_duplicates.pairs_within(np.stack([scan.thumbnail(image) for image in pictures]), pictures.__getitem__)
     assert {(one, two) for one, two, _ in found} == planted
     assert {mirror.name for one, _, mirror in found if one % 2} == {"flipped"}
     many = [Image.open(io.BytesIO(encoded(pictures[30], "JPEG", quality=q))).convert("RGB") for q in range(80, 96, 3)]
-    crowd = np.stack([census.thumbnail(image) for image in many])
+    crowd = np.stack([scan.thumbnail(image) for image in many])
     groups = near_duplicates.groups_of(6, [pair[:2] for pair in near_duplicates.pairs_within(crowd, many.__getitem__)])
     assert groups.tolist() == [0] * 6
 
