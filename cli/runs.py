@@ -41,7 +41,9 @@ def list_command(
     if sort != "when" or reverse:
         found = ordered(found, sort, reverse)
     chosen = console.resolve(format, json)
-    rows = ({"schema": "dlkit.runs/1", **asdict(entry)} for entry in found)
+    rows = [{"schema": "dlkit.runs/1", **asdict(entry)} for entry in found]
+    if chosen not in (Format.json, Format.jsonl):
+        rows = [{**row, "tags": " ".join(row["tags"])} for row in rows]
     console.write_rows(rows, ON_TERMINAL if chosen == Format.table else COLUMNS, chosen)
 
 
@@ -67,7 +69,10 @@ def tag_command(
         }
         for name, folder in zip(runs, folders, strict=True)
     ]
-    console.write_rows(rows, ("name", "tags"), console.resolve(format, json))
+    chosen = console.resolve(format, json)
+    if chosen not in (Format.json, Format.jsonl):
+        rows = [{**row, "tags": " ".join(row["tags"])} for row in rows]
+    console.write_rows(rows, ("name", "tags"), chosen)
 
 
 @runs_app.command("show")

@@ -12,6 +12,7 @@ from typing import Any
 
 from dlkit import statistics
 from dlkit.experiments.compare_answers import Evaluated, answers, difference, evaluated
+from dlkit.experiments.members import full_name
 from dlkit.runs.run_folder import RunFolder
 from dlkit.runs.summary import summary
 
@@ -114,8 +115,8 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
     one, other = evaluated(first), evaluated(second)
     paired = _paired(one, other)
     return Comparison(
-        first=first.name,
-        second=second.name,
+        first=full_name(first),
+        second=full_name(second),
         differences=tuple(_differences(first, second)),
         figures=tuple(_figures(one, other)),
         paired=paired if isinstance(paired, Paired) else None,

@@ -9,6 +9,7 @@ from typing import Any
 
 from dlkit.errors import ModelFileError
 from dlkit.evaluation.record import eval_command, read_evaluation, same_conditions, staleness
+from dlkit.experiments.members import full_name
 from dlkit.runs.run_folder import RunFolder
 
 
@@ -29,10 +30,10 @@ def evaluated(run: RunFolder) -> Evaluated:
     """
     evaluation = read_evaluation(run)
     if not evaluation:
-        return Evaluated(run, {}, f"run {run.name} is not evaluated yet: {eval_command(run)}.")
+        return Evaluated(run, {}, f"run {full_name(run)} is not evaluated yet: {eval_command(run)}.")
     stale = staleness(run, evaluation)
     if stale:
-        return Evaluated(run, {}, f"run {run.name}: {stale}. Evaluate again: {eval_command(run, evaluation)}.")
+        return Evaluated(run, {}, f"run {full_name(run)}: {stale}. Evaluate again: {eval_command(run, evaluation)}.")
     return Evaluated(run, evaluation, "")
 
 

@@ -94,3 +94,9 @@ def find_runs(name: str, runs_dir: Path) -> list[RunFolder]:
 def find_experiment(name: str, runs_dir: Path) -> Experiment | None:
     """The experiment of that name or path, if there is one."""
     return experiment_at(runs_dir / name) or experiment_at(Path(name))
+
+
+def full_name(run: RunFolder) -> str:
+    """The name of a run in its runs folder, with that of its experiment if it is a member: sweep/trial-000."""
+    experiment = experiment_at(run.path.absolute().parent)
+    return run.name if experiment is None else f"{experiment.name}/{run.name}"

@@ -156,6 +156,7 @@ def test_groups_are_compared_over_their_seeds(
     assert dlkit([*command, "B", "A", "--fail-on-regression"]) == 12
     assert dlkit([*command, "A", "B", "--fail-on-regression", "--require-groups"]) == 0
     assert dlkit([*command, "A/seed0", "B/seed0", "--require-groups"]) == 2
+    assert compare(first[0], second[0]).document()["second"] == "B/seed0"
     capsys.readouterr()
     assert dlkit([*command, "A"]) == 0  # three runs side by side
     assert [row["top1"] for row in json.loads(capsys.readouterr().out)] == accuracies[0]

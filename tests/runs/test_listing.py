@@ -60,6 +60,8 @@ def test_the_list_is_filtered_sorted_and_tagged(runs_dir: Path, capsys: pytest.C
     assert dlkit([*tags, "one", "--remove", "paper"]) == 0
     capsys.readouterr()
     assert names(runs_dir, capsys, "--filter", "tag=paper") == ["s"]
+    assert dlkit(["runs", "tag", "s", "--runs-dir", str(runs_dir), "--format", "csv"]) == 0
+    assert capsys.readouterr().out == "name,tags\ns,old paper\n"
     assert names(runs_dir, capsys, "--filter", "tag=old", "--sort", "name") == ["one", "s"]
     for wrong in (["list", "--sort", "bset"], ["list", "--filter", "modle=x"], ["list", "--filter", "x"]):
         assert dlkit(["runs", *wrong, "--runs-dir", str(runs_dir)]) == 2
