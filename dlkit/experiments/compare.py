@@ -12,7 +12,7 @@ from typing import Any
 
 from dlkit import statistics
 from dlkit.experiments.compare_answers import Evaluated, answers, difference, evaluated
-from dlkit.experiments.members import full_name
+from dlkit.runs.experiments import full_name
 from dlkit.runs.run_folder import RunFolder
 from dlkit.runs.summary import summary
 

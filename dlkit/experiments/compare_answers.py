@@ -9,7 +9,7 @@ from typing import Any
 
 from dlkit.errors import ModelFileError
 from dlkit.evaluation.record import eval_command, read_evaluation, same_conditions, staleness
-from dlkit.experiments.members import full_name
+from dlkit.runs.experiments import full_name
 from dlkit.runs.run_folder import RunFolder
 
 
