@@ -117,7 +117,7 @@ def _predictions(
                 else:
                     ranks, inner, doubts = next(answers)
                     kept = tuple(ranked for ranked in ranks if ranked.probability >= min_prob)
-                    yield Prediction(read.name, network.name, kept, inner, doubts)
+                    yield Prediction(read.name, network.name, kept, inner, doubts, read.notes)
 
 
 def nodes_of(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:

@@ -62,6 +62,7 @@ class Prediction:
     predictions: tuple[Ranked, ...]
     nodes: tuple[Node, ...] = ()
     uncertainty: Uncertainty | None = None
+    notes: tuple[str, ...] = ()  # what the answer does not cover: only the first frame of an animation was used
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.predict/1`."""
@@ -70,7 +71,8 @@ class Prediction:
         ]
         nodes = [node.document() for node in self.nodes]
         found = {"schema": SCHEMA, "path": self.path, "model": self.model, "predictions": rows}
-        return found | ({"nodes": nodes} if nodes else {}) | self._doubts()
+        notes = {"notes": list(self.notes)} if self.notes else {}
+        return found | ({"nodes": nodes} if nodes else {}) | self._doubts() | notes
 
     def _doubts(self) -> dict[str, Any]:
         if self.uncertainty is None:

@@ -173,6 +173,7 @@ def _explanation(
         completeness_error=_completeness(explainer, view, targets, float(map.sum())),
         sanity=_sanity(subject, [faithfulness.rank_correlation(map, other) for other in others]),
         map=map[0].cpu().numpy(),
+        notes=read.notes,
         **view.shown(explainer, targets, map[0]),
     )
 

@@ -76,6 +76,7 @@ class Explanation:
     words: tuple[Word, ...] = ()  # of a text or a tree, in word order
     parts: tuple[Part, ...] = ()  # of a tree, from its root
     png: Path | None = None
+    notes: tuple[str, ...] = ()  # as in a Prediction
 
     @property
     def empty(self) -> bool:
@@ -102,7 +103,8 @@ class Explanation:
             "sanity": {**asdict(self.sanity), "flagged": self.sanity.flagged},
         }
         words, nodes = [asdict(word) for word in self.words], [part.document() for part in self.parts]
-        return found | ({"words": words} if words else {}) | ({"nodes": nodes} if nodes else {})
+        optional = {"words": words, "nodes": nodes, "notes": list(self.notes)}
+        return found | {name: value for name, value in optional.items() if value}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ HEADERS = {
 }
 
 Reserve = Callable[[int], None]  # memory for so many bytes; raises Refused where there is no room
-Work = Callable[[bytes], tuple[dict[str, Any], int]]  # from a body to a document and its status
+Work = Callable[[bytes], tuple[Any, int]]  # from a body to a document and its status
 
 
 class Refused(Exception):
@@ -61,20 +61,24 @@ def status_of(code: int) -> int:
 
 
 class Guard:
-    """In front of the application: who may not ask is refused, and every answer says what the page may load."""
+    """In front of the application: refuses strangers, answers HEAD as GET, and says what the page may load."""
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self.app, self.host = app, host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_head = scope["method"] == "HEAD"
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         objection = self._objection(Headers(scope=scope))
         app = self.app if objection is None else Refused(403, UsageError.exit_code, objection).response()
-        await app(scope, receive, send_with_headers)
+        await app({**scope, "method": "GET"} if is_head else scope, receive, send_with_headers)
 
     def _objection(self, headers: Headers) -> str | None:
         called, origin = headers.get("host", ""), headers.get("origin")
@@ -126,9 +130,11 @@ class Desk:
         finally:
             self.waiting, self.bytes = self.waiting - 1, self.bytes - reserved
 
-    def _done(self, work: Work, given: bytes) -> tuple[dict[str, Any], int]:
+    def _done(self, work: Work, body: bytes) -> tuple[Any, int]:
         try:
-            return work(given)
+            return work(body)
+        except Refused:
+            raise
         except DlkitError as error:
             raise Refused(status_of(error.exit_code), error.exit_code, str(error)) from error
         except MemoryError as error:
@@ -144,9 +150,6 @@ async def body_of(request: Request, reserve: Reserve) -> bytes:
 
     Raises: Refused.
     """
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        what = "a form is not read. Send the file itself as the body: curl --data-binary @cat.jpg …/predict"
-        raise Refused(415, UsageError.exit_code, what)
     too_long = Refused(413, DataError.exit_code, f"the body has more than {MAX_BYTES >> 20} MiB.")
     said = request.headers.get("content-length", "")
     if said.isdecimal() and int(said) > MAX_BYTES:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dlkit.explanation.records import Explanation
 
 HOST, PORT = "127.0.0.1", 8000
-NEEDS = ("fastapi", "uvicorn")
+NEEDS = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 OVERLAY_SIDE = 280  # pixels of the picture of an explanation, about
 
 Say = Callable[[str], None]

@@ -205,9 +205,80 @@ def test_a_topk_that_the_model_has_not_is_refused(client: Client, topk: str, say
     assert says in refused.json()["error"]["message"]
 
 
-def test_a_form_is_refused_with_the_way_to_send_the_file(client: Client) -> None:
-    refused = client("POST", "/predict", files={"image": GOOD})
-    assert refused.status_code == 415 and "--data-binary" in refused.json()["error"]["message"]
+def test_several_images_are_answered_in_order_as_a_form_or_as_json(client: Client, tiny_run: RunFolder) -> None:
+    images = [encoded(picture(seed=seed), "PNG") for seed in range(3)]
+    expected = [record(answer) for answer in predict(tiny_run, images, batch_size=1, device="cpu")]
+    form = client("POST", "/predict", files=[("x", (f"{n}.png", image)) for n, image in enumerate(images)])
+    assert form.json() == [{**one, "path": f"{n}.png"} for n, one in enumerate(expected)]
+    plain, url = base64.b64encode(images[1]).decode(), "data:image/png;base64," + base64.b64encode(images[2]).decode()
+    entries = [{"image": base64.b64encode(images[0]).decode()}, plain, url]
+    assert client("POST", "/predict", json=entries).json() == [
+        {**one, "path": f"-:{n}"} for n, one in enumerate(expected, start=1)
+    ]
+    assert client("POST", "/predict", json=entries[0]).json() == expected[0], "an object is one input, not a list"
+
+
+def test_of_several_images_the_bad_one_is_a_record_and_the_rest_are_answered(client: Client) -> None:
+    some = client("POST", "/predict", files=[("x", ("a.png", GOOD)), ("x", ("b.png", b"text"))])
+    assert some.status_code == 200 and "predictions" in some.json()[0] and some.json()[1]["error"]["code"] == 4
+    none = client("POST", "/predict", files=[("x", ("b.png", b"text"))])
+    assert none.status_code == 422 and none.json()[0]["path"] == "b.png"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/json", b"{", 422), ("application/json", b'{"image": 1}', 422), ("application/json", b"[]", 422),
+        ("application/json", b'["not base64"]', 422), ("application/json", b"[" * 100_000, 422),
+        ("application/json", b"[" + b'"",' * 64 + b'""]', 413), ("application/xml", GOOD, 415),
+        ("multipart/form-data", GOOD, 422), ("multipart/form-data; boundary=x", b"--x\r\n", 422),
+    ],
+)  # fmt: skip
+def test_a_body_that_cannot_be_parsed_is_refused(client: Client, kind: str, body: bytes, status: int) -> None:
+    refused = client.post("/predict", body, headers={"content-type": kind})
+    assert refused.status_code == status and refused.json()["error"]["message"]
+
+
+def test_what_was_skipped_is_noted_in_the_record(client: Client) -> None:
+    frames = [picture(seed=seed) for seed in range(2)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    for address in ("/predict", "/explain"):
+        assert "first" in client.post(address, file.getvalue()).json()["notes"][0]
+        assert "notes" not in client.post(address, GOOD).json()
+
+
+def test_head_is_answered_wherever_get_is_without_a_body(client: Client) -> None:
+    for address in ("/", "/health", "/model", "/openapi.json", "/docs", "/metrics", "/nothing"):
+        head, get = client("HEAD", address), client.get(address)
+        assert head.status_code == get.status_code and head.content == b""
+    assert client("HEAD", "/health").headers["content-length"] == str(len(client.get("/health").content))
+
+
+def test_a_method_that_is_not_allowed_names_those_that_are(client: Client) -> None:
+    for method, address, allow in (
+        ("PUT", "/predict", "POST"),
+        ("HEAD", "/predict", "POST"),
+        ("POST", "/", "GET, HEAD"),
+    ):
+        refused = client(method, address)
+        assert refused.status_code == 405 and refused.headers["allow"] == allow
+
+
+def test_metrics_count_requests_by_status_inputs_and_errors(tiny_run: RunFolder) -> None:
+    client = of_run(tiny_run)
+    client("POST", "/predict", files=[("x", ("a.png", GOOD)), ("x", ("b.png", b"text"))])
+    client.post("/predict?topk=0", GOOD)
+    client.get("/random-path")
+    found = client.get("/metrics").text
+    for line in (
+        'dlkit_requests_total{method="POST",path="/predict",status="200"} 1.0',
+        'dlkit_requests_total{method="POST",path="/predict",status="400"} 1.0',
+        'dlkit_requests_total{method="GET",path="other",status="404"} 1.0',
+        'dlkit_request_seconds_count{path="/predict"} 2.0',
+        "dlkit_inputs_total 1.0", 'dlkit_errors_total{code="4"} 1.0', 'dlkit_errors_total{code="2"} 1.0',
+    ):  # fmt: skip
+        assert line in found.splitlines(), found
 
 
 @pytest.mark.parametrize("said", [None, "9", "999999999999"])
@@ -379,10 +450,13 @@ def test_the_page_finds_every_element_that_its_script_names() -> None:
 
 def test_programs_find_every_address_described(client: Client) -> None:
     described = client.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/health", "/model", "/predict", "/explain"}
+    assert set(described["paths"]) == {"/health", "/model", "/metrics", "/predict", "/explain"}
     predict = described["paths"]["/predict"]["post"]
     assert set(predict["responses"]) == {"200", "400", "403", "408", "413", "415", "422", "503"}
-    assert list(predict["requestBody"]["content"]) == ["application/octet-stream"]
+    kinds = ["application/octet-stream", "application/json", "multipart/form-data"]
+    assert list(predict["requestBody"]["content"]) == kinds
+    (topk,) = predict["parameters"]
+    assert topk["schema"].items() >= {"type": "integer", "minimum": 1, "maximum": 8, "default": 5}.items()
 
 
 # -- the command
