@@ -62,10 +62,12 @@ def warn(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """How library code speaks: a note, or a warning where the text starts with "warning: "."""
+    """How library code logs: "warning: …", "important: …" (such as which model answers), which -q keeps, or a note."""
     kind, _, rest = text.partition(": ")
     if kind == "warning":
         warn(rest)
+    elif kind == "important":
+        _say(formats.escape(rest))
     else:
         note(text)
 
@@ -85,14 +87,22 @@ def resolve(format: Format | str, json_flag: bool = False) -> Format:
     return Format(format)
 
 
-def write_rows(rows: Iterable[Row], columns: Sequence[str], format: Format | str, *, stream: bool = False) -> None:
+def write_rows(
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    format: Format | str,
+    *,
+    stream: bool = False,
+    optional: Sequence[str] = (),
+) -> None:
     """Write rows to stdout as they come; only a table waits for all of them, unless `stream` is set.
 
+    On a narrow terminal a table leaves out the `optional` columns, the last first, so that a row takes one line.
     json is one array. A table that streams has columns as wide as its first rows needed.
     """
     format = resolve(format)
     if format == Format.table and not stream:
-        _put(formats.table(rows, columns))
+        _put(formats.table(rows, columns, optional))
         return
     writers = {
         Format.table: formats.streamed_table,
@@ -139,7 +149,7 @@ def on_terminal() -> bool:
 
 def takes_unicode() -> bool:
     """Whether stdout shows any letter."""
-    return formats.is_utf8(formats.stdout())
+    return formats.takes_unicode()
 
 
 class Progress:

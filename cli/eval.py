@@ -123,7 +123,7 @@ def eval_command(
                 batch_size=batch_size, workers=workers, device=device, say=console.say, advance=bar.advance,
             )  # fmt: skip
     else:
-        found = verb.chosen_run(run, runs_dir, console.note)
+        found = verb.chosen_run(run, runs_dir, console.say)
         k = verb.resolved_topk(topk, len(found.spec().classes), console.note)
         gates = parse_gates(fail_under, fail_over, verb.gate_names(k), verb.ceiling_names(k, mc_dropout))
         with console.progress(None, f"testing {found.name}") as bar:

@@ -94,7 +94,7 @@ def explain_command(
     from dlkit.evaluation.evaluate import chosen_run
     from dlkit.explanation.explain import explain
 
-    found = chosen_run(run, runs_dir, console.note)
+    found = chosen_run(run, runs_dir, console.say)
     answers = explain(
         found, images, method=method, target=target, layer=layer, output=output, montage=montage, seed=seed,
         checkpoint=checkpoint.value, device=device, runs_dir=runs_dir, say=console.say,

@@ -1,7 +1,8 @@
 """How rows and documents read as a table, as JSON, CSV and TSV, on the stdout that there is.
 
 A row is a mapping; `columns` chooses and orders what table, tsv and csv show of it; json gives all of it. tsv writes a
-tab, a line break and a backslash inside a cell as \\t, \\n and \\\\; csv quotes them.
+tab, a line break and a backslash inside a cell as \\t, \\n and \\\\; csv quotes them, and puts an apostrophe before
+text that a spreadsheet would run as a formula. tsv does not: it is for pipes, which want the text as it is.
 """
 
 from __future__ import annotations
@@ -12,31 +13,74 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TextIO
+
+from dlkit import csv_text
 
 Row = Mapping[str, Any]
 _answers: TextIO | None = None
 
 # Control characters, line separators, and marks that reorder text: a file's name must not drive a terminal.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+GAP, EDGES = 3, 2  # spaces between two columns, and around all
+SHORTEST_CELL = 12  # characters of a cell that is shortened
 TSV_ESCAPES = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"}
 
 
-def table(rows: Iterable[Row], columns: Sequence[str]) -> str:
-    """A table as wide as stdout; numbers stand to the right."""
-    from rich.box import SIMPLE_HEAD
+def table(rows: Iterable[Row], columns: Sequence[str], optional: Sequence[str] = ()) -> str:
+    """A table as wide as stdout; numbers are aligned to the right.
+
+    Cells are folded if it is too narrow. With `optional`, every row takes one line: these columns are left out, the
+    last first, until the others fit, and then the longest cells are shortened in the middle.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
-    found = list(rows)
-    for column in columns:
-        numbers = bool(found) and all(isinstance(row.get(column), int | float | None) for row in found)
+    records = list(rows)
+    cells = {column: [_shown(row.get(column)) for row in records] for column in columns}
+    if optional:
+        cells = _on_one_line(cells, list(optional), _width())
+    drawn = Table(box=_box(), pad_edge=False)
+    for column in cells:
+        is_number = bool(records) and all(isinstance(row.get(column), int | float | None) for row in records)
         # a name is there to be copied: it is never folded
-        drawn.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=column == "name")
-    for row in found:
-        drawn.add_row(*(Text(_shown(row.get(column))) for column in columns))
+        drawn.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=column == "name")
+    for row in zip(*cells.values(), strict=True):
+        drawn.add_row(*map(Text, row))
     return rendered(drawn)
+
+
+def _on_one_line(cells: dict[str, list[str]], optional: list[str], width: int) -> dict[str, list[str]]:
+    """The columns that fit, with cells shortened if the required ones alone do not."""
+
+    def widths() -> dict[str, int]:
+        return {column: max(map(len, [column, *texts])) for column, texts in cells.items()}
+
+    def excess() -> int:
+        return sum(widths().values()) + GAP * (len(cells) - 1) + EDGES - width
+
+    while optional and excess() > 0:
+        cells = {column: texts for column, texts in cells.items() if column != optional[-1]}
+        optional.pop()
+    while excess() > 0 and max(widths().values()) > SHORTEST_CELL:
+        longest = max(widths(), key=widths().__getitem__)
+        room = max(SHORTEST_CELL, widths()[longest] - excess())
+        cells = {**cells, longest: [_shortened(text, room) for text in cells[longest]]}
+    return cells
+
+
+def _shortened(text: str, room: int) -> str:
+    dots = "…" if takes_unicode() else "..."
+    kept = room - len(dots)
+    return text if len(text) <= room else text[: kept - kept // 2] + dots + text[len(text) - kept // 2 :]
+
+
+def _box() -> Any:
+    """Rules of a table: lines below the header, of hyphens if the terminal shows ASCII only."""
+    from rich.box import SIMPLE_HEAD, Box
+
+    return SIMPLE_HEAD if takes_unicode() else Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def streamed_table(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[str]:
@@ -61,16 +105,9 @@ def json_array(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[str]:
 
 def csv_lines(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[str]:
     """A header and a line a row, quoted as RFC 4180 says."""
-    import csv
-
-    line = io.StringIO()
-    writer = csv.writer(line, lineterminator="\n")
     terminal = is_terminal(stdout())
     for cells in _with_header(rows, columns):
-        writer.writerow([escape(cell) for cell in cells] if terminal else cells)
-        yield line.getvalue()
-        line.seek(0)
-        line.truncate()
+        yield csv_text.line(map(escape, cells) if terminal else cells)
 
 
 def tsv_lines(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[str]:
@@ -106,7 +143,7 @@ def rendered(thing: Any) -> str:
 
     terminal = is_terminal(stdout())
     text = io.StringIO()
-    width = None if terminal else 10_000
+    width = _width()
     colours: Literal["auto"] | None = "auto" if terminal and not os.environ.get("NO_COLOR") else None
     console = Console(file=text, force_terminal=terminal, color_system=colours, width=width, highlight=False)
     console.print(thing)
@@ -131,6 +168,26 @@ def take_stdout() -> None:
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether a person reads what is written there."""
     return stream is not None and stream.isatty()
+
+
+def takes_unicode() -> bool:
+    """Whether stdout shows any letter: its encoding does, and the locale is not plain C."""
+    variables = os.environ.get
+    # Python itself sets LC_CTYPE to C.UTF-8 where it found the C locale (PEP 538)
+    locale = variables("LC_ALL") or variables("LC_CTYPE", "").replace("C.UTF-8", "") or variables("LANG")
+    return is_utf8(stdout()) and locale not in ("C", "POSIX")
+
+
+def _width() -> int:
+    """The columns of the terminal that stdout is; in a pipe nothing is cut or folded."""
+    stream = stdout()
+    if stream is None or not stream.isatty():
+        return 10_000
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns) > 0:
+        return int(columns)
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
 
 
 def is_utf8(stream: TextIO | None) -> bool:

@@ -52,7 +52,7 @@ def plot_command(
     names: list[str | None] = list(dict.fromkeys(runs)) if runs else [None]
     folders = [run_folder.find(name, runs_dir) for name in names]
     if not runs:
-        console.note(f"run: {folders[0].path}")
+        console.say(f"important: run: {folders[0].path}")
     recorded, metrics = curves.recorded(folders), metric or []
     for sentence in curves.without(recorded, metrics):
         console.note(sentence)

@@ -40,7 +40,7 @@ def reproduce_command(
 
     found = run_folder.find(run, runs_dir)
     if run is None:
-        console.note(f"run: {found.path}")
+        console.say(f"important: run: {found.path}")
     result = reproduce(
         found, epochs=epochs, name=name, runs_dir=runs_dir, data_dir=data_dir, argv=sys.argv, say=console.say,
         progress=console.shows_progress(),

@@ -16,6 +16,7 @@ runs_app = typer.Typer(help="Runs: list, show, compare, tag, prune, rm.")
 
 COLUMNS = ("name", "model", "dataset", "status", "epochs", "metric", "best", "when", "kind", "members", "tags")
 ON_TERMINAL = ("name", "kind", "model", "status", "epochs", "best", "tags")  # 80 columns
+OPTIONAL = ("best", "epochs", "status", "tags", "kind")  # a narrower one leaves out the last first
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where the run folders are.")]
 AsFormat = Annotated[Format, typer.Option("--format", help="Of the answer.")]
@@ -44,7 +45,7 @@ def list_command(
     rows = [{"schema": "dlkit.runs/1", **asdict(entry)} for entry in found]
     if chosen not in (Format.json, Format.jsonl):
         rows = [{**row, "tags": " ".join(row["tags"])} for row in rows]
-    console.write_rows(rows, ON_TERMINAL if chosen == Format.table else COLUMNS, chosen)
+    console.write_rows(rows, ON_TERMINAL if chosen == Format.table else COLUMNS, chosen, optional=OPTIONAL)
 
 
 @runs_app.command("tag")
@@ -88,7 +89,7 @@ def show_command(
 
     found = run_folder.find(run, runs_dir)
     if run is None:
-        console.note(f"run: {found.path}")
+        console.say(f"important: run: {found.path}")
     console.write_document(details(found), console.resolve(format, json))
 
 

@@ -11,6 +11,8 @@ import codecs
 import glob
 import os
 import queue
+import re
+import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 DECODERS = 2  # threads; decoding leaves the interpreter's lock
 URL_LIMIT = 100 << 20  # bytes of an image from the network
+DESCRIPTOR = re.compile(r"/dev/stdin$|(/dev|/proc/self)/fd/\d+$")
 STDIN_NAME = "-"  # the path of an image given as bytes; -:3 is the third line of text
 
 
@@ -140,10 +143,28 @@ def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
 
 def _in_file(name: str, spec: Spec) -> Iterator[Input]:
     """The one input that a file is, or the dependency trees that it holds."""
+    if DESCRIPTOR.match(name):
+        yield Input(name, _read_pipe(name))
+        return
     if isinstance(spec, TreeSpec) and name.lower().endswith(".conllu"):
         yield from _or_failure(_dependency_trees(name), name, "the file holds no tree.")
     else:
         yield Input(name, Path(name))
+
+
+def _read_pipe(name: str) -> bytes | DlkitError | Path:
+    """What a shell hands over by descriptor, as in `predict <(curl …)`; only those have a writer that is known to come.
+
+    A file behind the name is read like any other.
+    """
+    try:
+        if not stat.S_ISFIFO(os.stat(name).st_mode):
+            return Path(name)
+        with open(name, "rb") as file:
+            data = file.read(URL_LIMIT + 1)
+    except OSError as error:
+        return StorageError(f"{name}: cannot be read: {error.strerror}.")
+    return data if len(data) <= URL_LIMIT else DataError(f"{name}: more than {URL_LIMIT >> 20} MiB.")
 
 
 def _dependency_trees(name: str) -> Iterator[Input]:

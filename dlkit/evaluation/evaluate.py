@@ -7,8 +7,6 @@ evaluation stands, and evaluation.json says of what.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlkit import atomic_io, registry
+from dlkit import atomic_io, csv_text, registry
 from dlkit.config.recipe import Data, OnBadImage, data_for
 from dlkit.data_location import located
 from dlkit.errors import ModelFileError, StorageError, UsageError
@@ -190,7 +188,7 @@ def chosen_run(run: RunFolder | Path | str | None, runs_dir: Path, say: Say) -> 
         return run
     found = run_folder.find(None if run is None else os.fspath(run), runs_dir)
     if run is None:
-        say(f"using the newest run, {found.path}")
+        say(f"important: using the newest run, {found.path}")
     return found
 
 
@@ -412,11 +410,8 @@ def _write(evaluation: Evaluation, lines: list[str]) -> None:
 
 def _confusion_csv(confusion: npt.NDArray[np.int64], names: list[str]) -> str:
     """A row for each true class, a column for each predicted one."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true\\predicted", *names])
-    writer.writerows([name, *counts] for name, counts in zip(names, confusion.tolist(), strict=True))
-    return text.getvalue()
+    counts = ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
+    return csv_text.document([["true\\predicted", *names], *counts])
 
 
 def _scores(result: ClassResult) -> dict[str, Any]:

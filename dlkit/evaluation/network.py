@@ -135,7 +135,8 @@ def _without_a_run(runs_dir: Path, checkpoint: Checkpoint, say: Say) -> Network:
             f"{DEFAULT_MODEL}. Unset it, train a run (dlkit train lenet5 --dataset mnist), or name a model and its "
             f"weights: --model NAME --weights FILE."
         )
-    say(f"there are no runs in {runs_dir}: using {DEFAULT_MODEL} with ImageNet's weights, published by torchvision")
+    published = f"{DEFAULT_MODEL} with ImageNet's weights, published by torchvision"
+    say(f"important: there are no runs in {runs_dir}: using {published}")
     return _from_weights(DEFAULT_MODEL, IMAGENET, Inputs(), runs_dir, checkpoint, say)
 
 

@@ -13,15 +13,13 @@ parts, the verdicts go by the p values after Holm's correction.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlkit import atomic_io, statistics
+from dlkit import atomic_io, csv_text, statistics
 from dlkit.config import ablation_parts
 from dlkit.config.ablation_parts import Changes
 from dlkit.config.recipe import Recipe
@@ -332,11 +330,8 @@ def _write(found: Ablation) -> None:
     from dlkit.plots.bars import Bar, effects
 
     rows = [effect.row() for effect in found.effects]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic_io.write_text(found.folder / "ablation.csv", text.getvalue())
+    cells = ([row.get(column) for column in COLUMNS] for row in rows)
+    atomic_io.write_text(found.folder / "ablation.csv", csv_text.document([COLUMNS, *cells]))
     bars = [Bar(effect.part, effect.effect_pp, effect.low_pp, effect.high_pp) for effect in found.effects]
     seeds = f"{len(found.seeds)} seed{'s' if len(found.seeds) > 1 else ''}"
     title = f"{found.recipe.model.name} on {found.recipe.data.name}, {found.split}: what each part brings, {seeds}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import shlex
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlkit import atomic_io
+from dlkit import atomic_io, csv_text
 from dlkit.config import search_space, yaml_file
 from dlkit.config.recipe import Recipe, over
 from dlkit.config.search_space import Parameter
@@ -135,11 +133,8 @@ def write_document(found: Sweep) -> None:
 
 
 def write_files(found: Sweep, argv: Sequence[str]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, found.columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found.rows)
-    atomic_io.write_text(found.folder / "sweep.csv", text.getvalue())
+    cells = ([row.get(column) for column in found.columns] for row in found.rows)
+    atomic_io.write_text(found.folder / "sweep.csv", csv_text.document([found.columns, *cells]))
     _draw(found, found.folder / "parallel.png")
     if found.best is not None:
         _write_best(found.folder / BEST, _best_recipe(found, found.best, argv))

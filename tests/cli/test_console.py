@@ -75,6 +75,59 @@ def test_csv_reads_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     assert header == list(COLUMNS) and rows == [["x.png", "1", "0.1234567"], [NASTY, "", "1.0"]]
 
 
+def test_csv_text_that_a_spreadsheet_would_run_is_escaped_and_numbers_stay_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "＝1", "-x"]
+    kept = ["-5", "+1.5e-3", -0.5, "-:3", "-", "a=b", "", "7"]
+    console.write_rows([{"c": cell} for cell in [*text, *kept]], ("c",), "csv")
+    _, *rows = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert rows == [[f"'{cell}"] for cell in text] + [[str(cell)] for cell in kept]
+    console.write_rows([{"c": text[0]}], ("c",), "tsv")
+    assert capsys.readouterr().out.splitlines()[1] == text[0], "tsv is for pipes"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_row_takes_one_line_of_a_narrow_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_for(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = {"name": "resnet20-cifar10-20261201-101500", "model": "resnet20", "when": "2026-12-01T10:15:00Z", "n": 3}
+    console.write_rows([row] * 3, ("name", "model", "n", "when"), "table", optional=("n", "when"))
+    lines = [line[1:] for line in terminal.getvalue().splitlines() if line.strip()]
+    assert len(lines) == 5 and max(map(len, lines)) < columns
+    shown = row["name"] if columns > 40 else row["name"][:12]
+    assert all(line.startswith(shown) and "resnet20" in line[len(shown) :] for line in lines[2:])
+    assert ("2026-12-01" in lines[2]) == (columns >= 80), "the last optional column is left out first"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "locale", "ascii"),
+    [("ascii", "de_DE.UTF-8", True), ("utf-8", "C", True), ("utf-8", "POSIX", True), ("utf-8", "de_DE.UTF-8", False),
+     ("utf-8", "", False)],
+)  # fmt: skip
+def test_an_ascii_terminal_gets_ascii_rules(
+    encoding: str, locale: str, ascii: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("LANG", locale)
+    monkeypatch.delenv("LC_ALL", raising=False)
+    monkeypatch.setenv("LC_CTYPE", "C.UTF-8")  # as Python itself sets it
+    monkeypatch.setenv("COLUMNS", "14")
+    console.write_rows([{"name": "x" * 30, "n": 3}], ("name", "n"), "table", optional=("n",))
+    stream.flush()
+    text = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert ("---" in text and "..." in text) == ascii and ("──" in text and "…" in text) != ascii
+
+
+def test_quiet_keeps_what_is_important(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console, "settings", console.Settings(quiet=True))
+    for text in ("a note", "important: using the newest run, runs/a", "warning: odd"):
+        console.say(text)
+    assert capsys.readouterr().err == "using the newest run, runs/a\ndlkit: warning: odd\n"
+
+
 @pytest.mark.parametrize("format", ["json", "jsonl"])
 def test_json_holds_all_of_a_row_exactly(format: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = written(capsys, format)

@@ -393,6 +393,22 @@ def test_strange_names_come_out_readable(
     assert sorted(os.fsencode(record["path"]).rpartition(b"/")[2] for record in records) == sorted(names)
 
 
+def test_a_pipe_given_as_an_argument_is_read_and_a_named_one_is_refused_with_the_way(
+    tiny_run: RunFolder, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, images[0].read_bytes())
+    os.close(writer)
+    named = tmp_path / "x.png"
+    os.mkfifo(named)
+    given = [str(images[1]), f"/dev/fd/{reader}", str(named), str(images[0])]
+    assert command(tiny_run, *given, "--format", "jsonl") == 3
+    os.close(reader)
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["path"] for record in records] == given
+    assert records[1]["predictions"] == records[3]["predictions"] and "--stdin-image" in records[2]["error"]["message"]
+
+
 def test_the_program_answers_each_line_as_it_comes_and_without_torchvision(
     tiny_run: RunFolder, images: list[Path]
 ) -> None:

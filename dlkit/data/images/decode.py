@@ -220,8 +220,8 @@ def _opened(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or a device"
-            raise UnsupportedImageError(f"not a file but a {kind}.")
+            pipe = "pipe or a device. Pipe it in: --stdin-image < PIPE"
+            raise UnsupportedImageError(f"not a file but a {'folder' if stat.S_ISDIR(status.st_mode) else pipe}.")
         if status.st_size == 0:
             raise DataError("the file is empty.")
         small = status.st_size <= READ_WHOLE  # Pillow asks for a header's few bytes at a time
