@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dlkit.data.inputs import Ahead, Given, Stream, inputs
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.bare_weights import Inputs
+from dlkit.evaluation.coverage import Coverage
 from dlkit.evaluation.evaluate import DEFAULT_TOPK, Checkpoint, check_passes
 from dlkit.evaluation.network import Network, check_answerable, chosen, thinned
 from dlkit.evaluation.prediction import WORDS_SHOWN, Failure, Node, Prediction, Ranked, Uncertainty
@@ -103,6 +104,7 @@ def _predictions(
     say: Say,
 ) -> Iterator[Prediction | Failure]:
     spec = network.spec
+    coverage = Coverage(spec)
     with closing(Ahead(inputs(paths, spec), spec, 2 * batch_size)) as ahead:  # decodes while torch is imported
         classify = network.load(device)
         wait_s = None if isinstance(paths, Sequence) else WAIT_S
@@ -117,7 +119,10 @@ def _predictions(
                 else:
                     ranks, inner, doubts = next(answers)
                     kept = tuple(ranked for ranked in ranks if ranked.probability >= min_prob)
-                    yield Prediction(read.name, network.name, kept, inner, doubts, read.notes)
+                    limits = coverage(read, say)
+                    notes = (*read.notes, *limits.notes)
+                    counts = (limits.unknown, limits.truncated)
+                    yield Prediction(read.name, network.name, kept, inner, doubts, *counts, notes)
 
 
 def nodes_of(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:

@@ -62,6 +62,8 @@ class Prediction:
     predictions: tuple[Ranked, ...]
     nodes: tuple[Node, ...] = ()
     uncertainty: Uncertainty | None = None
+    unknown: int | None = None  # of a text: words that the vocabulary does not have
+    truncated: int | None = None  # of a text: words at its end that are not read
     notes: tuple[str, ...] = ()  # what the answer does not cover: only the first frame of an animation was used
 
     def document(self) -> dict[str, Any]:
@@ -71,7 +73,9 @@ class Prediction:
         ]
         nodes = [node.document() for node in self.nodes]
         found = {"schema": SCHEMA, "path": self.path, "model": self.model, "predictions": rows}
-        notes = {"notes": list(self.notes)} if self.notes else {}
+        notes: dict[str, Any] = {"notes": list(self.notes)} if self.notes else {}
+        if self.unknown is not None:
+            notes = {"unknown": self.unknown, "truncated": self.truncated} | notes
         return found | ({"nodes": nodes} if nodes else {}) | self._doubts() | notes
 
     def _doubts(self) -> dict[str, Any]:

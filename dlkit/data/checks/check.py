@@ -19,6 +19,7 @@ from typing import Any
 from dlkit import atomic_io, registry
 from dlkit.config.recipe import Data
 from dlkit.data import library as dataset
+from dlkit.data.checks import texts
 from dlkit.data.checks.findings import (
     Seen,
     of_copies,
@@ -33,7 +34,7 @@ from dlkit.data.images.decode import Header
 from dlkit.data_location import located
 from dlkit.errors import UsageError
 from dlkit.registry import did_you_mean
-from dlkit.specs import MAX_PIXELS
+from dlkit.specs import MAX_PIXELS, SequenceSpec
 
 SCHEMA = "dlkit.dataset_check/1"
 MOST_COMMON = 4  # sizes, modes and formats in the summary
@@ -70,7 +71,8 @@ class Report:
         """What was looked at, in a line."""
         parts = [f"{split} {sum(counts.values()):,}" for split, counts in self.splits.items()]
         kinds = "; ".join(map(_most_common, self.census.values()))
-        return f"{self.dataset}: {self.images:,} images ({', '.join(parts)}); {kinds}"
+        unit = "texts" if "vocabulary" in self.census else "images"
+        return f"{self.dataset}: {self.images:,} {unit} ({', '.join(parts)}); {kinds}"
 
     @property
     def verdict(self) -> str:
@@ -119,6 +121,12 @@ def check(
         with atomic_io.storage_errors(fix_list):
             fix_list.parent.stat()  # before the work
     folder = Path(name if place is None else place)
+    if name == "folder" and place is not None and texts.is_text_folder(folder):
+        name = "text_folder"
+    if hasattr(registry.load("datasets", name), "GIVES"):
+        report = _of_texts(name, place, folder, ignore, say)
+        _write_fix_list(report, fix_list, null, say)
+        return report
     expected = {} if hashes is None else _listed(hashes, folder)
     survey = _survey(name, place, say)
     seen = Seen.of(survey, workers, progress, max_pixels)
@@ -132,9 +140,24 @@ def check(
     census = _counted([look.header for look in seen.looks if look.header is not None])
     splits = {split: dict(counts) for split, counts in survey.counts().items()}
     report = Report(str(folder), len(survey.samples), splits, census, tuple(findings))
+    _write_fix_list(report, fix_list, null, say)
+    return report
+
+
+def _of_texts(name: str, place: str | None, folder: Path, ignore: Collection[str], say: dataset.Say) -> Report:
+    data = dataset.splits(Data(name=name, dir=place), say=say)
+    parts = texts.parts_of(name, data)
+    assert isinstance(data.spec, SequenceSpec)
+    findings = [replace(one, level=NOTE) if one.kind in ignore else one for one in texts.findings(parts, data.spec)]
+    findings.sort(key=lambda one: (one.level != FAULT, one.kind))
+    census = {"vocabulary": {f"{len(data.spec.words):,} words": 1}}
+    splits = texts.counts(parts, data.spec.classes)
+    return Report(str(folder), sum(map(len, parts.values())), splits, census, tuple(findings))
+
+
+def _write_fix_list(report: Report, fix_list: Path | None, null: bool, say: dataset.Say) -> None:
     if fix_list is not None:
         _write_list(fix_list, report.drop, null, say)
-    return report
 
 
 def _write_list(path: Path, drop: Sequence[str], null: bool, say: dataset.Say) -> None:
@@ -150,8 +173,6 @@ def _write_list(path: Path, drop: Sequence[str], null: bool, say: dataset.Say) -
 def _survey(name: str, place: str | None, say: dataset.Say) -> Survey:
     if name == "folder" and place is not None:
         return of_folder(Path(place))
-    if hasattr(registry.load("datasets", name), "GIVES"):
-        raise UsageError(f"dataset check looks at images; data set {name!r} has none.")
     return of_splits(dataset.splits(Data(name=name, dir=place), say=say))
 
 

@@ -1,7 +1,8 @@
 """Text into words, and words and trees into the samples and the vocabulary of a data set.
 
 Words are those of the Penn Treebank, in lower case: "Don't!" is do, n't and !. Where a data set is written in words
-already ("space"), they stand between spaces and are taken as they are.
+already ("space"), they stand between spaces and are taken as they are. Text is in NFC first: a letter with its accent
+behind it is the letter that Unicode has for both.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -33,19 +35,21 @@ CURLY = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\0": " "
 
 def words_of(text: str, tokens: str) -> list[str]:
     """Text cut into words; `tokens` is "words" or "space"."""
+    text = normalize("NFC", text)
     return text.split() if tokens == "space" else WORD.findall(text.translate(CURLY).lower())
 
 
 def rule(tokens: str) -> dict[str, Any]:
     """The same in words for a program that has no dlkit: characters to replace, lower case, then all that match."""
     if tokens == "space":
-        return {"split": "white space"}
+        return {"normalize": "NFC", "split": "white space"}
     replaced = {chr(code): str(to) for code, to in CURLY.items()}
-    return {"replace": replaced, "lower": True, "find_all": WORD.pattern}
+    return {"normalize": "NFC", "replace": replaced, "lower": True, "find_all": WORD.pattern}
 
 
 def plain_word(word: str, tokens: str) -> str:
     """A word that stands in a treebank, without its escapes: -LRB- is (, 1\\/2 is 1/2."""
+    word = normalize("NFC", word)
     if tokens == "space":
         return word
     word = word.lower()

@@ -117,8 +117,8 @@ def one_by_one(root: Path) -> str:
     return put(root / "train/yellow/dot.png", encoded(Image.new("RGB", (1, 1), (200, 200, 10)), "PNG"))
 
 
-def text_file(root: Path) -> str:
-    return put(root / "train/yellow/notes.txt", b"remember to take more of these")
+def no_image(root: Path) -> str:
+    return put(root / "train/yellow/notes.bin", b"remember to take more of these")
 
 
 def wrong_extension(root: Path) -> str:
@@ -135,7 +135,7 @@ PLANTED: dict[Callable[[Path], str], str] = {
     corrupt: "corrupt", byte_identical_leak: "leak", recompressed_and_flipped_leak: "near-leak",
     class_missing_in_val: "missing-class", empty_class: "empty-class",
     permuted_labels_of_a_class_pair: "exchanged-labels", rgba_mix: "mixed-alpha", rotated_exif: "rotated",
-    one_by_one: "tiny", text_file: "stray-file", wrong_extension: "wrong-extension", case_twins: "case-twins",
+    one_by_one: "tiny", no_image: "stray-file", wrong_extension: "wrong-extension", case_twins: "case-twins",
 }  # fmt: skip
 HARMLESS = (rgba_mix, rotated_exif)  # dlkit reads them right: notes
 
@@ -180,7 +180,7 @@ def test_orientation_0_is_no_orientation(clean: Path) -> None:
 def test_the_fix_list_names_damaged_images_and_copies_and_nothing_else(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for plant in (recompressed_and_flipped_leak, one_by_one, text_file, rgba_mix, rotated_exif, wrong_extension):
+    for plant in (recompressed_and_flipped_leak, one_by_one, no_image, rgba_mix, rotated_exif, wrong_extension):
         plant(clean)  # good files, or not for a program to judge
     put(clean / "train/red/large.png", big_png(9_400))
     put(clean / "train/red/page.png", b"%PDF-1.7\n")
@@ -333,7 +333,7 @@ def test_near_copies_in_a_pool_that_dlkit_cuts_are_notes_that_name_the_option(cl
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     for target, error, says in (
         ("minst", UsageError, "'mnist'"), (str(tmp_path / "none"), DataError, "no such folder"),
-        (str(tmp_path), DataError, "no class folders"), ("brackets", UsageError, "images"),
+        (str(tmp_path), DataError, "no class folders"), ("adding", UsageError, "images and texts"),
     ):  # fmt: skip
         with pytest.raises(error, match=says):
             check(target)

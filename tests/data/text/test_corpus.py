@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from dlkit import cache, registry
 from dlkit.config.recipe import Data
 from dlkit.data import library
+from dlkit.data.checks.check import check
 from dlkit.data.download import store as dataset_cache
 from dlkit.data.download.download import digest
 from dlkit.data.fingerprint import fingerprint
+from dlkit.data.inputs import Read
 from dlkit.data.loader import split
 from dlkit.data.splits import SequenceSamples, Splits, TreeSamples
 from dlkit.data.text import corpus
@@ -24,6 +27,8 @@ from dlkit.data.text import treebank as parses
 from dlkit.data.text.word_vectors import read_vectors
 from dlkit.datasets import adding, brackets, sst, text_csv, text_folder, trees
 from dlkit.errors import DataError, UsageError, VerificationError
+from dlkit.evaluation.coverage import Coverage, Limits
+from dlkit.specs import SequenceSpec
 from dlkit.training.inputs import prepare
 
 SST = {
@@ -62,6 +67,7 @@ def treebank(tmp_path: Path) -> Path:
         ("“Mid-level” (really)", '" mid-level " ( really )'),
         ("can't\twon't\nwe'll", "ca n't wo n't we 'll"),
         ("Amélie 日本", "amélie 日本"),
+        ("U\u0308bel Cafe\u0301", "\u00fcbel caf\u00e9"),  # NFD is the same text
         ("", ""),
     ],
 )
@@ -479,3 +485,35 @@ def test_a_pair_that_does_not_fit_is_refused_with_what_would() -> None:
         registry.check_pair("lenet5", "sst", {})
     assert registry.form_for("tree_lstm", "sst") == "trees" and registry.form_for("lstm", "sst") == "sequences"
     assert registry.form_for("lstm", "mnist") is None
+
+
+def test_check_finds_copies_leaks_and_contradicting_labels_of_texts_and_lists_no_text_for_deletion(
+    tmp_path: Path,
+) -> None:
+    for part, name, written in (
+        ("train", "good", "a great film"), ("train", "good", "a great  film"), ("train", "bad", "a dull film"),
+        ("train", "bad", "seen twice"), ("test", "bad", "a dull film"), ("test", "good", "seen twice"),
+        ("test", "good", "unheard"),
+    ):  # fmt: skip
+        folder = tmp_path / "t" / part / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{len(list(folder.iterdir()))}.txt").write_text(written)
+    fixes = tmp_path / "drop"
+    report = check(str(tmp_path / "t"), fix_list=fixes)
+    assert report.images == 7 and fixes.read_text() == ""
+    found = Counter((finding.level, finding.kind) for finding in report.findings)
+    assert found == {
+        ("note", "duplicate"): 1, ("fault", "leak"): 1, ("fault", "two-classes"): 2, ("note", "short"): 1,
+        ("note", "unknown-words"): 1,
+    }  # fmt: skip
+
+
+def test_predict_counts_unknown_words_and_those_that_are_not_read(tmp_path: Path) -> None:
+    coverage, logged = Coverage(SequenceSpec(("a", "b"), 4, words=("x", "y"), longest=3)), list[str]()
+    one = coverage(Read("-:1", ["x", "z", "y", "x", "z"]), logged.append)
+    assert (one.unknown, one.truncated) == (1, 2) and "first 3" in one.notes[0]
+    none = coverage(Read("-:2", ["z"]), logged.append)
+    assert (none.unknown, none.truncated) == (1, 0) and "vocabulary" in none.notes[0]
+    coverage(Read("-:3", ["z"] * 4), logged.append)
+    assert len(logged) == 2, "each kind is logged once"
+    assert coverage(Read("-:4", ["x"]), logged.append) == Limits(0, 0)
