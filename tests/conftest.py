@@ -79,7 +79,7 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     tiny_texts.write_table(folder / "test.csv", 60, seed=1)
     options = {"hidden_size": 16, "embedding_size": 16}
     return dlkit.train(
-        "lstm", dataset="text_csv", data_dir=folder, epochs=4, batch_size=32, lr=0.02, name="texts",
+        "lstm", dataset="text_csv", data_dir=folder, epochs=3, batch_size=32, lr=0.02, name="texts",
         settings={"data.validation": 0.35, **{f"model.options.{key}": value for key, value in options.items()}},
         runs_dir=folder / "runs",
     )  # fmt: skip

@@ -151,11 +151,11 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-from dlkit.data import images
+from dlkit.data.images.decode import decode
 from dlkit.errors import DataError
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        images.decode(path, 3)
+        decode(path, 3)
         print("accepted", path)
     except DataError:
         print("refused")
