@@ -50,10 +50,10 @@ def plot_command(
     from dlkit.runs import run_folder
 
     names: list[str | None] = list(dict.fromkeys(runs)) if runs else [None]
-    folders = [run_folder.find(name, runs_dir) for name in names]
+    folders = [run_folder.find(name, runs_dir, trained=False) for name in names]
     if not runs:
         console.say(f"important: run: {folders[0].path}")
-    recorded, metrics = curves.recorded(folders), metric or []
+    recorded, metrics = curves.recorded(folders, console.say), metric or []
     for sentence in curves.without(recorded, metrics):
         console.note(sentence)
     if output is not None:

@@ -87,10 +87,10 @@ def show_command(
     from dlkit.runs import run_folder
     from dlkit.runs.summary import details
 
-    found = run_folder.find(run, runs_dir)
+    found = run_folder.find(run, runs_dir, trained=False)
     if run is None:
         console.say(f"important: run: {found.path}")
-    console.write_document(details(found), console.resolve(format, json))
+    console.write_document(details(found, console.say), console.resolve(format, json))
 
 
 runs_app.command("compare", cls=CompareCommand)(compare_command)
@@ -129,7 +129,7 @@ def prune_command(
     from dlkit.runs.prune import prune
 
     folders = [runs_dir, *(experiment.path for experiment in list_experiments(runs_dir))]
-    removed = [one for folder in folders for one in prune(folder, dry_run=dry_run)]
+    removed = [one for folder in folders for one in prune(folder, dry_run=dry_run, say=console.say)]
     _write_removed([asdict(one) for one in removed], dry_run, format, json)
 
 

@@ -165,7 +165,7 @@ def _resume(resume: str, runs_dir: Path, settings: list[Setting], inexact: bool,
         raise UsageError(f"--resume goes on with a run as it is; it does not go with {misplaced[0]}.")
     if not resume:
         raise UsageError("--resume= names no run. --resume alone takes the newest; see `dlkit runs list`.")
-    run = run_folder.find(None if resume == NEWEST else resume, runs_dir)
+    run = run_folder.find(None if resume == NEWEST else resume, runs_dir, trained=False)
     changes = changes_on_resume(run.recipe(), settings)
     from dlkit.training.train import resume_run
 
@@ -191,11 +191,11 @@ def _write(run: RunFolder, format: Format, json: bool) -> None:
 def _show_plan(recipe: Recipe, name: str | None, runs_dir: Path) -> None:
     """The recipe on stdout; on stderr the folder the run would have and, where the data set tells, its steps."""
     from dlkit.config.yaml_file import dump
-    from dlkit.runs import run_folder
+    from dlkit.runs import run_creation
     from dlkit.runs.summary import planned_steps
 
-    name = name or run_folder.new_name(runs_dir, recipe)
-    run_folder.check_new(runs_dir, name)
+    name = name or run_creation.free_name(runs_dir, run_creation.default_name(recipe))
+    run_creation.check_new(runs_dir, name)
     console.note(f"run folder: {runs_dir / name}")
     steps = planned_steps(recipe)
     if steps is not None:

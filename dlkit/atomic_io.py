@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,7 +63,8 @@ def replacing(path: Path, needed: int | None = None) -> Iterator[IO[bytes]]:
         sync_folder(path.parent)
         point("after_dirsync")
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that refused the write may refuse this too
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise storage_error(error, path, needed) from error
         raise
@@ -83,21 +84,31 @@ def append_line(path: Path, line: str) -> None:
     """Add one line and have it on the disk before returning."""
     point("metrics_append")
     try:
+        new = not path.exists()
         with open(path, "ab") as file:
             file.write(line.encode("utf-8") + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        if new:  # else a power loss could take the file and leave the checkpoint that counts its lines
+            sync_folder(path.parent)
     except OSError as error:
         raise storage_error(error, path, needed=len(line) + 1) from error
 
 
 def keep_lines(path: Path, count: int) -> None:
     """Cut a file back to its first `count` lines; a file that has no more is left alone."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)
-    if len(lines) > count or (lines and not lines[-1].endswith(b"\n")):
-        write_bytes(path, b"".join(lines[:count]))
+    with storage_errors(path):
+        if not path.exists():
+            return
+        content = path.read_bytes()
+    kept = b"".join(complete_lines(content)[:count])
+    if kept != content:
+        write_bytes(path, kept)
+
+
+def complete_lines(content: bytes) -> list[bytes]:
+    """The lines with their line feeds; a last one that a crash has cut short is left out."""
+    return [line + b"\n" for line in content.split(b"\n")[:-1]]
 
 
 def move_folder(temporary: Path, final: Path) -> None:
@@ -120,9 +131,10 @@ def sync_folder(folder: Path) -> None:
 
 def remove_leftovers(folder: Path) -> list[str]:
     """Delete the temporary files that a killed process left in `folder`; returns their names."""
-    left = sorted(folder.glob(".*.tmp"))
-    for path in left:
-        path.unlink(missing_ok=True)
+    with storage_errors(folder):
+        left = sorted(folder.glob(".*.tmp"))
+        for path in left:
+            path.unlink(missing_ok=True)
     return [path.name for path in left]
 
 
@@ -136,12 +148,18 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def storage_error(error: OSError, path: Path, needed: int | None = None) -> StorageError:
-    """The StorageError that says what the disk said, where, and what is free there."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    """The StorageError that says what the disk said, where, and what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         need = "" if needed is None else f" needs {_mib(needed)},"
         return StorageError(f"disk full at {path}:{need} has {_free(path)}. Free some space, then go on.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return StorageError(f"cannot use {path}: permission denied. Change its owner or mode, or run as its owner.")
+    if error.errno == errno.EROFS:
+        return StorageError(f"cannot write {path}: read-only file system. Write elsewhere, or remount it writable.")
+    if error.errno == errno.EFBIG:
+        return StorageError(f"cannot write {path}: larger than a file may be here. Raise the limit, see `ulimit -f`.")
     reason = error.strerror or str(error)
-    return StorageError(f"cannot read or write {path}: {reason}.")
+    return StorageError(f"cannot read or write {path}: {reason[:1].lower()}{reason[1:]}.")
 
 
 def _free(path: Path) -> str:

@@ -18,6 +18,7 @@ from dlkit import atomic_io, csv_text, registry
 from dlkit.config.recipe import Data, OnBadImage, data_for
 from dlkit.data_location import located
 from dlkit.errors import ModelFileError, StorageError, UsageError
+from dlkit.evaluation import record
 from dlkit.evaluation.matching import Part, matched
 from dlkit.runs import run_folder
 from dlkit.runs.data_of_run import data_of_run
@@ -148,7 +149,7 @@ def evaluate(
         raise UsageError(f"--mc-dropout is for models of images; {found.name} reads {spec.kind}.")
     ranks = resolved_topk(topk, len(spec.classes), say)
     if write and not os.access(found.path, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write into {found.path}: no permission. --no-write only prints the figures.")
+        raise StorageError(f"cannot write into {found.path}: permission denied. --no-write only prints the figures.")
     data = _data(found, dataset, data_dir)
     if on_bad_image is not None:
         data = data.model_copy(update={"on_bad_image": on_bad_image})
@@ -402,10 +403,10 @@ def _write(evaluation: Evaluation, lines: list[str]) -> None:
         f"{evaluation.model} on {evaluation.dataset}, {evaluation.split}: {evaluation.samples:,} {kind}, "
         f"top-1 {100 * evaluation.metrics['top1'].value:.2f} %"
     )
-    atomic_io.write_text(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
+    predictions_sha256 = record.write_predictions(evaluation.run, lines)
     atomic_io.write_text(folder / "confusion_matrix.csv", _confusion_csv(evaluation.confusion, names))
     confusion_matrix(evaluation.confusion, names, title, folder / "plots" / "confusion_matrix.png")
-    atomic_io.write_json(folder / "evaluation.json", evaluation.document())
+    record.write_evaluation(evaluation.run, evaluation.document(), predictions_sha256)
 
 
 def _confusion_csv(confusion: npt.NDArray[np.int64], names: list[str]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlkit.config.recipe import Data
-from dlkit.errors import DataError
+from dlkit.errors import DataError, DlkitError
+from dlkit.evaluation.record import read_evaluation
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec, Spec
 from dlkit.training import leaks
@@ -107,19 +107,14 @@ def _changes(run: RunFolder, dataset: str, split: str, now: str) -> list[str]:
         trained = run.info().get("data", {}).get(split, {}).get("sha256", now)
         if trained != now:
             return [f"the {split} split is not what it was when the run was trained: {trained[:12]}…, now {now[:12]}…."]
-    before = _last_document(run)
+    try:
+        before = read_evaluation(run)
+    except DlkitError:  # damaged; it is about to be written again
+        before = {}
     same = before.get("dataset") == dataset and before.get("split") == split
     if same and before.get("fingerprint", now) != now:
         return [f"the {split} split is not what it was at the last evaluation."]
     return []
-
-
-def _last_document(run: RunFolder) -> dict[str, Any]:
-    try:
-        found = json.loads((run.path / "evaluation.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def missing_classes(samples: Samples, split: str, spec: Spec) -> list[str]:

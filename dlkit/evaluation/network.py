@@ -95,7 +95,7 @@ def _from_run(run: RunFolder, checkpoint: Checkpoint, say: Say) -> Network:
         restored = restore(run, checkpoint, device, say)
         return restored.model, restored.device
 
-    recipe = run.recipe()
+    recipe = run.trained_recipe()
     return _by_torch(recipe.model.name, run.spec(), module, recipe.train.seed, LINKS[recipe.loss.name])
 
 

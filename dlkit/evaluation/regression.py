@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dlkit import atomic_io
 from dlkit.data.loader import batches_in_order
 from dlkit.errors import ModelFileError
+from dlkit.evaluation import record
 from dlkit.evaluation.matching import Part
 from dlkit.evaluation.tally import Metric
 from dlkit.runs.provenance import tensors_sha256
@@ -59,8 +59,8 @@ def evaluate_numbers(
     if write:
         rows = enumerate(zip(targets.tolist(), answers.tolist(), strict=True))
         lines = [json.dumps({"id": place, "target": target, "predicted": answer}) for place, (target, answer) in rows]
-        atomic_io.write_text(restored.run.path / "predictions.jsonl", "".join(line + "\n" for line in lines))
-        atomic_io.write_json(restored.run.path / "evaluation.json", evaluation.document())
+        predictions_sha256 = record.write_predictions(restored.run, lines)
+        record.write_evaluation(restored.run, evaluation.document(), predictions_sha256)
         say(f"written into {restored.run.path}: predictions.jsonl, evaluation.json")
     return evaluation
 

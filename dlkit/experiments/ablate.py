@@ -13,18 +13,17 @@ parts, the verdicts go by the p values after Holm's correction.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlkit import atomic_io, csv_text, statistics
+from dlkit import atomic_io, csv_text, documents, statistics
 from dlkit.config import ablation_parts
 from dlkit.config.ablation_parts import Changes
 from dlkit.config.recipe import Recipe
 from dlkit.errors import DataError, DivergedError, ModelFileError, UsageError
-from dlkit.evaluation.record import read_evaluation, same_conditions, staleness
+from dlkit.evaluation.record import read_evaluation, read_predictions, same_conditions, staleness
 from dlkit.experiments import trainings
 from dlkit.experiments.trainings import Say
 from dlkit.runs.run_folder import RunFolder
@@ -261,9 +260,8 @@ def _answers(training: Training, run: RunFolder, split: Split, test_sha256: str 
             run, split=split, checkpoint=CHECKPOINTS[split], device=training.recipe.train.device,
             say=lambda text: say(text) if text.startswith("warning: ") else None,
         )  # fmt: skip
-    document = json.loads((run.path / "evaluation.json").read_bytes())
-    lines = [json.loads(line) for line in (run.path / "predictions.jsonl").read_bytes().splitlines()]
-    right = np.array([line["predicted"] == line["target"] for line in lines])
+    document = read_evaluation(run)
+    right = np.array([line["predicted"] == line["target"] for line in read_predictions(run, document)])
     return Measured(training, float(right.mean()), right, document["fingerprint"])
 
 
@@ -271,17 +269,16 @@ def _evaluated(run: RunFolder, split: Split, test_sha256: str | None) -> bool:
     """Whether the run's last evaluation is of this split as it is now, of the checkpoint as it is now, and complete."""
     try:
         document = read_evaluation(run)
-        lines = (run.path / "predictions.jsonl").read_bytes().count(b"\n")
         expected = {
             "split": split,
             "checkpoint": CHECKPOINTS[split],
             "dataset": run.recipe().data.name,
-            "samples": lines,
+            "samples": len(read_predictions(run, document)),
             "fingerprint": test_sha256 or run.info()["data"].get(split, {}).get("sha256"),
         }
         alike = all(document.get(key) == value for key, value in expected.items())
         return alike and not same_conditions(document, {}) and not staleness(run, document)
-    except (OSError, ValueError, AttributeError, KeyError, ModelFileError):
+    except (AttributeError, KeyError, ModelFileError):
         return False
 
 
@@ -337,4 +334,4 @@ def _write(found: Ablation) -> None:
     title = f"{found.recipe.model.name} on {found.recipe.data.name}, {found.split}: what each part brings, {seeds}"
     below = f"effect on top-1, percentage points; 95 % interval over {found.interval}"
     effects(bars, title, below, found.folder / "effects.png")
-    atomic_io.write_json(found.folder / "ablation.json", found.document())
+    documents.write(found.folder / "ablation.json", found.document())

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,14 @@ from dlkit.data.images.sources import fetcher
 from dlkit.data.loader import batches_in_order, take
 from dlkit.data.splits import Samples
 from dlkit.errors import UsageError
-from dlkit.runs import run_folder
+from dlkit.runs import run_creation, run_folder
 from dlkit.runs.provenance import versions
+from dlkit.runs.run_creation import Reservation
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec
 from dlkit.training import checkpoint, precision
 from dlkit.training.inputs import Prepared, prepare
+from dlkit.training.train import reserve
 
 BATCH = 512  # images
 STEP = 1  # the one that there is
@@ -66,8 +69,13 @@ def fit_baseline(
         )
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: fit to one image at least.")
-    name = name or run_folder.new_name(runs_dir, recipe)
-    run_folder.check_new(runs_dir, name)
+    with reserve(recipe, name, runs_dir, say) as reservation:
+        return _fitted(reservation, recipe, module, limit, argv, say)
+
+
+def _fitted(
+    reservation: Reservation, recipe: Recipe, module: ModuleType, limit: int | None, argv: Sequence[str], say: Say
+) -> RunFolder:
     data = prepare(recipe, say)
     spec = data.spec
     if not isinstance(spec, ImageSpec):
@@ -90,7 +98,7 @@ def fit_baseline(
     if "val/top1" in line:
         say(f"val top-1 {100 * line['val/top1']:.2f} %")
     info = {**_identity(fitted, data, model, line), "fitted_to": len(samples), "argv": list(argv)}
-    folder = run_folder.create(runs_dir, name, fitted, info, partial(_save, model, line))
+    folder = run_creation.create(reservation, fitted, info, partial(_save, model, line))
     say(f"run: {folder.path}")
     return folder
 
@@ -160,4 +168,5 @@ def _identity(recipe: Recipe, data: Prepared, model: nn.Module, line: Mapping[st
 def _save(model: nn.Module, line: Mapping[str, Any], folder: RunFolder) -> None:
     tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     folder.append_metrics(dict(line))
-    checkpoint.save(folder.checkpoints, folder.info()["run_id"], STEP, tensors, {"step": STEP, "best": None})
+    state = {"step": STEP, "best": None}
+    checkpoint.save(folder.checkpoints, folder.info()["run_id"], STEP, tensors, state, folder.metrics_digest(1))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dlkit import statistics
+from dlkit.errors import ModelFileError
 from dlkit.experiments.compare_answers import Evaluated, answers, difference, evaluated
 from dlkit.runs.experiments import full_name
 from dlkit.runs.run_folder import RunFolder
@@ -109,11 +110,16 @@ class Comparison:
 def compare(first: RunFolder, second: RunFolder) -> Comparison:
     """Compare two runs: recipe, data, environment, metrics and, where both have them, their answers.
 
+    Where the answers of one are damaged, `unpaired` says so.
+
     Raises:
-        ModelFileError: a file of a run is damaged.
+        ModelFileError: a run.json is damaged.
     """
     one, other = evaluated(first), evaluated(second)
-    paired = _paired(one, other)
+    try:
+        paired = _paired(one, other)
+    except ModelFileError as error:
+        paired = str(error)
     return Comparison(
         first=full_name(first),
         second=full_name(second),
@@ -174,7 +180,7 @@ def _paired(first: Evaluated, second: Evaluated) -> Paired | str:
     problem = difference([first, second])
     if problem:
         return problem
-    one, other = answers(first.run), answers(second.run)
+    one, other = answers(first.run, first.evaluation), answers(second.run, second.evaluation)
     if one.keys() != other.keys() or not one:
         return "their predictions.jsonl are of other samples; evaluate both again."
     only_first = sum(right and not other[sample] for sample, right in one.items())

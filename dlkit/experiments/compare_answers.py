@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dlkit.errors import ModelFileError
-from dlkit.evaluation.record import eval_command, read_evaluation, same_conditions, staleness
+from dlkit.evaluation.record import (
+    PREDICTIONS,
+    eval_command,
+    read_evaluation,
+    read_predictions,
+    same_conditions,
+    staleness,
+)
 from dlkit.runs.experiments import full_name
 from dlkit.runs.run_folder import RunFolder
 
@@ -23,12 +29,11 @@ class Evaluated:
 
 
 def evaluated(run: RunFolder) -> Evaluated:
-    """The run's evaluation, unless it is stale.
-
-    Raises:
-        ModelFileError: evaluation.json is damaged.
-    """
-    evaluation = read_evaluation(run)
+    """The run's evaluation, unless it is damaged or stale."""
+    try:
+        evaluation = read_evaluation(run)
+    except ModelFileError as error:
+        return Evaluated(run, {}, str(error))
     if not evaluation:
         return Evaluated(run, {}, f"run {full_name(run)} is not evaluated yet: {eval_command(run)}.")
     stale = staleness(run, evaluation)
@@ -44,9 +49,16 @@ def evaluate_stale(runs: Sequence[RunFolder], split: str, say: Any) -> None:
     for run in runs:
         found = evaluated(run)
         if found.problem or found.evaluation.get("split") != split:
-            before = found.evaluation or read_evaluation(run)
+            before = found.evaluation or _last_evaluation(run)
             which = before.get("checkpoint", "best")
             evaluate(run, split=split, checkpoint=which, mc_dropout=before.get("mc_dropout"), say=say)
+
+
+def _last_evaluation(run: RunFolder) -> dict[str, Any]:
+    try:
+        return read_evaluation(run)
+    except ModelFileError:
+        return {}
 
 
 def difference(found: Sequence[Evaluated]) -> str:
@@ -67,11 +79,14 @@ def difference(found: Sequence[Evaluated]) -> str:
     return ""
 
 
-def answers(run: RunFolder) -> dict[Any, bool]:
-    """Sample → whether it was answered correctly."""
-    path = run.path / "predictions.jsonl"
+def answers(run: RunFolder, evaluation: Mapping[str, Any]) -> dict[Any, bool]:
+    """Sample → whether it was answered correctly.
+
+    Raises:
+        ModelFileError: predictions.jsonl is damaged, or of another evaluation.
+    """
     try:
-        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-        return {line["id"]: line["predicted"] == line["target"] for line in lines}
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}. Evaluate again: {eval_command(run)}.") from error
+        return {line["id"]: line["predicted"] == line["target"] for line in read_predictions(run, evaluation)}
+    except (KeyError, TypeError) as error:
+        again = f"Evaluate again: {eval_command(run)}."
+        raise ModelFileError(f"{run.path}/{PREDICTIONS} is damaged: {error}. {again}") from error

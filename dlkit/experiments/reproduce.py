@@ -16,7 +16,7 @@ from dlkit.config import recipe as recipes
 from dlkit.config.recipe import Recipe
 from dlkit.data.fingerprint import FileChange, told
 from dlkit.errors import ModelFileError, StoppedError, UsageError, VerificationError
-from dlkit.runs import run_folder
+from dlkit.runs import run_creation
 from dlkit.runs.data_of_run import recipe_of_run
 from dlkit.runs.provenance import Difference, environment_differences
 from dlkit.runs.run_folder import RunFolder
@@ -140,7 +140,7 @@ def reproduce(
     _warn_of_resumes(info, say)
     recipe = recipe_of_run(run, recipe, data_dir)
     runs_dir = runs_dir or run.path.absolute().parent
-    name = name or run_folder.free_name(runs_dir, f"{run.name}-reproduced")
+    name = name or run_creation.free_name(runs_dir, f"{run.name}-reproduced")
     seen, difference = Comparison(run, hashes, say), None
     watch = Watch(materials=seen.data, begun=seen.begun, line=seen.line, epochs=len(hashes))
     begun, changes = _history(recipe, info)

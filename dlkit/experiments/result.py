@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlkit import atomic_io, csv_text
+from dlkit import atomic_io, csv_text, documents
 from dlkit.config import search_space, yaml_file
 from dlkit.config.recipe import Recipe, over
 from dlkit.config.search_space import Parameter
@@ -129,7 +129,7 @@ class Sweep:
 
 
 def write_document(found: Sweep) -> None:
-    atomic_io.write_json(found.folder / "sweep.json", found.document())
+    documents.write(found.folder / "sweep.json", found.document())
 
 
 def write_files(found: Sweep, argv: Sequence[str]) -> None:

@@ -8,13 +8,12 @@ such values is optimistic: confirm it under fresh seeds, and measure the winner 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit import export_metadata, statistics
+from dlkit import documents, export_metadata, statistics
 from dlkit.config import search_space
 from dlkit.config.recipe import Recipe, over
 from dlkit.config.search_space import Parameter
@@ -24,8 +23,8 @@ from dlkit.experiments.confirm import confirm as confirmed
 from dlkit.experiments.evidence import Evidence, importance, noise_over_images, noise_over_seeds, tied_with
 from dlkit.experiments.proposals import Sampler
 from dlkit.experiments.result import BEST as BEST
+from dlkit.experiments.result import SCHEMA, write_document, write_files
 from dlkit.experiments.result import Sweep as Sweep
-from dlkit.experiments.result import write_document, write_files
 from dlkit.experiments.trainings import Say
 from dlkit.experiments.trials import FINISHED, Plan, Pruner, Trial, existing, run_trials
 from dlkit.runs.run_folder import RunFolder
@@ -189,8 +188,8 @@ def _recorded(plan: Plan) -> list[Trial]:
     path = plan.folder / "sweep.json"
     if not path.is_file():
         return []
+    before = documents.read(path, SCHEMA, advice="Remove it: the runs beside it hold the same.")
     try:
-        before = json.loads(path.read_bytes())
         keys = ("space", "pruning", "pruner", "sampler", "seeds_per_trial")
         known = {"pruner": "median" if before["pruning"] else "none", "sampler": "tpe", "seeds_per_trial": 1, **before}
         old, new = ({key: document.get(key) for key in keys} for document in (known, Sweep(plan, ()).document()))
@@ -205,4 +204,4 @@ def _recorded(plan: Plan) -> list[Trial]:
             for trial in trials
         ]  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}. Remove it: the runs beside it hold the same.") from error
+        raise ModelFileError(f"{path} is damaged: {error}. Remove it: the runs beside it hold the same.") from error

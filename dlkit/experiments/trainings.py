@@ -17,8 +17,8 @@ from dlkit.config import ablation_parts, yaml_file
 from dlkit.config.keys import dotted
 from dlkit.config.recipe import MAY_CHANGE_ON_RESUME, Recipe, load, with_absolute_paths
 from dlkit.errors import DataError, DivergedError, StoppedError, UsageError
-from dlkit.runs import run_folder
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs import run_creation
+from dlkit.runs.run_folder import RunFolder, is_run
 
 if TYPE_CHECKING:
     from dlkit.data.fingerprint import Files
@@ -32,7 +32,7 @@ EPOCHS = "train.epochs"  # may change when a run goes on, but makes another trai
 def found_weights(recipe: Recipe, runs_dir: Path) -> Recipe:
     """The recipe with a run that it starts from by its path, as its own runs lie elsewhere."""
     source = recipe.model.weights
-    if source is None or not (runs_dir / source / "run.json").is_file():
+    if source is None or not is_run(runs_dir / source):
         return recipe
     return ablation_parts.without(recipe, {"model.weights": str(runs_dir / source)})
 
@@ -48,7 +48,7 @@ def open_folder(folder: Path, recipe: Recipe, what: str) -> None:
         before = with_absolute_paths(load(path)).model_dump()  # older versions noted relative ones
         refuse_other(before, recipe.model_dump(), f"{folder} holds another {what}")
         return
-    run_folder.check_new(folder.parent, folder.name)
+    run_creation.check_new(folder.parent, folder.name)
     with atomic_io.storage_errors(folder):
         folder.mkdir(parents=True)
     atomic_io.write_text(path, yaml_file.dump(recipe))
@@ -155,7 +155,7 @@ class _Current:
 
 def state_of(run: RunFolder) -> str:
     """ "to do", or the status of the run: running (or killed), stopped, failed, diverged, finished."""
-    return str(run.info().get("status")) if (run.path / "run.json").is_file() else TO_DO
+    return run.status() if is_run(run.path) else TO_DO
 
 
 def finish(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit import atomic_io, registry
+from dlkit import documents, registry
 from dlkit.data.inputs import Given, Read, Stream
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.evaluate import Checkpoint, chosen_run
@@ -209,7 +209,7 @@ def _drawn(explanation: Explanation, pictures: Pictures) -> Explanation:
         from dlkit.explanation import overlay_text
 
         overlay_text.draw(found, path)
-    atomic_io.write_json(path.with_suffix(".json"), found.document())
+    documents.write(path.with_suffix(".json"), found.document())
     return found
 
 

@@ -144,7 +144,9 @@ def _about(restored: Restored, checkpoint: str) -> About:
     from dlkit.data.text.corpus import rule
 
     run, recipe, spec = restored.run, restored.recipe, restored.spec
-    lines = [line for line in run.metrics() if line.get("step") == restored.step and "val/top1" in line]
+    lines = [
+        line for line in run.metrics(lambda text: None) if line.get("step") == restored.step and "val/top1" in line
+    ]
     training = {
         "run": run.name,
         "run_id": run.info()["run_id"],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import atomic_io
+from dlkit import atomic_io, documents
 from dlkit.errors import ModelFileError, StorageError, UsageError
 
 SCHEMA = "dlkit.export/1"
@@ -30,16 +29,14 @@ def report(folder: Path) -> dict[str, Any]:
     """The entries of export.json by file name; none where there is no such file.
 
     Raises:
-        UsageError: there is one that dlkit did not write.
+        UsageError: there is one that dlkit did not write. ModelFileError: it is damaged.
     """
     path = folder / REPORT
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}. Remove it, or export into another folder.") from error
-    files = document.get("files") if isinstance(document, dict) and document.get("schema") == SCHEMA else None
+    with atomic_io.storage_errors(path):
+        if not path.exists():
+            return {}
+    document = documents.read(path, advice="Remove it, or export into another folder.")
+    files = document.get("files") if document.get("schema") == SCHEMA else None
     if not isinstance(files, dict):
         raise UsageError(f"{path} is not of this dlkit's exports ({SCHEMA}). Export into another folder.")
     return files
@@ -70,7 +67,7 @@ def write(path: Path, data: bytes, files: dict[str, Any]) -> None:
     atomic_io.point("export")
     atomic_io.write_bytes(path, data)
     try:
-        atomic_io.write_json(path.parent / REPORT, {"schema": SCHEMA, "files": files})
+        documents.write(path.parent / REPORT, {"schema": SCHEMA, "files": files})
     except StorageError:
         path.unlink(missing_ok=True)
         raise

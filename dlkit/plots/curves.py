@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlkit.errors import DataError, ModelFileError, UsageError
+from dlkit.errors import DataError, DlkitError, ModelFileError, UsageError
 from dlkit.plots.axes import Axis, linear_axis, log_axis
 from dlkit.plots.drawing import BLUE, COLOURS, GREEN, ORANGE, Colour, Point
 from dlkit.registry import did_you_mean
@@ -87,14 +87,24 @@ class Recorded:
         return [(x, factor * y) for x, y in found if y is not None and _is_number(y) and math.isfinite(y)]
 
 
-def recorded(runs: Sequence[RunFolder]) -> list[Recorded]:
+def recorded(runs: Sequence[RunFolder], say: Callable[[str], None] = lambda text: None) -> list[Recorded]:
     """What these runs have written down, each under its name, or its path where two are called alike.
 
+    Damaged lines, and runs that cannot be read beside others, are named and left out.
+
     Raises:
+        ModelFileError, StorageError: the only run cannot be read.
         DataError: none of them has written down anything yet.
     """
     names = [run.name for run in runs]
-    found = [_recorded(run, run.name if names.count(run.name) == 1 else str(run.path)) for run in runs]
+    found = []
+    for run in runs:
+        try:
+            found.append(_recorded(run, run.name if names.count(run.name) == 1 else str(run.path), say))
+        except DlkitError as error:
+            if len(runs) == 1:
+                raise
+            say(f"warning: {error}")
     if not any(one.metrics for one in found):
         where = ", ".join(f"{run.path}/metrics.jsonl" for run in runs)
         raise DataError(f"nothing is recorded yet in {where}. A training writes there every train.log_every steps.")
@@ -174,12 +184,12 @@ def is_accuracy(metric: str) -> bool:
     return metric.rpartition("/")[2].startswith("top")
 
 
-def _recorded(run: RunFolder, label: str) -> Recorded:
+def _recorded(run: RunFolder, label: str, say: Callable[[str], None]) -> Recorded:
     """A run's lines, with the steps of an epoch that its sizes say: before the first has ended no line does."""
-    lines = run.metrics()
+    info, lines = run.info(), run.metrics(say)
     try:
-        steps = -(-run.info()["data"]["train"]["samples"] // run.recipe().train.batch_size)
-    except (ModelFileError, KeyError):
+        steps = -(-info["data"]["train"]["samples"] // run.recipe().train.batch_size)
+    except (ModelFileError, UsageError, KeyError):
         return from_lines(lines, label)
     return Recorded(label, lines, steps)
 

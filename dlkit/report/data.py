@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -18,12 +16,11 @@ import numpy.typing as npt
 from dlkit import registry
 from dlkit.config.recipe import Data, Model, Recipe
 from dlkit.errors import ModelFileError
-from dlkit.evaluation.record import staleness
-from dlkit.runs.run_folder import RunFolder
+from dlkit.evaluation.record import EVALUATION, PREDICTIONS, read_evaluation, read_predictions, staleness
+from dlkit.runs.run_folder import KILLED, RUNNING, RunFolder
 from dlkit.specs import Spec
 
 FINISHED = "finished"
-LOG = "metrics.jsonl"
 
 Result = TypeVar("Result")
 Point = tuple[float, float]
@@ -161,14 +158,16 @@ class Facts:
 
 
 def read(run: RunFolder) -> Facts:
-    """All that a run's files say.
+    """All that a run's files say; what of its log and its evaluation is damaged is a gap.
 
     Raises:
-        ModelFileError: one of them is damaged.
+        ModelFileError: its run.json is damaged.
     """
     info, recipe, spec = run.info(), run.recipe(), run.spec()
-    lines = _whole(run, LOG, lambda: [line for line in run.metrics() if line["step"] > 0])
-    evaluation = _evaluation(run)
+    info["status"] = run.status()
+    damage: list[Gap] = []
+    lines = [line for line in run.metrics(lambda text: damage.append(_damaged_log(text))) if line["step"] > 0]
+    evaluation: dict[str, Any] = _or_gap(run, damage, {}, lambda: _evaluation(run))
     outdated = staleness(run, evaluation) if evaluation else ""
     if outdated:
         evaluation = {}
@@ -177,12 +176,12 @@ def read(run: RunFolder) -> Facts:
     stale = ""
     if evaluation:
         read_answers = _answers if spec.classes else _numbers
-        found: list[Any] = _whole(run, "predictions.jsonl", lambda: read_answers(run, spec))
+        found: list[Any] = _or_gap(run, damage, [], lambda: read_answers(run, evaluation, spec))
         answers, numbers = (found, []) if spec.classes else ([], found)
-        stale = _mismatch(evaluation, found, answers)
+        stale = "" if damage else _mismatch(evaluation, found, answers)
         if stale:
             answers, numbers = [], []
-    gaps = tuple(_gaps(run, info, recipe, lines, evaluation, stale, outdated))
+    gaps = (*damage, *_gaps(run, info, recipe, lines, evaluation, stale, outdated))
     return Facts(run, info, recipe, spec, lines, evaluation, tuple(answers), tuple(numbers), gaps)
 
 
@@ -201,12 +200,9 @@ def command(verb: str, run: RunFolder, more: str = "") -> str:
 
 
 def _evaluation(run: RunFolder) -> dict[str, Any]:
-    path = run.path / "evaluation.json"
-    if not path.is_file():
-        return {}
+    document = read_evaluation(run)
 
     def checked() -> dict[str, Any]:
-        document = json.loads(path.read_bytes())
         needed = {"dataset": str, "split": str, "samples": int, "step": int, "metrics": dict, "classes": list}
         for key, kind in needed.items():
             if not isinstance(document[key], kind):
@@ -218,33 +214,31 @@ def _evaluation(run: RunFolder) -> dict[str, Any]:
             str(one["class"])
         return dict(document)
 
-    return _whole(run, path.name, checked)
+    return _checked(run, EVALUATION, checked) if document else {}
 
 
-def _answers(run: RunFolder, spec: Spec) -> list[Answer]:
-    places = {name: place for place, name in enumerate(spec.classes)}
-    return [
-        Answer(_id(line["id"]), places[line["target"]], places[line["predicted"]], _finite(line["probability"]))
-        for line in _lines(run.path / "predictions.jsonl")
-    ]
+def _answers(run: RunFolder, evaluation: Mapping[str, Any], spec: Spec) -> list[Answer]:
+    indices = {name: index for index, name in enumerate(spec.classes)}
+    lines = read_predictions(run, evaluation)
+    return _checked(run, PREDICTIONS, lambda: [
+        Answer(_id(line["id"]), indices[line["target"]], indices[line["predicted"]], _finite(line["probability"]))
+        for line in lines
+    ])  # fmt: skip
 
 
 def _id(value: Any) -> int | str:
     return value if isinstance(value, int) else str(value)
 
 
-def _numbers(run: RunFolder, spec: Spec) -> list[Point]:
-    return [(_finite(line["target"]), _finite(line["predicted"])) for line in _lines(run.path / "predictions.jsonl")]
+def _numbers(run: RunFolder, evaluation: Mapping[str, Any], spec: Spec) -> list[Point]:
+    lines = read_predictions(run, evaluation)
+    return _checked(run, PREDICTIONS, lambda: [(_finite(line["target"]), _finite(line["predicted"])) for line in lines])
 
 
 def _finite(value: Any) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{value} is no answer")
     return float(value)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def _mismatch(evaluation: Mapping[str, Any], found: Sequence[Any], answers: Sequence[Answer]) -> str:
@@ -271,7 +265,8 @@ def _gaps(
     gaps, status = [], info.get("status")
     again = command("eval", run)
     if status != FINISHED:
-        why = "it is still being trained, or was killed" if status == "running" else str(info.get("error", status))
+        why = {RUNNING: "it is still being trained", KILLED: "it was killed"}.get(str(status))
+        why = why or str(info.get("error", status))
         told = f"Not finished: {why.rstrip('.')}. What follows is as far as its log goes."
         gaps.append(Gap(told, command("train --resume", run)))
     if not lines:
@@ -279,19 +274,32 @@ def _gaps(
     if outdated:
         gaps.append(Gap(f"Not shown: {outdated}.", again))
         return gaps
-    if not evaluation:
+    if not evaluation and not (run.path / EVALUATION).exists():
         told = "It is not evaluated yet: there is no test accuracy, no confusion matrix, no mistake to look at."
         gaps.append(Gap(told, again))
+    if not evaluation:
         return gaps
     if stale:
         gaps.append(Gap(f"The answers cannot be shown: {stale}.", again))
     return gaps
 
 
-def _whole(run: RunFolder, name: str, reader: Callable[[], Result]) -> Result:
+def _or_gap(run: RunFolder, damage: list[Gap], nothing: Result, reader: Callable[[], Result]) -> Result:
+    """What `reader` reads, or `nothing` and a gap where the file is damaged."""
     try:
         return reader()
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        reason = f"there is no {error} in it" if isinstance(error, KeyError) else error
-        remedy = "" if name == LOG else f" Evaluate again: {command('eval', run)}"
-        raise ModelFileError(f"{run.path / name} cannot be read: {reason}.{remedy}") from error
+    except ModelFileError as error:
+        damage.append(Gap(str(error).partition(" Evaluate again")[0], command("eval", run)))
+        return nothing
+
+
+def _damaged_log(warning: str) -> Gap:
+    return Gap(warning.removeprefix("warning: "))
+
+
+def _checked(run: RunFolder, name: str, reader: Callable[[], Result]) -> Result:
+    try:
+        return reader()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ModelFileError(f"{run.path / name} is damaged: {reason}.") from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from dlkit import documents
 from dlkit.config.recipe import Data, data_for
 from dlkit.data.fingerprint import fingerprint
 from dlkit.data.images import decode as image_files
@@ -260,7 +260,7 @@ def kept(facts: Facts) -> list[Explained]:
     found = []
     for path in sorted((facts.run.path / "explanations").glob("*.json"))[:MOST_EXPLANATIONS]:
         try:
-            document = json.loads(path.read_bytes())
+            document = documents.read(path)
             picture = image_files.decode(path.with_suffix(".png"), 3)
             picture.thumbnail((EXPLANATION_WIDTH, EXPLANATION_WIDTH))
             flagged = ", flagged" if document["sanity"]["flagged"] else ""

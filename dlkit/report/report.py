@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import atomic_io
-from dlkit.errors import DlkitError, StorageError, UsageError
+from dlkit.errors import DlkitError, ModelFileError, StorageError, UsageError
 from dlkit.evaluation.evaluate import chosen_run
 from dlkit.report.data import Facts, Gap, read
 from dlkit.runs import run_folder
@@ -64,24 +64,24 @@ def report(
 
     Raises:
         UsageError: no such run, or the output is no HTML file.
-        ModelFileError: a file of a run is damaged.
+        ModelFileError: no run.json of these can be read.
         StorageError: the page cannot be written.
     """
     if explain < 0:
         raise UsageError(f"--explain {explain}: it is a number of mistakes, 0 or more.")
     found = _chosen(runs, Path(runs_dir), say)
     path = _place(output, found)
-    facts = [read(run) for run in found]
+    facts = _readable(found, say)
 
     from dlkit.experiments.compare import compare
     from dlkit.report.page import page
 
     stories = [_story(one, explain, MOST_PICTURES // len(facts), data_dir, say) for one in facts]
-    comparisons = [compare(found[0], other) for other in found[1:]]
+    comparisons = [compare(facts[0].run, other.run) for other in facts[1:]]
     data = page(stories, comparisons, f"{run_folder.now()[:16].replace('T', ' ')} UTC").encode()
     atomic_io.write_bytes(path, data)
     gaps = tuple((story.facts.name, gap) for story in stories for gap in story.gaps)
-    return Report(path, tuple(found), len(data), gaps)
+    return Report(path, tuple(one.run for one in facts), len(data), gaps)
 
 
 def _chosen(runs: Sequence[RunFolder | Path | str], runs_dir: Path, say: Say) -> list[RunFolder]:
@@ -90,6 +90,21 @@ def _chosen(runs: Sequence[RunFolder | Path | str], runs_dir: Path, say: Say) ->
         return [chosen_run(None, runs_dir, say)]
     found = [chosen_run(run, runs_dir, say) for run in runs]
     return list({run.path.resolve(): run for run in found}.values())
+
+
+def _readable(runs: Sequence[RunFolder], say: Say) -> list[Facts]:
+    """What the runs' files say; a run that cannot be read beside others is named and left out."""
+    facts = []
+    for run in runs:
+        try:
+            facts.append(read(run))
+        except DlkitError as error:
+            if len(runs) == 1:
+                raise
+            say(f"warning: {error}")
+    if not facts:
+        raise ModelFileError("none of these runs can be read.")
+    return facts
 
 
 def _place(output: Path | str | None, runs: Sequence[RunFolder]) -> Path:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from dlkit import atomic_io, registry, specs
-from dlkit.config import recipe, yaml_file
-from dlkit.config.recipe import Recipe
-from dlkit.errors import BusyError, ModelFileError, StorageError, UsageError
+from dlkit import atomic_io, documents, registry, specs
+from dlkit.config import recipe
+from dlkit.config.keys import dotted
+from dlkit.config.recipe import MAY_CHANGE_ON_RESUME, Recipe
+from dlkit.documents import Document
+from dlkit.errors import DlkitError, ModelFileError, UsageError
+from dlkit.runs import manifest, run_info, run_lock
 from dlkit.specs import Spec
 
 SCHEMA = "dlkit.run/1"
+RUNNING, KILLED = "running", "killed"
+
+Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,9 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        """The name in its folder; an alias such as `latest` stands for the run that it points to."""
+        path = Path(os.path.abspath(self.path))
+        return path.resolve().name if is_alias(path) else path.name
 
     @property
     def checkpoints(self) -> Path:
@@ -43,33 +49,103 @@ class RunFolder:
         """The digests of the training and validation files, a line a file; absent where the data is no files."""
         return self.path / "data-files.tsv"
 
-    def info(self) -> dict[str, Any]:
-        """run.json: versions, seed, threads, device, data, preprocessing, status."""
-        document: dict[str, Any] = _read_json(self.path / "run.json")
-        if document.get("schema") != SCHEMA:
-            found = document.get("schema")
-            raise ModelFileError(f"{self.path}/run.json: schema {found!r}, this dlkit reads {SCHEMA!r}.")
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def info(self) -> Document:
+        """run.json: versions, seed, threads, device, data, preprocessing, status.
+
+        Raises:
+            ModelFileError: it is damaged. StorageError: it cannot be read.
+        """
+        document = documents.read(self.path / "run.json", SCHEMA, advice="Put back a copy of it, or train again.")
+        run_info.check(document)
         return document
+
+    def status(self) -> str:
+        """running, killed, stopped, failed, diverged or finished: run.json's, unless its process is gone."""
+        status = str(self.info()["status"])
+        return KILLED if status == RUNNING and not run_lock.is_held(self.path) else status
+
+    def epochs_trained(self) -> int:
+        """The whole epochs behind the newest checkpoint; 0 where there is none that can be read."""
+        newest = manifest.newest_readable(self.checkpoints)
+        return 0 if newest is None else int(newest["state"].get("epochs_done", 1))
+
+    def checkpoint_step(self, which: str) -> int | None:
+        """The step of the "best" or "last" checkpoint, as the manifests state it; None if there is none."""
+        newest = manifest.newest_readable(self.checkpoints, self.info()["run_id"])
+        if newest is None:
+            return None
+        best = newest["state"].get("best")
+        return int(newest["step"] if which == "last" or best is None else best["step"])
 
     def recipe(self) -> Recipe:
         return recipe.load(self.path / "recipe.yaml")
 
-    def spec(self) -> Spec:
-        return specs.from_json(self.info()["spec"])
+    def trained_recipe(self) -> Recipe:
+        """The recipe that the weights are of.
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, a dict a log point; a last line cut short by a crash is left out."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        Raises:
+            ModelFileError: recipe.yaml was edited after the training began.
+        """
+        info, written = self.info(), self.recipe()
+        if "recipe" not in info:  # a run of an older dlkit
+            return written
+        try:
+            before = Recipe.model_validate_json(json.dumps(info["recipe"]))  # with the defaults of keys that came later
+        except ValueError as error:
+            raise ModelFileError(f"{info.path} is damaged: its recipe is not valid.") from error
+        old, new = (dict(dotted(one.model_dump(mode="json"))) for one in (before, written))
+        edited = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in MAY_CHANGE_ON_RESUME]
+        if edited:
+            shown = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in edited[:3])
+            raise ModelFileError(
+                f"{self.path}/recipe.yaml is not what this run was trained with: {shown}. Put it back, or train anew."
+            )
+        return written
+
+    def spec(self) -> Spec:
+        info = self.info()
+        try:
+            return specs.from_json(info["spec"])
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            raise ModelFileError(f"{info.path} is damaged: its spec is not valid.") from error
+
+    def metrics(self, warn: Warn | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, a dict per log point; a last line cut short by a crash is left out.
+
+        With `warn`, damaged lines are left out and named; without, they are an error.
+
+        Raises:
+            ModelFileError: lines are damaged, or are not those that were written before the newest checkpoint.
+        """
+        lines = self._metrics_lines()
+        parsed = [_parsed_line(line) for line in lines]
+        damaged = [str(number) for number, line in enumerate(parsed, start=1) if line is None]
+        message = f"{self.metrics_file} is damaged: "
+        if damaged:
+            message += f"line {', '.join(damaged[:5])}{', …' if len(damaged) > 5 else ''} cannot be read"
+        elif not run_lock.is_held(self.path) and not self._is_as_written(lines):
+            message += "its lines are not those that were written"
+        else:
+            return [line for line in parsed if line is not None]
+        if warn is None:
+            raise ModelFileError(f"{message}. Put back a copy of it, or train again.")
+        warn(f"warning: {message}.")
+        return [line for line in parsed if line is not None]
+
+    def metrics_digest(self, count: int) -> dict[str, Any]:
+        """The first `count` lines of metrics.jsonl as a checkpoint's manifest states them."""
+        return _prefix(self._metrics_lines(), count)
 
     def update(self, **changes: Any) -> None:
         """Rewrite run.json with these keys changed."""
-        atomic_io.write_json(self.path / "run.json", {**self.info(), **changes})
+        documents.write(self.path / "run.json", {**self.info(), **changes})
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        atomic_io.append_line(self.path / "metrics.jsonl", json.dumps(line))
+        atomic_io.append_line(self.metrics_file, json.dumps(line))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -77,79 +153,33 @@ class RunFolder:
 
         Raises:
             BusyError: another process is training it.
+            StorageError: its lock cannot be opened.
         """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise BusyError(f"run {self.name} is being trained by another process. Wait for it, or stop it.") from None
-        try:
+        busy = f"run {self.name} is being trained by another process. Wait for it, or stop it."
+        with run_lock.held(self.path, busy):
             yield
-        finally:
-            lock.release()
+
+    def _metrics_lines(self) -> list[bytes]:
+        with atomic_io.storage_errors(self.metrics_file):
+            return atomic_io.complete_lines(self.metrics_file.read_bytes()) if self.metrics_file.exists() else []
+
+    def _is_as_written(self, lines: list[bytes]) -> bool:
+        newest = manifest.newest_readable(self.checkpoints)
+        stated = None if newest is None else newest.get("metrics")
+        return stated is None or stated == _prefix(lines, stated["lines"])
 
 
-def check_new(runs_dir: Path, name: str) -> None:
-    """Refuse, before any work, a run that could not be written or that exists."""
-    if name in ("", ".", "..", "latest") or "/" in name or "\\" in name or not name.isprintable() or len(name) > 200:
-        raise UsageError(f"--name {name!r} cannot name a run. Use letters, digits, '.', '_' and '-'.")
-    with atomic_io.storage_errors(runs_dir / name):
-        if (runs_dir / name).exists() or (runs_dir / name).is_symlink():
-            raise UsageError(f"run {runs_dir / name} exists. Go on with --resume {name}, or give another --name.")
-    parent = next(folder for folder in (runs_dir, *runs_dir.absolute().parents) if os.path.lexists(folder))
-    if not parent.is_dir():
-        raise StorageError(f"cannot write runs into {runs_dir}: {parent} is not a folder. Choose another --runs-dir.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write runs into {runs_dir}: no permission in {parent}. Choose another --runs-dir.")
-
-
-def new_name(runs_dir: Path, chosen: Recipe) -> str:
-    """lenet5-mnist-20260131-142501, with -2, -3 … where that exists."""
-    model = chosen.model.name.replace("/", "-")  # timm/NAME
-    return free_name(runs_dir, f"{model}-{chosen.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
-
-
-def free_name(runs_dir: Path, base: str) -> str:
-    """The name, with -2, -3 … where that exists."""
-    candidates = (base if number == 1 else f"{base}-{number}" for number in range(1, 10_000))
-    return next(name for name in candidates if not (runs_dir / name).exists())
-
-
-def create(
-    runs_dir: Path, name: str, chosen: Recipe, info: dict[str, Any], save_first: Callable[[RunFolder], None]
-) -> RunFolder:
-    """Make the folder of a new run; `info` is what run.json says beside its name and times.
-
-    It is built beside and renamed, with its first checkpoint in it: a run that exists can be resumed.
-    """
-    check_new(runs_dir, name)
-    beside = RunFolder(runs_dir / f".{name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with atomic_io.storage_errors(runs_dir / name):
-            beside.checkpoints.mkdir(parents=True)
-        atomic_io.write_text(beside.path / "recipe.yaml", yaml_file.dump(chosen))
-        identity = {"schema": SCHEMA, "run_id": secrets.token_hex(16), "name": name, "status": "running"}
-        atomic_io.write_json(beside.path / "run.json", {**identity, "started": now(), **info})
-        save_first(beside)
-        atomic_io.move_folder(beside.path, runs_dir / name)
-    except BaseException:
-        shutil.rmtree(beside.path, ignore_errors=True)
-        raise
-    link_latest(runs_dir, name)
-    return RunFolder(runs_dir / name)
-
-
-def find(run: str | None, runs_dir: Path) -> RunFolder:
-    """The run of that name or path; without one, the newest.
+def find(run: str | None, runs_dir: Path, *, trained: bool = True) -> RunFolder:
+    """The run of that name or path; without one, the newest that has `trained` an epoch, or the newest at all.
 
     Raises:
         UsageError: there is none; the message says what to do.
     """
     if run is None:
-        return _newest(runs_dir)
+        return _newest(runs_dir, trained)
     for path in (runs_dir / run, Path(run)):
-        if (path / "run.json").is_file():
-            return RunFolder(path)
+        if is_run(path):
+            return _behind_alias(path)
     names = [found.name for found in list_runs(runs_dir)]
     names += [f"{found.path.parent.name}/{found.path.name}" for found in runs_within(runs_dir)]
     inside = [name for name in names if run in (name.split("/")[-1], name.split("/")[0])]  # of an experiment
@@ -164,11 +194,30 @@ def find(run: str | None, runs_dir: Path) -> RunFolder:
 
 
 def list_runs(runs_dir: Path) -> list[RunFolder]:
-    """Every run in the folder, oldest first."""
-    if not runs_dir.is_dir():
-        return []
-    found = [RunFolder(path) for path in runs_dir.iterdir() if not path.is_symlink() and (path / "run.json").is_file()]
-    return sorted(found, key=lambda run: (_started(run), run.name))
+    """Every run in the folder, linked ones too, oldest first."""
+    with atomic_io.storage_errors(runs_dir):
+        if not runs_dir.is_dir():
+            return []
+        paths = [runs_dir / name for name in os.listdir(runs_dir) if not name.startswith(".")]
+    runs = [RunFolder(path) for path in paths if is_run(path) and not is_alias(path)]
+    return sorted(runs, key=lambda run: (_started(run), run.name))
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run lies there; also where it is one that this user may not look into."""
+    try:
+        return (path / "run.json").is_file()
+    except PermissionError:
+        return True
+    except (OSError, ValueError):  # a loop of links, a name too long
+        return False
+
+
+def is_alias(path: Path) -> bool:
+    """Whether this is a link to a run beside it, as `latest` is; a link to a run elsewhere is a run."""
+    if not path.is_symlink():
+        return False
+    return os.path.realpath(path.parent) == os.path.dirname(os.path.realpath(path))
 
 
 def runs_within(runs_dir: Path) -> list[RunFolder]:
@@ -182,38 +231,89 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def _started(run: RunFolder) -> str:
-    try:
-        return str(run.info()["started"])
-    except (ModelFileError, KeyError):  # a damaged run is listed, and told when it is used
-        return ""
+def link_latest(run: RunFolder) -> None:
+    """Point runs/latest to a run that has trained an epoch, unless it points to a newer one that has."""
+    runs_dir = run.path.parent
+    if os.path.realpath(runs_dir / "latest") == os.path.realpath(run.path):
+        return
+    other = _latest(runs_dir)
+    if other is None or _started(other) <= _started(run):
+        _link(runs_dir, run.name)
 
 
-def _newest(runs_dir: Path) -> RunFolder:
-    latest = runs_dir / "latest"
-    if (latest / "run.json").is_file():
-        return RunFolder(runs_dir / os.readlink(latest) if latest.is_symlink() else latest)
-    runs = list_runs(runs_dir)
-    if not runs:
-        raise UsageError(f"there are no runs in {runs_dir}. `dlkit train lenet5 --dataset mnist` makes one.")
-    return runs[-1]
+def relink_latest(runs_dir: Path) -> None:
+    """Point runs/latest to the newest run that has trained an epoch, after a run was removed."""
+    newest, latest = _newest_trained(runs_dir), runs_dir / "latest"
+    if newest is not None:
+        _link(runs_dir, newest.name)
+    elif latest.is_symlink():
+        latest.unlink(missing_ok=True)
 
 
-def link_latest(runs_dir: Path, name: str) -> None:
-    """Point runs/latest to this run."""
+def _link(runs_dir: Path, name: str) -> None:
     link = runs_dir / f".latest.{secrets.token_hex(4)}.tmp"
     try:
         link.symlink_to(name, target_is_directory=True)
         os.replace(link, runs_dir / "latest")
     except OSError:  # a file system without links, or `latest` is somebody's folder: find() goes by start time
-        link.unlink(missing_ok=True)
+        with suppress(OSError):
+            link.unlink(missing_ok=True)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _newest(runs_dir: Path, trained: bool) -> RunFolder:
+    if trained and (newest := _latest(runs_dir) or _newest_trained(runs_dir)):
+        return newest
+    runs = list_runs(runs_dir)
+    if not runs:
+        raise UsageError(f"there are no runs in {runs_dir}. `dlkit train lenet5 --dataset mnist` makes one.")
+    if trained:
+        raise UsageError(
+            f"no run in {runs_dir} has trained an epoch yet. Wait for {runs[-1].name}, or name it to use it as it is."
+        )
+    return runs[-1]
+
+
+def _latest(runs_dir: Path) -> RunFolder | None:
+    """Where the link points, if that is a run that has trained an epoch."""
+    latest = runs_dir / "latest"
+    if not is_run(latest):
+        return None
+    run = _behind_alias(latest)
+    return run if run.epochs_trained() else None
+
+
+def _behind_alias(path: Path) -> RunFolder:
+    return RunFolder(path.parent / os.path.basename(os.path.realpath(path)) if is_alias(path) else path)
+
+
+def _newest_trained(runs_dir: Path) -> RunFolder | None:
+    return next((run for run in reversed(list_runs(runs_dir)) if run.epochs_trained()), None)
+
+
+def _started(run: RunFolder) -> str:
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(document, dict):
-        raise ModelFileError(f"{path} is not a JSON object.")
-    return document
+        return str(run.info()["started"])
+    except DlkitError:  # a damaged run is listed, and named when it is used
+        return ""
+
+
+def _parsed_line(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl, or None where it is damaged."""
+    try:
+        values = documents.parsed(line)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or not all(_is_count(values.get(key, 0)) for key in ("step", "epoch")):
+        return None
+    numbers = (value for value in values.values() if isinstance(value, int | float))
+    if "step" not in values or not all(abs(number) < 1e300 or number != number for number in numbers):
+        return None
+    return values
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 2**53
+
+
+def _prefix(lines: list[bytes], count: int) -> dict[str, Any]:
+    return {"lines": count, "sha256": hashlib.sha256(b"".join(lines[:count])).hexdigest()}

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from dlkit.config.recipe import MAY_CHANGE_ON_RESUME, Recipe
+from dlkit.config.recipe import Recipe
 from dlkit.data import fingerprint
 from dlkit.errors import DataError, ModelFileError
 from dlkit.runs import provenance
 from dlkit.runs.run_folder import RunFolder
 from dlkit.training import precision
+from dlkit.training.checkpoint import Checkpoint
 from dlkit.training.inputs import Prepared, Say
 from dlkit.training.loop import Run
 
@@ -55,14 +56,6 @@ def changed_settings(info: Info, recipe: Recipe) -> list[provenance.Difference]:
     return provenance.recipe_differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
 
 
-def same_recipe(info: Info, recipe: Recipe) -> None:
-    """Refuse to go on where somebody has edited recipe.yaml: the steps so far were not of that recipe."""
-    found = [change for change in changed_settings(info, recipe) if change.name not in MAY_CHANGE_ON_RESUME]
-    if found:
-        told = ", ".join(map(str, found[:3]))
-        raise ModelFileError(f"recipe.yaml is not what this run was trained with: {told}. Put it back, or train anew.")
-
-
 def same_data(folder: RunFolder, info: Info, data: Prepared) -> None:
     """Refuse to go on with other data than the run began with."""
     for name, sha256 in data.fingerprints.items():
@@ -81,6 +74,17 @@ def changed_files(folder: RunFolder, data: Prepared) -> list[fingerprint.FileCha
     if not (folder.data_files.is_file() and data.files):
         return []
     return fingerprint.changes(fingerprint.read_files(folder.data_files), data.files)
+
+
+def same_log(folder: RunFolder, found: Checkpoint, inexact: bool, say: Say) -> bool:
+    """Whether metrics.jsonl still begins with the lines that were written before the checkpoint; else refused."""
+    if found.metrics is None or folder.metrics_digest(found.metrics["lines"]) == found.metrics:
+        return True
+    told = f"{folder.metrics_file} is damaged: its lines are not those that were written before step {found.step:,}"
+    if not inexact:
+        raise ModelFileError(f"{told}. Put back a copy of it; the weights are intact, and --inexact goes on with them.")
+    say(f"warning: {told}; going on, as the weights are intact")
+    return False
 
 
 def same_machine(before: Info, now: Info, inexact: bool, say: Say) -> bool:

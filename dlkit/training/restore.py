@@ -60,7 +60,7 @@ def restore(run: RunFolder, which: str = "best", device: str = "auto", say: Say 
     Raises:
         ModelFileError: the run holds no whole checkpoint.
     """
-    recipe, spec, place = run.recipe(), run.spec(), choose_device(device)
+    recipe, spec, place = run.trained_recipe(), run.spec(), choose_device(device)
     model = build(recipe.model.name, spec, dict(recipe.model.options))
     found = _checkpoint(run, which, say)
     _, weights = choose(own_parts(found.tensors), None, f"the checkpoint of {run.name}", silent, default=EMA)
@@ -74,18 +74,6 @@ def run_weights(run: RunFolder, which: str = "best", say: Say = silent, part: st
     return choose(own_parts(found.tensors), part, f"the weights of run {run.name}", say, default=EMA)[1]
 
 
-def checkpoint_step(run: RunFolder, which: str) -> int | None:
-    """The step of a run's "best" or "last" checkpoint, as the manifests have it; None if there is none."""
-    run_id = run.info()["run_id"]
-    for step in reversed(checkpoint.saved_steps(run.checkpoints)):
-        try:
-            best = checkpoint.read_manifest(run.checkpoints, step, run_id)["state"].get("best")
-        except ModelFileError:
-            continue
-        return step if which == "last" or best is None else int(best["step"])
-    return None
-
-
 def build(name: str, spec: Spec, options: dict[str, Any]) -> nn.Module:
     """A network of the shelf, its weights fresh."""
     module = registry.load("models", name)
@@ -95,6 +83,8 @@ def build(name: str, spec: Spec, options: dict[str, Any]) -> nn.Module:
 def _checkpoint(run: RunFolder, which: str, say: Callable[[str], None]) -> checkpoint.Checkpoint:
     run_id = run.info()["run_id"]
     last = checkpoint.newest(run.checkpoints, run_id, say)
+    if last.state.get("epochs_done", 1) == 0:
+        say(f"warning: run {run.name} has not trained an epoch yet; these are its weights after step {last.step:,}.")
     best = last.state.get("best")
     if which == "last" or best is None or best["step"] == last.step:
         return last

@@ -60,7 +60,7 @@ def tracked(run: RunFolder, names: Sequence[str], say: Callable[[str], None]) ->
 
 def _opened(name: str, run: RunFolder) -> Tracker:
     subject = Subject(run.path, run.name, str(run.info()["run_id"]), run.recipe().model_dump(mode="json"))
-    tracker: Tracker = registry.load("trackers", name).track(subject, run.metrics())
+    tracker: Tracker = registry.load("trackers", name).track(subject, run.metrics(lambda text: None))
     return tracker
 
 

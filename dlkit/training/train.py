@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,13 @@ from dlkit.config.recipe import Recipe
 from dlkit.data.fingerprint import write_files
 from dlkit.errors import DivergedError, DlkitError, StoppedError
 from dlkit.plots.learning_curves import learning_curve
-from dlkit.runs import provenance, run_folder
+from dlkit.runs import provenance, run_creation, run_folder
 from dlkit.runs.data_of_run import recipe_of_run
 from dlkit.runs.run_folder import RunFolder
 from dlkit.training import checkpoint, precision, state, tracking
 from dlkit.training.assembly import assemble, batches, begin, new_run
 from dlkit.training.batch_size import with_largest_batch
-from dlkit.training.compatibility import changed_settings, identity, same_data, same_machine, same_recipe
+from dlkit.training.compatibility import changed_settings, identity, same_data, same_log, same_machine
 from dlkit.training.distributed import world_of_environment
 from dlkit.training.inputs import Materials, Prepared, Say, gather, prepare, ready, refuse_fitted, silent
 from dlkit.training.loop import Run, Surroundings, fit, out_of_patience
@@ -107,12 +107,12 @@ def train_recipe(
     """Train a new run; with `auto_batch` of the largest batch that fits, which its recipe.yaml then names."""
     refuse_fitted(recipe)
     tracking.need(recipe.train.track)
-    name = name or run_folder.new_name(runs_dir, recipe)
     world = world_of_environment()
-    if world.leads:
-        run_folder.check_new(runs_dir, name)
-    with signals.handled(), ready(recipe, world, recipe.train.threads) as device:
-        name = world.same(name)
+    with ExitStack() as stack:
+        stack.enter_context(signals.handled())
+        reserved = stack.enter_context(reserve(recipe, name, runs_dir, say)) if world.leads else None
+        device = stack.enter_context(ready(recipe, world, recipe.train.threads))
+        name = world.same(reserved.name if reserved else "")
         say = say if world.leads else silent
         say(f"device: {precision.describe(device)}")
         materials = gather(recipe, device, world, runs_dir, say)
@@ -124,19 +124,27 @@ def train_recipe(
             glance(materials, runs_dir, say)
         run, scratch = new_run(materials, say)
         folder = RunFolder(runs_dir / name)
-        if world.leads:
+        if reserved:
             info = {**identity(recipe, materials.data, run), "from_scratch": scratch}
             if materials.start is not None:
                 info |= {"starts_from": list(materials.start.source.trained_on)}
             info |= {"git": provenance.git_state(), "argv": provenance.without_passwords(argv)}
             watch.begun(info)
         with signals.stop_flag():
-            if world.leads:
-                folder = run_folder.create(runs_dir, name, recipe, info, partial(save_first, run, materials.data))
+            if reserved:
+                run_creation.create(reserved, recipe, info, partial(save_first, run, materials.data))
             world.wait()
             say(f"run: {folder.path}")
-            with folder.locked() if world.leads else nullcontext():
-                return go_on(run, folder, recipe, materials.data, say, progress, watch)
+            return go_on(run, folder, recipe, materials.data, say, progress, watch)
+
+
+@contextmanager
+def reserve(recipe: Recipe, name: str | None, runs_dir: Path, say: Say) -> Iterator[run_creation.Reservation]:
+    """The name of a new run, held until its training ends; what killed processes left in the folder is removed."""
+    base = name or run_creation.default_name(recipe)
+    with run_creation.reserve(runs_dir, base, numbered=name is None) as reservation:
+        run_creation.remove_abandoned(runs_dir, say)
+        yield reservation
 
 
 def resume_run(
@@ -162,8 +170,7 @@ def resume_run(
         stack.enter_context(signals.handled())
         if world.leads:
             stack.enter_context(folder.locked())
-        info, stored = folder.info(), folder.recipe()
-        same_recipe(info, stored)
+        info, stored = folder.info(), folder.trained_recipe()
         recipe = recipe_of_run(folder, recipes.changed(stored, changes))
         refuse_fitted(recipe)
         tracking.need(recipe.train.track)
@@ -176,7 +183,9 @@ def resume_run(
         model, _ = begin(recipe, data, None, silent)
         run = assemble(recipe, data, device, world, model, info.get("from_scratch", []), folder.path.parent, silent)
         differs = same_machine(info, identity(recipe, data, run), inexact, say)
-        state.restore(run, checkpoint.newest(folder.checkpoints, info["run_id"], say))
+        found = checkpoint.newest(folder.checkpoints, info["run_id"], say)
+        state.restore(run, found)
+        differs |= not same_log(folder, found, inexact, say)
         stack.enter_context(signals.stop_flag())
         if world.leads:
             tell_little_room(run, folder.path, say)
@@ -205,6 +214,8 @@ def tidy(folder: RunFolder, run: Run, recipe: Recipe, say: Say) -> None:
         say(f"removed {left}, left by a killed process")
     atomic_io.keep_lines(folder.path / "metrics.jsonl", run.metrics_lines)
     prune(run, folder)
+    if run.epochs_done:
+        run_folder.link_latest(folder)
     if recipe != folder.recipe():
         atomic_io.write_text(folder.path / "recipe.yaml", yaml_file.dump(recipe))
 
@@ -264,8 +275,11 @@ def save_first(run: Run, data: Prepared, folder: RunFolder) -> None:
 
 def save(run: Run, folder: RunFolder) -> None:
     """A checkpoint of this step; then the old ones go."""
-    checkpoint.save(folder.checkpoints, folder.info()["run_id"], run.step, state.tensors(run), state.values(run))
+    log = folder.metrics_digest(run.metrics_lines)
+    checkpoint.save(folder.checkpoints, folder.info()["run_id"], run.step, state.tensors(run), state.values(run), log)
     prune(run, folder)
+    if run.epochs_done:
+        run_folder.link_latest(folder)
 
 
 def prune(run: Run, folder: RunFolder) -> None:
@@ -275,7 +289,7 @@ def prune(run: Run, folder: RunFolder) -> None:
 
 def finish(run: Run, folder: RunFolder, say: Say) -> None:
     """The learning curve, and the end noted in run.json."""
-    learning_curve(folder.metrics(), folder.path / "plots" / "learning_curve.png")
+    learning_curve(folder.metrics(say), folder.path / "plots" / "learning_curve.png")
     best = None if run.best is None else {"epoch": run.best.epoch, "step": run.best.step, "value": run.best.value}
     whole = run.epochs_done >= run.settings.epochs or out_of_patience(run)
     end = {"status": "finished" if whole else "stopped", "ended": run_folder.now(), "epochs": run.epochs_done}

@@ -22,7 +22,7 @@ from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.export_metadata import About
 from dlkit.privacy import offline
 from dlkit.registry import did_you_mean
-from dlkit.runs.run_folder import RunFolder, list_runs
+from dlkit.runs.run_folder import RunFolder, is_run, list_runs
 from dlkit.specs import LINKS, Link, Spec
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def find(weights: str | Path, model: str | None, runs_dir: Path, say: Say, which
     text, colon, part = str(weights).rpartition(":")
     for name, chosen in ((str(weights), None), (text, part)) if colon else ((str(weights), None),):
         for folder in (runs_dir / name, Path(name)):
-            if name and (folder / "run.json").is_file():
+            if name and is_run(folder):
                 return _of_run(RunFolder(folder), which, chosen, say)
         if Path(name).is_file():
             return _of_file(Path(name), chosen, say)
@@ -137,7 +137,7 @@ def _of_file(file: Path, part: str | None, say: Say) -> Weights:
         return read_weights(file, say, part)
 
     run, name = RunFolder(file.absolute().parent.parent), f"weights {file}"
-    if (run.path / "run.json").is_file():
+    if is_run(run.path):
         return _known_by_run(run, name, read)
     if about := _export_about(file):
         return Weights(name, read, about.model, about.options, about.spec, about.link, _records(about))
@@ -148,7 +148,7 @@ def _of_file(file: Path, part: str | None, say: Say) -> Weights:
 
 
 def _known_by_run(run: RunFolder, name: str, read: Callable[[], dict[str, Tensor]]) -> Weights:
-    recipe = run.recipe()
+    recipe = run.trained_recipe()
     model, link = recipe.model, LINKS[recipe.loss.name]
     return Weights(name, read, model.name, dict(model.options), run.spec(), link, trained_on(run))
 

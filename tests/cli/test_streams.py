@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_folders
 
 import dlkit
 from dlkit.config.recipe import resolve
-from dlkit.runs import run_folder
 from dlkit_cli import console, recipes
 
 
@@ -59,7 +59,7 @@ def test_a_locale_without_unicode_escapes_what_it_cannot_say(tmp_path: Path) -> 
     done = program("train", "lenet5é", "--dataset", "mnist", stdout=subprocess.PIPE, env=environment)
     assert done.returncode == 2 and b"Did you mean 'lenet5'" in done.stderr and done.stderr.isascii()
     info = {"model": "é", "dataset": "shapes", "epochs": 0, "spec": {}}
-    run_folder.create(tmp_path / "runs", "first", resolve("mlp", "shapes").recipe, info, lambda run: None)
+    run_folders.create(tmp_path / "runs", "first", resolve("mlp", "shapes").recipe, info)
     done = program("runs", "list", "--format", "tsv", stdout=subprocess.PIPE, env=environment)
     assert done.returncode == 0 and b"first\t\\xe9\tshapes" in done.stdout
     done = program("runs", "list", "--format", "json", stdout=subprocess.PIPE, env=environment)

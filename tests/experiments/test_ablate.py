@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from shapes_on_disk import form
 
-from dlkit import atomic_io
+from dlkit import atomic_io, documents
 from dlkit.config import ablation_parts, yaml_file
 from dlkit.config import recipe as recipes
 from dlkit.config.recipe import Recipe
@@ -105,7 +105,7 @@ def test_effects_are_differences_of_what_the_runs_reached(ablation: Ablation) ->
 
 
 def test_the_folder_holds_the_document_the_table_and_the_chart(ablation: Ablation) -> None:
-    document = json.loads((ablation.folder / "ablation.json").read_text())
+    document = dict(documents.read(ablation.folder / "ablation.json"))
     assert document == ablation.document() or document["seeds"] == [0]  # another test may have asked for one seed
     assert list(document) == list(json.loads((GOLDEN / "ablate.json").read_text()))
     with open(ablation.folder / "ablation.csv", newline="") as file:
@@ -234,7 +234,7 @@ def test_a_training_that_diverges_is_said_and_its_pair_left_out(recipe: Recipe, 
         assert clipping.effect_pp is None and clipping.pairs == 0 and mirroring.pairs == 1
     assert "resumes" not in RunFolder(found.folder / "no-clip_grad-seed0").info()
     assert sum(line.startswith("warning: training 2 of 3") and "diverged" in line for line in said) == 2
-    assert json.loads((found.folder / "ablation.json").read_text())["effects"][0]["effect_pp"] is None
+    assert dict(documents.read(found.folder / "ablation.json"))["effects"][0]["effect_pp"] is None
 
 
 # -- what may be left out

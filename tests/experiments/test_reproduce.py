@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import run_folders
 from PIL import Image
 from tiny_training import same_bits
 
@@ -100,7 +101,7 @@ def test_an_edited_recipe_is_named_by_reproduce_and_refused_by_resume(run: RunFo
 def test_the_first_epoch_that_differs_ends_it(run: RunFolder) -> None:
     lines = run.metrics()
     lines[1]["weights_sha256"] = "0" * 64
-    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_folders.rewrite_metrics(run, lines)
     result = reproduce(run)
     assert not result.equal and result.epochs == 1 and "epoch 2" in result.verdict()
     again = RunFolder(Path(str(result.reproduced)))
@@ -157,12 +158,12 @@ def test_there_must_be_something_to_compare_with(run: RunFolder) -> None:
     with pytest.raises(UsageError, match="has 3 to compare"):
         reproduce(run, epochs=4)
     lines = run.metrics()
-    (run.path / "metrics.jsonl").write_text("")
+    run_folders.rewrite_metrics(run, [])
     with pytest.raises(UsageError, match="not finished an epoch"):
         reproduce(run)
     for line in lines:
         del line["weights_sha256"]
-    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_folders.rewrite_metrics(run, lines)
     run.update(weights_sha256=None)
     old = {key: value for key, value in run.info().items() if key != "weights_sha256"}
     (run.path / "run.json").write_text(json.dumps(old))

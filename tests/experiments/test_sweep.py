@@ -15,7 +15,7 @@ from PIL import Image
 from shapes_on_disk import form
 
 import dlkit
-from dlkit import atomic_io
+from dlkit import atomic_io, documents
 from dlkit.config import recipe as recipes
 from dlkit.config import search_space, yaml_file
 from dlkit.config.recipe import Recipe
@@ -108,7 +108,7 @@ def test_the_best_recipe_trains_the_best_run_again(found: Sweep, tmp_path: Path)
 
 
 def test_the_folder_holds_the_document_the_table_and_the_picture(found: Sweep) -> None:
-    document = json.loads((found.folder / "sweep.json").read_text())
+    document = dict(documents.read(found.folder / "sweep.json"))
     assert document == json.loads(json.dumps(found.document()))
     with open(found.folder / "sweep.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -16,7 +16,7 @@ from PIL import Image
 from shapes_on_disk import form, write_folder
 
 import dlkit
-from dlkit import registry
+from dlkit import documents, registry
 from dlkit.errors import DataError, ModelFileError, StorageError, UsageError
 from dlkit.explanation.explain import Explanation, Failure, explain, features, layers
 from dlkit.explanation.methods import grad_cam
@@ -62,7 +62,7 @@ def test_an_explanation_is_of_predicts_answer_and_stands_in_the_run_folder(run: 
     assert found.png == run.path / "explanations" / f"{files[0].stem}-grad_cam.png"
     with Image.open(found.png) as picture:
         assert picture.width > 3 * 280 and picture.height > 280
-    assert json.loads(found.png.with_suffix(".json").read_text()) == found.document()
+    assert documents.read(found.png.with_suffix(".json")) == found.document()
 
 
 def test_the_record_has_its_documented_form(run: RunFolder, files: list[Path], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import run_folders
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,7 +22,6 @@ from dlkit.config.recipe import resolve
 from dlkit.errors import StorageError
 from dlkit.plots import axes, curves, drawing, learning_curves, matrix
 from dlkit.plots.terminal import BRAILLE, chart
-from dlkit.runs import run_folder
 from dlkit.runs.run_folder import RunFolder
 from dlkit_cli import formats
 from dlkit_cli.main import run as dlkit_command
@@ -117,7 +117,7 @@ def made(runs_dir: Path, name: str, epochs: int, **more: Any) -> RunFolder:
     """A run as train leaves it after so many epochs of 10 steps, without the training."""
     recipe = resolve("mlp", "shapes", flags={"train.batch_size": 10}).recipe
     info = {"model": "mlp", "dataset": "shapes", "data": {"train": {"samples": 100}}, "spec": {}}
-    run = run_folder.create(runs_dir, name, recipe, info, lambda run: None)
+    run = run_folders.create(runs_dir, name, recipe, info)
     for line in lines(epochs):
         run.append_metrics({**line, "weights_sha256": "ab", **more})
     return run

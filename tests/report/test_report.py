@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import run_folders
 from PIL import Image
 
 import dlkit
+from dlkit import documents
 from dlkit.errors import ModelFileError, StorageError, UsageError
 from dlkit.experiments.compare import compare
 from dlkit.report import examples as report_examples
@@ -75,9 +77,8 @@ class Page(HTMLParser):
 def evaluated(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     path = tmp_path_factory.mktemp("report") / "runs" / "tiny"
     shutil.copytree(tiny_run.path, path)
-    log = path / "metrics.jsonl"
     early = [{"step": step, "epoch": 1, "train/loss": 9.0 / step, "lr": 0.1} for step in (2, 4)]
-    log.write_text("".join(json.dumps(line) + "\n" for line in early) + log.read_text())
+    run_folders.rewrite_metrics(RunFolder(path), [*early, *RunFolder(path).metrics()])
     dlkit.evaluate(path)
     return RunFolder(path)
 
@@ -99,8 +100,7 @@ def evaluation(run: RunFolder) -> dict[str, Any]:
 
 
 def rewrite(run: RunFolder, name: str, **changes: Any) -> None:
-    path = run.path / name
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
+    documents.write(run.path / name, documents.read(run.path / name) | changes)
 
 
 # -- the numbers
@@ -203,7 +203,7 @@ def hostile(run: RunFolder) -> None:
         line["id"] = f"/nowhere/\udcff{HOSTILE}{line['id']}.png"
         for key in ("target", "predicted"):
             line[key] = HOSTILE if line[key] == name else line[key]
-    (run.path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_folders.rewrite_predictions(run, lines)
 
 
 def test_names_that_are_html_are_shown_and_not_obeyed(own: RunFolder, written: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_run_that_did_not_finish_says_so_and_how_it_goes_on(own: RunFolder, st
 
 def test_a_run_that_has_just_begun_has_a_page(own: RunFolder) -> None:
     (own.path / "evaluation.json").unlink()
-    (own.path / "metrics.jsonl").unlink()
+    run_folders.rewrite_metrics(own, [])
     own.update(status="running", ended=None, best=None, epochs=None)
     assert "Nothing is logged yet" in Page.of(report([own]).path).text
 
@@ -274,17 +274,28 @@ def test_mistakes_are_listed_where_their_images_are_gone(own: RunFolder) -> None
 
 def test_a_fitted_model_has_no_curves(own: RunFolder) -> None:
     own.update(fitted_to=320)
-    (own.path / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/top1": 0.5, "fit_s": 61.2}\n')
+    run_folders.rewrite_metrics(own, [{"step": 1, "epoch": 1, "val/top1": 0.5, "fit_s": 61.2}])
     page = Page.of(report([own], explain=0).path)
     assert "Learning curves" not in page.text and "1 min 1 s" in page.text and not page.data["charts"]
 
 
-def test_a_damaged_evaluation_is_told_and_no_page_is_written(own: RunFolder) -> None:
+def test_a_damaged_evaluation_or_log_is_named_on_a_page_that_shows_the_rest(own: RunFolder) -> None:
     for text in ("{", "[]", '{"samples": 3}', json.dumps(evaluation(own) | {"metrics": {"top1": {}}})):
         (own.path / "evaluation.json").write_text(text)
-        with pytest.raises(ModelFileError, match=r"evaluation\.json cannot be read.*dlkit eval"):
-            report([own])
-    assert not (own.path / "report.html").exists()
+        found = report([own], explain=0)
+        assert "evaluation.json is damaged" in found.gaps[0][1].what
+        assert found.gaps[0][1].command == f"dlkit eval {own.path}" and "Learning curves" in Page.of(found.path).text
+    own.metrics_file.write_text(own.metrics_file.read_text().replace("0.", "1.", 1) + "[[[\n")
+    assert "line 4" in report([own], explain=0).gaps[0][1].what
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(own: RunFolder, rival: RunFolder) -> None:
+    (rival.path / "run.json").write_text("[" * 50_000)
+    said: list[str] = []
+    assert [run.name for run in report([own, rival], explain=0, say=said.append).runs] == ["own"]
+    assert any(line.startswith("warning: ") and "rival" in line for line in said)
+    with pytest.raises(ModelFileError, match="rival"):
+        report([rival], explain=0)
 
 
 # -- other kinds of runs
@@ -366,7 +377,7 @@ def rival(own: RunFolder) -> RunFolder:
     lines = [json.loads(line) for line in (path / "predictions.jsonl").read_text().splitlines()]
     for line in lines[::5]:
         line["predicted"] = next(name for name in line["topk"] if name != line["target"])
-    (path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_folders.rewrite_predictions(RunFolder(path), lines)
     right = sum(line["predicted"] == line["target"] for line in lines)
     metrics = evaluation(own)["metrics"]
     value = right / len(lines)

@@ -12,7 +12,7 @@ import pytest
 
 from dlkit.errors import BusyError
 from dlkit.runs.prune import prune, remove
-from dlkit.runs.run_folder import RunFolder, find, link_latest
+from dlkit.runs.run_folder import RunFolder, find, relink_latest
 from dlkit.training.checkpoint import saved_steps
 from dlkit_cli.main import run as dlkit
 
@@ -27,7 +27,7 @@ def runs_dir(tiny_run: RunFolder, tmp_path: Path) -> Path:
         first = min(folder.glob("checkpoints/step-*.json"))
         for kind in (".json", ".safetensors"):
             shutil.copy(first.with_suffix(kind), folder / "checkpoints" / f"step-000000001{kind}")
-    link_latest(tmp_path / "runs", "two")
+    relink_latest(tmp_path / "runs")
     return tmp_path / "runs"
 
 

@@ -6,7 +6,6 @@ files must have those; else the ones that they had when the set was fetched.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dlkit import atomic_io, cache, registry
+from dlkit import atomic_io, cache, documents, registry
 from dlkit.data.download.download import Progress, digest, fetch, locked, no_progress, nothing_said, place
 from dlkit.data.download.http import PATIENT, Network, UnreachableError
 from dlkit.data.splits import About, Source
@@ -196,7 +195,7 @@ def _write_manifest(name: str, module: ModuleType, folder: Path) -> None:
         found = files.get(file, {}).get("sha256", "no such file")
         if found != expected:
             raise VerificationError(f"{name}: {file} has SHA-256 {found}, expected {expected}. Nothing was kept.")
-    atomic_io.write_json(folder / MANIFEST, {"schema": SCHEMA, "name": name, "files": files})
+    documents.write(folder / MANIFEST, {"schema": SCHEMA, "name": name, "files": files})
 
 
 def put_in_place(temporary: Path, folder: Path, instead: bool = True) -> None:
@@ -293,9 +292,9 @@ def compared(name: str, folder: Path, hashed: bool = False) -> tuple[File, ...]:
 def manifest(folder: Path) -> dict[str, File]:
     """What the manifest in `folder` says of its files, by name."""
     try:
-        document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        document = documents.read(folder / MANIFEST)
         return {
             file: File(file, int(facts["bytes"]), str(facts["sha256"])) for file, facts in document["files"].items()
         }
-    except (OSError, *MALFORMED) as error:
+    except (DlkitError, *MALFORMED) as error:
         raise VerificationError(f"{MANIFEST}: missing or damaged.") from error
