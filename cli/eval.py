@@ -74,6 +74,10 @@ def eval_command(
         int | None,
         typer.Option("--workers", "-j", min=0, max=256, help="Processes that decode (default: the recipe's)."),
     ] = None,
+    loader_timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.5, help="That those may stand still before they count as hung."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     fail_under: Annotated[
         list[str] | None,
@@ -120,7 +124,8 @@ def eval_command(
         with console.progress(None, f"testing {file.path}") as bar:
             evaluation = evaluate_file(
                 file, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
-                batch_size=batch_size, workers=workers, device=device, say=console.say, advance=bar.advance,
+                batch_size=batch_size, workers=workers, loader_timeout=loader_timeout, device=device,
+                say=console.say, advance=bar.advance,
             )  # fmt: skip
     else:
         found = verb.chosen_run(run, runs_dir, console.say)
@@ -130,7 +135,7 @@ def eval_command(
             evaluation = verb.evaluate(
                 found, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
                 checkpoint=checkpoint.value, mc_dropout=mc_dropout, batch_size=batch_size, workers=workers,
-                device=device, write=not no_write, say=console.say, advance=bar.advance,
+                loader_timeout=loader_timeout, device=device, write=not no_write, say=console.say, advance=bar.advance,
             )  # fmt: skip
     results = [gate.judge(evaluation.metrics[gate.metric].value) for gate in gates]
     _show(evaluation, results, console.resolve(format, json))

@@ -22,6 +22,7 @@ FLAGS = {
     "weight_decay": "optimizer.weight_decay", "label_smoothing": "loss.label_smoothing", "clip_grad": "train.clip_grad",
     "warmup_epochs": "schedule.warmup_epochs", "model_ema": "train.ema", "compile": "train.compile",
     "channels_last": "train.channels_last", "workers": "data.workers", "seed": "train.seed",
+    "loader_timeout": "data.loader_timeout",
     "patience": "train.patience", "accumulate": "train.accumulate", "validation": "data.validation",
     "dropout": "model.options.dropout", "mixup": "regularizers.mixup.alpha", "cutmix": "regularizers.cutmix.alpha",
     "layer_decay": "optimizer.layer_decay",
@@ -165,6 +166,9 @@ def _changes(
     ] = None,
     workers: Annotated[
         str | None, typer.Option("--workers", "-j", metavar="N", help="Processes that decode a folder's images.")
+    ] = None,
+    loader_timeout: Annotated[
+        str | None, typer.Option(metavar="SECONDS", help="That those may stand still before they count as hung.")
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Of all randomness.")] = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = None,

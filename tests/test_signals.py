@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ def handlers() -> list[Any]:
 
 
 @pytest.fixture(autouse=True)
-def _as_in_a_foreground_job() -> Any:
-    """SIGINT is ignored in what a shell script starts with &, and would stay so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _as_in_a_foreground_job() -> Iterator[None]:
+    """SIGINT is ignored in what a shell script starts with &, SIGHUP under nohup, and both would stay so."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGTERM)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_a_signal_raises_and_the_handlers_before_are_restored() -> None:

@@ -88,6 +88,7 @@ class Data(Section):
     channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
     max_pixels: Count = MAX_PIXELS  # of an image; larger ones are refused
+    loader_timeout: Positive = 8.0  # seconds that those may neither compute nor wait for a disk
     on_bad_image: OnBadImage = "error"  # skip: left out before the first epoch or batch, up to 1 % of a split
     augment: Augment = Augment()
 
@@ -168,7 +169,8 @@ STARTING_POINT = Document(
 )
 
 MAY_CHANGE_ON_RESUME = (
-    "train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "train.track", "data.workers", "data.dir"
+    "train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "train.track", "data.workers", "data.dir",
+    "data.loader_timeout",
 )  # fmt: skip
 
 

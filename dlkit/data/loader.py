@@ -19,10 +19,11 @@ from dlkit.data import rng
 from dlkit.data.batches import Batch, in_parts, normalized, standardize
 from dlkit.data.holdout import held_out_places
 from dlkit.data.images import augment as changes
-from dlkit.data.images.sources import Indices, beside_workers, fetcher
+from dlkit.data.images.sources import Indices, fetcher
 from dlkit.data.splits import ImageFiles, MemoryImages, Samples, SequenceSamples, Splits, TreeSamples
 from dlkit.data.text import collate
 from dlkit.data.text.ragged import taken
+from dlkit.data.workers import beside_workers
 from dlkit.errors import DataError
 from dlkit.specs import ImageSpec, Spec
 

@@ -117,6 +117,7 @@ def evaluate(
     mc_dropout: int | None = None,
     batch_size: int = 256,
     workers: int | None = None,
+    loader_timeout: float | None = None,
     device: str = "auto",
     runs_dir: Path | str = "runs",
     write: bool = True,
@@ -155,6 +156,7 @@ def evaluate(
         data = data.model_copy(update={"on_bad_image": on_bad_image})
     part = matched(found, data, split, spec, say)
 
+    from dlkit.data.workers import use_timeout
     from dlkit.evaluation.mc_dropout import check_model
     from dlkit.evaluation.tally import Doubts, Tally, single_class_warning
     from dlkit.training import memory
@@ -168,6 +170,7 @@ def evaluate(
         check_model(restored.model, f"{restored.recipe.model.name} in run {found.name}")
     tally, doubts = Tally.empty(len(spec.classes), ranks), Doubts(restored.link == "sigmoid")
     loader_workers = data.workers if workers is None else workers
+    use_timeout(data.loader_timeout if loader_timeout is None else loader_timeout)
     if not spec.classes:
         from dlkit.evaluation.regression import evaluate_numbers
 
@@ -249,9 +252,8 @@ def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> D
         dataset, place = located(dataset, place, registry.entry("models", recipe.model.name).takes)
     if dataset is None or dataset == own.name:
         return data_of_run(run, own, place)
-    return data_for(recipe.model.name, dataset, place).model_copy(
-        update={"workers": own.workers, "max_pixels": own.max_pixels}
-    )
+    loading = {"workers": own.workers, "loader_timeout": own.loader_timeout, "max_pixels": own.max_pixels}
+    return data_for(recipe.model.name, dataset, place).model_copy(update=loading)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def evaluate_file(
     topk: int | None = None,
     batch_size: int = 256,
     workers: int | None = None,
+    loader_timeout: float | None = None,
     device: str = "auto",
     say: Say = lambda text: None,
     advance: Callable[[int], object] = lambda count: None,
@@ -64,10 +65,12 @@ def evaluate_file(
         data = data.model_copy(update={"on_bad_image": on_bad_image})
     part = _part(found, data, split, say)
 
+    from dlkit.data.workers import use_timeout
     from dlkit.evaluation.tally import Tally, single_class_warning
 
     tally = Tally.empty(len(found.about.spec.classes), ranks)
     jobs = data.workers if workers is None else workers
+    use_timeout(data.loader_timeout if loader_timeout is None else loader_timeout)
     for answers in _answers(found, found.load(device), part.samples, batch_size, jobs):
         tally.add(answers)
         advance(len(answers.targets))

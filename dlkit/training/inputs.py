@@ -20,6 +20,7 @@ from dlkit.data.images.readable import usable
 from dlkit.data.loader import split
 from dlkit.data.splits import ImageFiles, Samples
 from dlkit.data.text.corpus import known_words
+from dlkit.data.workers import use_timeout
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
 from dlkit.evaluation.matching import missing_classes
 from dlkit.specs import Spec
@@ -79,6 +80,7 @@ def ready(recipe: Recipe, world: World, threads: int | None) -> Iterator[torch.d
     """The device, the threads and the process group that a recipe asks for, while the block runs."""
     device = precision.choose_device(recipe.train.device, world.local_rank)
     precision.use_threads(threads)
+    use_timeout(recipe.data.loader_timeout)
     precision.compute_alike(device)
     memory.keep_freed()
     try:

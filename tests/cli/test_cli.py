@@ -220,6 +220,7 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
     "--compile": ("", "train.compile", True),
     "--channels-last": ("", "train.channels_last", True),
     "--workers": ("3", "data.workers", 3),
+    "--loader-timeout": ("5", "data.loader_timeout", 5.0),
     "--seed": ("11", "train.seed", 11),
     "--patience": ("4", "train.patience", 4),
     "--accumulate": ("2", "train.accumulate", 2),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlkit.config.recipe import Augment
 from dlkit.data import batches
+from dlkit.data import workers as loader_workers
 from dlkit.data.holdout import held_out_places
 from dlkit.data.images import sources
 from dlkit.data.loader import TrainingData, batches_in_order, split
@@ -211,7 +212,7 @@ class Doubled:
         return DataError("a bad image") if number == 3 else 2 * number
 
 
-@pytest.mark.parametrize("way", [sources.in_threads, sources.in_workers])
+@pytest.mark.parametrize("way", [loader_workers.in_threads, loader_workers.in_workers])
 def test_workers_give_items_in_order_and_an_error_is_raised_in_its_turn(way: Any) -> None:
     assert list(way(Doubled(), [5, 4, 9, 1, 0, 2, 7], 2)) == [10, 8, 18, 2, 0, 4, 14]
     given = way(Doubled(), [5, 3, 4], 2)
@@ -220,17 +221,17 @@ def test_workers_give_items_in_order_and_an_error_is_raised_in_its_turn(way: Any
         next(given)
 
 
-@pytest.mark.parametrize("way", [sources.in_threads, sources.in_workers])
+@pytest.mark.parametrize("way", [loader_workers.in_threads, loader_workers.in_workers])
 def test_batches_are_prepared_on_the_threads_that_workers_leave(way: Any) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
         given = way(Doubled(), [0, 1, 2, 4, 5, 6, 7, 8], 2)
         next(given)
-        with sources.beside_workers():
+        with loader_workers.beside_workers():
             assert torch.get_num_threads() == 1
         given.close()
-        with sources.beside_workers():
+        with loader_workers.beside_workers():
             assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

@@ -127,7 +127,7 @@ class _Decoder:
 
 
 def _decoded(samples: ImageFiles, spec: ImageSpec, side: int | None, workers: int) -> Iterator[Pixels]:
-    from dlkit.data.images.sources import in_workers  # imports torch: what a pack says of itself needs none
+    from dlkit.data.workers import in_workers  # imports torch: what a pack says of itself needs none
 
     places = [range(start, min(start + BATCH, len(samples))) for start in range(0, len(samples), BATCH)]
     for part in in_workers(_Decoder(samples, spec, side), places, workers):

@@ -6,15 +6,7 @@ over a folder of small images decodes.
 
 from __future__ import annotations
 
-import gc
-import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,21 +14,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from dlkit.data import rng
 from dlkit.data.images import decode as image_files
 from dlkit.data.images import jpeg, packed, resize_crop
 from dlkit.data.images.resize_crop import Pixels
 from dlkit.data.splits import ImageFiles, ImageSource, MemoryImages, Samples
-from dlkit.errors import DlkitError, WorkerLostError
+from dlkit.data.workers import in_threads, in_workers
+from dlkit.errors import DlkitError
 from dlkit.specs import ImageSpec
 
 Indices = npt.NDArray[np.int64]
 Fetch = Callable[[Sequence[Indices], int], Iterator[Tensor]]  # index lists, epoch → uint8 images (N, C, H, W), in order
 Area = tuple[float, float]  # least and greatest part of an image that a random crop keeps
 
-AHEAD = 2  # batches that a thread works ahead
 KEPT_BYTES = 1 << 29  # of one split's decoded images
 
 
@@ -149,6 +141,15 @@ class Decoder(Dataset[Tensor | DlkitError]):
             return error
         return pixels
 
+    def nbytes(self, item: tuple[int, Indices]) -> int:
+        """Bytes of a batch."""
+        return len(item[1]) * self.spec.channels * self.spec.height * self.spec.width
+
+    def describe(self, item: tuple[int, Indices]) -> str:
+        """A batch in words: x/1.png and 31 more."""
+        first, *more = item[1].tolist()
+        return str(self.sources[first]) + (f" and {len(more)} more" if more else "")
+
     def image(self, epoch: int, index: int) -> Tensor:
         """(C, H, W) uint8."""
         source = self.sources[index]
@@ -197,100 +198,3 @@ def _decoded(decoder: Decoder, workers: int) -> Fetch:
         yield from (in_threads if decoder.packed and workers else in_workers)(decoder, items, workers)
 
     return fetch
-
-
-_at_work: list[int] = []  # of each loader that is being read, how many processes or threads it has
-
-
-@contextmanager
-def beside_workers() -> Iterator[None]:
-    """Compute on the threads that loader workers leave: on their cores, each would only wait for the other."""
-    if not _at_work:  # to set their number, even to what it is, slows down the step that follows
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - sum(_at_work)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def in_threads(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
-    """What `in_workers` gives, from threads: for work that is torch's alone, and so holds no lock.
-
-    Nothing is handed between processes, and memory is used again: quicker for parts of packed images.
-    """
-    ahead: deque[Future[Any]] = deque()
-    _at_work.append(workers)
-    try:
-        with ThreadPoolExecutor(workers, "loader", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for item in items:
-                ahead.append(pool.submit(dataset.__getitem__, item))
-                if len(ahead) > AHEAD * workers:
-                    yield _sound(ahead.popleft().result())
-            while ahead:
-                yield _sound(ahead.popleft().result())
-    finally:
-        _at_work.remove(workers)
-
-
-def _sound(item: Any) -> Any:
-    if isinstance(item, DlkitError):
-        raise item
-    return item
-
-
-def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
-    """dataset[item] of each item, in order, from worker processes; an item that is an error is raised.
-
-    Raises:
-        WorkerLostError: a process died.
-    """
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size=None,  # an item is whole
-        sampler=items,
-        num_workers=min(workers, len(items)),
-        collate_fn=_unchanged,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # else iter() would draw from the global stream
-    )
-    _at_work.append(loader.num_workers)
-    try:
-        yield from map(_sound, _started(loader))
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise WorkerLostError(
-            f"a loader process died: {reason} Try --workers 0, or give /dev/shm more room; then --resume."
-        ) from error
-    finally:
-        _at_work.remove(loader.num_workers)
-
-
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's batches, without its SIGCHLD handler.
-
-    That raises wherever the trainer stands when a worker dies, in the midst of a step too. Without it the fetch finds
-    the worker gone, within 5 s, and the last step is whole.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGCHLD) if main else None
-    batches = iter(loader)
-    if main:
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-    return batches
-
-
-def _unchanged(item: Any) -> Any:
-    return item
-
-
-def _start_worker(worker: int) -> None:
-    # Ctrl-C and a SIGTERM to the group are for the trainer, which saves first; it ends its workers itself.
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    gc.freeze()  # what came from the trainer is not looked through, and so not copied

@@ -1,0 +1,256 @@
+"""Items of a data set from worker processes or threads, in order. A worker that dies or hangs ends the reading.
+
+Batches are passed in shared memory; if /dev/shm has no room (Docker gives it 64 MB), through pipes.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dlkit import signals
+from dlkit.errors import DlkitError, WorkerLostError
+
+AHEAD = 2  # items that each thread or process works ahead
+POLL_S = 0.5  # between two looks at the workers and at the stop flag
+STOP_S = 3.0  # that a requested stop waits for the item under way
+UNKNOWN_S = 120.0  # instead of the timeout, on systems that do not tell whether a process works
+SHARED_MEMORY = Path("/dev/shm")
+
+_warned: set[str] = set()
+_active: list[int] = []  # of each loader that is being read, how many processes or threads it has
+_timeout_s = 8.0
+
+
+def use_timeout(seconds: float) -> None:
+    """Set how long worker processes may neither compute nor wait for a disk before they count as hung."""
+    global _timeout_s
+    _timeout_s = seconds
+
+
+@contextmanager
+def beside_workers() -> Iterator[None]:
+    """Compute on the threads that loader workers leave: on their cores, each would only wait for the other."""
+    if not _active:  # to set their number, even to what it is, slows down the step that follows
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - sum(_active)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def in_threads(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """What `in_workers` gives, from threads: for work that is torch's alone, and so holds no lock.
+
+    Nothing is handed between processes, and memory is used again: quicker for parts of packed images.
+    """
+    ahead: deque[Future[Any]] = deque()
+    _active.append(workers)
+    try:
+        with ThreadPoolExecutor(workers, "loader", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for item in items:
+                ahead.append(pool.submit(dataset.__getitem__, item))
+                if len(ahead) > AHEAD * workers:
+                    yield _unpack(ahead.popleft().result())
+            while ahead:
+                yield _unpack(ahead.popleft().result())
+    finally:
+        _active.remove(workers)
+
+
+def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """dataset[item] of each item, in order, from worker processes; an item that is an error is raised.
+
+    A data set may have nbytes(item), the size of what it returns, and describe(item), for messages.
+
+    Raises:
+        WorkerLostError: a process died or hangs, or a stop was requested and no item came.
+    """
+    workers = min(workers, len(items))
+    if workers == 0:
+        yield from (_unpack(dataset[item]) for item in items)
+        return
+    before = set(multiprocessing.active_children())
+    try:
+        multiprocessing.Lock()  # a semaphore, which needs /dev/shm as well
+        batches = _start(_loader(dataset, items, workers, _lacks_shared_memory(dataset, items, workers)))
+    except OSError as error:
+        reason = error.strerror or error
+        _warn_once("processes", f"no loader processes: {reason}. Images are decoded in the program's own process.")
+        yield from in_workers(dataset, items, 0)
+        return
+    processes = [process for process in multiprocessing.active_children() if process not in before]
+    _active.append(workers)
+    try:
+        for item in items:
+            yield _unpack(_receive(batches, processes, dataset, item))
+    finally:
+        for process in processes:
+            process.kill()  # they only read; one that hangs heeds nothing else
+        _active.remove(workers)
+
+
+def _loader(dataset: Any, items: Sequence[Any], workers: int, piped: bool) -> DataLoader[Any]:
+    return DataLoader(
+        _Returned(dataset),
+        batch_size=None,  # an item is a batch
+        sampler=items,
+        num_workers=workers,
+        collate_fn=partial(_pack, piped=piped),
+        worker_init_fn=_start_worker,
+        prefetch_factor=AHEAD,
+        timeout=POLL_S,
+        generator=torch.Generator(),  # else iter() would draw from the global stream
+    )
+
+
+def _start(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, without its SIGCHLD handler.
+
+    That raises wherever the trainer stands when a worker dies, in the midst of a step too. Without it the next fetch
+    notices, and the last step is complete.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if main else None
+    batches = iter(loader)
+    if main:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return batches
+
+
+def _receive(batches: Iterator[Any], processes: Sequence[BaseProcess], dataset: Any, item: Any) -> Any:
+    """The next batch. Polls are counted, not seconds, so that a program suspended by Ctrl-Z has not waited."""
+    what = dataset.describe(item) if hasattr(dataset, "describe") else f"item {item}"
+    limit = _timeout_s if _work_done(processes) is not None else max(_timeout_s, UNKNOWN_S)
+    quiet = waited = 0.0
+    while True:
+        work = _work_done(processes)
+        try:
+            return next(batches)
+        except (RuntimeError, OSError, EOFError) as error:  # what a data set raises is returned as an item
+            if lost := next((process for process in processes if not process.is_alive()), None):
+                raise WorkerLostError(_death(lost, what)) from None
+            if "timed out" not in str(error):
+                reason = str(error).split("\n")[0]
+                raise WorkerLostError(f"a loader process lost {what}: {reason} Try --workers 0.") from error
+        quiet = quiet + POLL_S if work == _work_done(processes) else 0.0
+        waited = waited + POLL_S if signals.requested() else 0.0
+        if waited >= STOP_S:
+            raise WorkerLostError(f"stopped while {what} was loaded.")
+        if quiet >= limit:
+            pids = ", ".join(str(process.pid) for process in processes)
+            raise WorkerLostError(
+                f"loader processes (pid {pids}) hang: nothing was done for {limit:g} s while {what} was loaded. Try "
+                "--workers 0, or a longer --loader-timeout if the storage is slow."
+            )
+
+
+def _death(process: BaseProcess, what: str) -> str:
+    code = process.exitcode or 0
+    how = f"killed by {signals.name(-code)}" if code < 0 else f"ended with exit code {code}"
+    return (
+        f"a loader process died (pid {process.pid}, {how}) while {what} was loaded: memory or /dev/shm may be too "
+        "small. Try --workers 0."
+    )
+
+
+def _work_done(processes: Sequence[BaseProcess]) -> object:
+    """What changes while a process computes or waits for a disk; None where the system does not tell."""
+    ticks = 0
+    for process in processes:
+        try:
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        if fields[0] == "D":
+            return object()  # unlike any other
+        ticks += int(fields[11]) + int(fields[12])  # utime, stime
+    return ticks
+
+
+def _lacks_shared_memory(dataset: Any, items: Sequence[Any], workers: int) -> bool:
+    """Whether /dev/shm has too little room for the batches under way; that is said once."""
+    if not hasattr(dataset, "nbytes"):
+        return False
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:  # not Linux, or no such file system: then _pack finds out
+        return False
+    needed = min(len(items), AHEAD * workers + 2) * int(dataset.nbytes(items[0]))
+    free = status.f_bavail * status.f_frsize
+    if needed > free:
+        _warn_once(
+            "shared memory",
+            f"{SHARED_MEMORY} has {free / 2**20:.1f} MiB left, batches under way need {needed / 2**20:.1f} MiB: they "
+            "go through pipes, which is slower. In Docker, give --shm-size=1g.",
+        )
+    return needed > free
+
+
+def _warn_once(subject: str, text: str) -> None:
+    if subject not in _warned:
+        _warned.add(subject)
+        warnings.warn(text, stacklevel=2)
+
+
+class _Returned(Dataset[Any]):
+    """The data set with its exceptions returned: a loader process would print or raise them with a traceback."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, item: Any) -> Any:
+        try:
+            return self.dataset[item]
+        except Exception as error:  # whatever it is, it is raised in the program's own process
+            known = isinstance(error, DlkitError | MemoryError | OSError)
+            sent = error if known else RuntimeError(f"{type(error).__name__}: {error}")
+            sent.add_note(traceback.format_exc())
+            return sent
+
+
+def _pack(item: Any, piped: bool) -> Any:
+    """A tensor in shared memory, or as an array, which goes through the pipe."""
+    if not isinstance(item, Tensor):
+        return item
+    if not piped:
+        with suppress(RuntimeError, OSError):  # no room in /dev/shm any more
+            return item.share_memory_()  # type: ignore[no-untyped-call]
+    return item.numpy()
+
+
+def _unpack(item: Any) -> Any:
+    if isinstance(item, Exception):
+        raise item
+    return torch.from_numpy(item) if isinstance(item, np.ndarray) else item
+
+
+def _start_worker(worker: int) -> None:
+    # Ctrl-C and a SIGTERM to the group are for the trainer, which saves first; it ends its workers itself.
+    with suppress(OSError):
+        os.setpgid(0, 0)
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    gc.freeze()  # what came from the trainer is not looked through, and so not copied
