@@ -169,8 +169,8 @@ STARTING_POINT = Document(
 )
 
 MAY_CHANGE_ON_RESUME = (
-    "train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "train.track", "data.workers", "data.dir",
-    "data.loader_timeout",
+    "train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "train.track", "data.workers",
+    "data.loader_timeout", "data.dir",
 )  # fmt: skip
 
 
