@@ -85,6 +85,17 @@ def test_a_worker_that_hangs_dies_or_raises_ends_the_reading_with_the_right_erro
     assert time.monotonic() - begun < 5
 
 
+def test_workers_that_stop_while_they_hand_over_a_batch_end_the_reading() -> None:
+    """A batch in shared memory is asked for from the worker's own socket, which then never answers."""
+    batches = in_workers(Items(), list(range(3, 40)), 2)
+    next(batches)
+    for process in multiprocessing.active_children():
+        assert process.pid
+        os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerLostError, match="hang"):
+        list(batches)
+
+
 def test_a_long_item_is_no_hang_and_a_stop_does_not_wait_for_it() -> None:
     assert [int(item[0]) for item in in_workers(Items(spin), [1, 2, 3], 2)] == [1, 2, 3]
     with signals.stop_flag():

@@ -87,8 +87,8 @@ class Data(Section):
     size: Count | None = None  # pixels a side; none: the data set's own
     channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
+    loader_timeout: Positive = 7.0  # seconds that those may neither compute nor wait for a disk
     max_pixels: Count = MAX_PIXELS  # of an image; larger ones are refused
-    loader_timeout: Positive = 8.0  # seconds that those may neither compute nor wait for a disk
     on_bad_image: OnBadImage = "error"  # skip: left out before the first epoch or batch, up to 1 % of a split
     augment: Augment = Augment()
 

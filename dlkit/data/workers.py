@@ -37,7 +37,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 _warned: set[str] = set()
 _active: list[int] = []  # of each loader that is being read, how many processes or threads it has
-_timeout_s = 8.0
+_timeout_s = 7.0
 
 
 def use_timeout(seconds: float) -> None:
@@ -101,13 +101,17 @@ def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any
         yield from in_workers(dataset, items, 0)
         return
     processes = [process for process in multiprocessing.active_children() if process not in before]
+    receiver = ThreadPoolExecutor(
+        1, "receive"
+    )  # a worker that stops halfway through a batch blocks whoever receives it
     _active.append(workers)
     try:
         for item in items:
-            yield _unpack(_receive(batches, processes, dataset, item))
+            yield _unpack(_receive(receiver, batches, processes, dataset, item))
     finally:
         for process in processes:
             process.kill()  # they only read; one that hangs heeds nothing else
+        receiver.shutdown(wait=False, cancel_futures=True)
         _active.remove(workers)
 
 
@@ -139,21 +143,26 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
     return batches
 
 
-def _receive(batches: Iterator[Any], processes: Sequence[BaseProcess], dataset: Any, item: Any) -> Any:
+def _receive(
+    receiver: ThreadPoolExecutor, batches: Iterator[Any], processes: Sequence[BaseProcess], dataset: Any, item: Any
+) -> Any:
     """The next batch. Polls are counted, not seconds, so that a program suspended by Ctrl-Z has not waited."""
     what = dataset.describe(item) if hasattr(dataset, "describe") else f"item {item}"
     limit = _timeout_s if _work_done(processes) is not None else max(_timeout_s, UNKNOWN_S)
     quiet = waited = 0.0
+    batch = receiver.submit(next, batches)
     while True:
         work = _work_done(processes)
         try:
-            return next(batches)
+            return batch.result(POLL_S)
         except (RuntimeError, OSError, EOFError) as error:  # what a data set raises is returned as an item
             if lost := next((process for process in processes if not process.is_alive()), None):
                 raise WorkerLostError(_death(lost, what)) from None
-            if "timed out" not in str(error):
+            if batch.done() and "timed out" not in str(error):
                 reason = str(error).split("\n")[0]
                 raise WorkerLostError(f"a loader process lost {what}: {reason} Try --workers 0.") from error
+            if batch.done():
+                batch = receiver.submit(next, batches)
         quiet = quiet + POLL_S if work == _work_done(processes) else 0.0
         waited = waited + POLL_S if signals.requested() else 0.0
         if waited >= STOP_S:
