@@ -17,7 +17,7 @@ from .bundle import bundle_command, unbundle_command
 from .pack import is_pack, pack_command, show_pack
 
 if TYPE_CHECKING:
-    from dlkit.data.checks.check import Report
+    from dlkit.data.checks.check import CheckReport
     from dlkit.data.download.store import Cached
     from dlkit.data.library import Info
 
@@ -204,7 +204,7 @@ def _draw(name: str, output: Path, augment: str | None, place: str | None) -> No
     console.note(f"contact sheet: {output}")
 
 
-def _write_report(report: Report, format: console.Format) -> None:
+def _write_report(report: CheckReport, format: console.Format) -> None:
     """The findings a line each, on a terminal the first of each kind; the summary to stderr. Raises: DataError."""
     if format in (console.Format.json, console.Format.jsonl):
         console.write_document(report.document(), format)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shapes_on_disk import write_folder
 
-from dlkit.datasets import folder as folders
+from dlkit.data.class_folders import find_class_folders
 
 SPLITS = {"train": 96, "test": 32}
 
@@ -30,7 +30,7 @@ def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
 
 def in_folder_order(root: Path, split: str) -> list[tuple[Path, str]]:
     """Each image with its class, in the order that the data set `folder` has them."""
-    found = folders.class_folders(root).splits[split]
+    found = find_class_folders(root).splits[split]
     return [(path, name) for name, paths in found.items() for path in paths]
 
 
@@ -63,7 +63,7 @@ def as_saved(root: Path, place: Path) -> Path:
     import datasets
 
     datasets.disable_progress_bars()
-    classes = list(folders.class_folders(root).classes)
+    classes = list(find_class_folders(root).classes)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
     tables = {}
     for split in SPLITS:

@@ -195,7 +195,7 @@ def _matched(matches: list[str], spec: Spec) -> Iterator[Input]:
 def _in_folder(folder: str, spec: Spec) -> Iterator[Input]:
     """The inputs below a folder as the data sets walk it; what cannot be read is an answer too."""
     from dlkit.data.folders import files_below
-    from dlkit.data.images.decode import EXTENSIONS
+    from dlkit.data.images.formats import EXTENSIONS
 
     wanted = (
         EXTENSIONS if isinstance(spec, ImageSpec) else {".txt", ".conllu"} if isinstance(spec, TreeSpec) else {".txt"}

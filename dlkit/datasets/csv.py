@@ -63,7 +63,7 @@ def load(
     Raises:
         DataError: no such table or column, or a row whose image, label or split will not do; with its line.
     """
-    look = user_images.Look("csv", size, channels, crop)
+    options = user_images.ImageOptions("csv", size, channels, crop)
     columns = _Columns(path_column, label_column, split_column, group_column)
     files = tables.files(folder)
     rows = [row for split, path in files.items() for row in _rows(path, columns, split, len(files) == 1, outside)]
@@ -77,7 +77,7 @@ def load(
     groups = user_images.groups_of(group, samples["train"].paths, (str(row.image) for row in parts["train"]))
     groups = user_images.numbered([row.group for row in parts["train"]]) if group_column else groups
     notes = [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
-    return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
+    return user_images.splits(options.spec(classes), samples, test=test, groups=groups, notes=notes)
 
 
 def _rows(path: Path, columns: _Columns, split: str, alone: bool, outside: bool) -> Iterator[_Row]:

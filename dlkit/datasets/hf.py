@@ -102,7 +102,7 @@ def load(
         UsageError: the package datasets is not installed.
         DataError: no such data set, no or several columns that could be meant, or a label that train does not have.
     """
-    look = user_images.Look("hf", size, channels, crop)
+    options = user_images.ImageOptions("hf", size, channels, crop)
     tables = _tables(folder)
     image = _column(folder, tables["train"], image_column, "Image", "image_column")
     label = _column(folder, tables["train"], label_column, "ClassLabel", "label_column")
@@ -117,7 +117,7 @@ def load(
         raise UsageError(f"data.options.group is {group!r} and group_column is {group_column!r}: give one of them.")
     groups = user_images.groups_of(group, samples["train"].paths, map(str, rows["train"]))
     groups = user_images.numbered(_values(folder, tables["train"], group_column)) if group_column else groups
-    return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
+    return user_images.splits(options.spec(classes), samples, test=test, groups=groups, notes=notes)
 
 
 def _datasets() -> ModuleType:

@@ -14,7 +14,7 @@ from pathlib import Path
 from dlkit.atomic_io import storage_errors
 from dlkit.data.classes import natural
 from dlkit.data.download.archives import extract
-from dlkit.data.images.user_images import Look
+from dlkit.data.images.user_images import ImageOptions
 from dlkit.data.splits import About, Source, Splits
 from dlkit.datasets import folder as folders
 from dlkit.errors import UsageError, VerificationError
@@ -95,7 +95,7 @@ def fetch(
 def spec(*, subset: str = "nette", pixels: int = 320, size: int = 224, crop: float = 0.875) -> ImageSpec:
     """What its images and classes are, known without them."""
     _check_options(subset, pixels)
-    return Look("imagenette", size, 3, crop).spec(tuple(sorted(NAMES[subset].values(), key=natural)))
+    return ImageOptions("imagenette", size, 3, crop).spec(tuple(sorted(NAMES[subset].values(), key=natural)))
 
 
 def load(folder: Path, *, subset: str = "nette", pixels: int = 320, size: int = 224, crop: float = 0.875) -> Splits:

@@ -27,7 +27,7 @@ from dlkit.data.download.http import shown
 from dlkit.data.folders import files_below
 from dlkit.data.images import shards, user_images
 from dlkit.data.images.byte_ranges import Piece
-from dlkit.data.images.decode import EXTENSIONS
+from dlkit.data.images.formats import EXTENSIONS
 from dlkit.data.splits import ImageFiles, Source, Splits
 from dlkit.data.text import lines
 from dlkit.errors import MALFORMED, DataError, UsageError
@@ -76,7 +76,7 @@ def load(
     Raises:
         DataError: no shards, a damaged one, a sample without its image or label, or a label that train does not have.
     """
-    look = user_images.Look("wds", size, channels, crop)
+    options = user_images.ImageOptions("wds", size, channels, crop)
     files = _shards(folder)
     root = _root(path for paths in files.values() for path in paths)
     listed = _names(root, names)
@@ -87,7 +87,7 @@ def load(
     samples = {split: _samples(part, classes) for split, part in rows.items()}
     groups = user_images.groups_of(group, samples["train"].paths, (image.name for image, _ in rows["train"]))
     notes = [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
-    return user_images.splits(look.spec(classes), samples, test=test, groups=groups, notes=notes)
+    return user_images.splits(options.spec(classes), samples, test=test, groups=groups, notes=notes)
 
 
 def _beneath(url: str) -> Path:

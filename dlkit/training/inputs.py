@@ -119,7 +119,7 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
     spec = known_words(found.spec, parts["train"])  # without those of the validation samples
     classes = found.spec.classes
     files = listed_files(recipe, used, classes, say)
-    for warning in duplicates.told(files):
+    for warning in duplicates.duplicate_notes(files):
         if warning not in found.warnings:
             say(f"warning: {warning} To see which: dlkit dataset check.")
     fingerprints = {

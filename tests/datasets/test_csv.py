@@ -118,7 +118,10 @@ def test_rows_of_a_group_stay_together(place: Path) -> None:
 
 def test_the_same_image_in_two_splits_is_warned_of(place: Path) -> None:
     text = "path,label,split\na/1.png,cat,train\na/2.png,dog,train\na/1.png,cat,test\n"
-    assert "1 of 1 test images are also in train: its results will flatter." in csv.load(table(place, text)).warnings
+    assert (
+        "1 of 1 test images are also in train: test metrics will be optimistic."
+        in csv.load(table(place, text)).warnings
+    )
 
 
 def test_a_split_column_that_was_named_must_be_there(place: Path) -> None:

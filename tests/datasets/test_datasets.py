@@ -279,10 +279,8 @@ def test_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
 
 
 def test_classes_called_like_splits_have_a_way_out(tmp_path: Path) -> None:
-    refused(
-        fill(tmp_path / "one", "train/1.png", "plane/1.png"), "below one train folder: .*train/train, .*train/plane"
-    )
-    refused(fill(tmp_path / "two", "valid/1.png", "invalid/1.png"), "below one train folder: .*train/valid")
+    refused(fill(tmp_path / "one", "train/1.png", "plane/1.png"), "into one train folder: .*train/train, .*train/plane")
+    refused(fill(tmp_path / "two", "valid/1.png", "invalid/1.png"), "into one train folder: .*train/valid")
     splits = folder.load(fill(tmp_path / "three", "train/train/1.png", "train/plane/1.png"))
     assert splits.spec.classes == ("plane", "train")
 
@@ -352,7 +350,7 @@ def test_same_image_in_two_splits_is_warned_of_with_a_count(tmp_path: Path) -> N
     (tmp_path / "val/b/copy.png").write_bytes((tmp_path / "train/a/1.png").read_bytes())
     splits = folder.load(tmp_path)
     assert [note for note in splits.warnings if "also in train" in note] == [
-        "1 of 2 validation images are also in train: its results will flatter."
+        "1 of 2 validation images are also in train: validation metrics will be optimistic."
     ]
 
 

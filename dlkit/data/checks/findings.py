@@ -1,4 +1,4 @@
-"""What a check finds in the images of a data set: in each by itself, between them, and in what they are called."""
+"""Findings of a check that need the pixels or bytes of the images: per image, between images, of labels."""
 
 from __future__ import annotations
 
@@ -13,196 +13,207 @@ import numpy.typing as npt
 from PIL import Image
 
 from dlkit.data.checks import near_duplicates
-from dlkit.data.checks.scan import DRAFT, SIDE, Look, census
-from dlkit.data.checks.survey import FAULT, NOTE, Finding, Sample, Survey
-from dlkit.data.checks.swapped_labels import exchanges
+from dlkit.data.checks.scan import DRAFT, SIDE, ImageScan, scan_images
+from dlkit.data.checks.survey import FAULT, NOTE, Finding, LabeledImage, Survey
+from dlkit.data.checks.swapped_labels import swapped_classes
 from dlkit.data.images import decode
+from dlkit.data.images.formats import EXTENSIONS, EXTENSIONS_BY_FORMAT
 from dlkit.data.images.packed import PackedImage
 from dlkit.specs import MAX_PIXELS
 
-SPLITS = ("train", "validation", "test")  # of a picture in two of them, the copy in the first is left out
-FEWEST_PIXELS = 16  # below it a picture shows nothing
-HARMLESS = 2e-3  # of a split's images are in train too, saved anew: they cannot move its accuracy by more
-BLANK = 1.0  # levels of standard deviation
-EXTENSIONS = {
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png", ".apng"}, "TIFF": {".tif", ".tiff"}, "GIF": {".gif"},
-    "PPM": {".ppm", ".pgm", ".pbm", ".pnm"}, "WEBP": {".webp"}, "BMP": {".bmp"}, "AVIF": {".avif"},
-    "HEIF": {".heic", ".heif", ".hif"},
-}  # fmt: skip
+SPLITS = ("train", "validation", "test")  # of copies in two splits, the one in the earlier split is dropped
+MIN_PIXELS = 16  # a smaller image shows nothing
+HARMLESS_LEAK = 2e-3  # share of a split that is also in train in other bytes; it changes the accuracy by at most this
+BLANK_STD = 1.0  # levels
 
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The samples, what was seen of each, and the places of those that are whole images, with their thumbnails."""
+class ScannedSurvey:
+    """A survey, the scan of each sample, and the thumbnails of the valid images."""
 
     survey: Survey
-    looks: list[Look]
-    places: Places  # (n,)
+    scans: list[ImageScan]
+    valid: Indices  # (n,) sample indices
     thumbnails: npt.NDArray[np.uint8]  # (n, 8, 8, 3)
     max_pixels: int = MAX_PIXELS
 
     @classmethod
-    def of(
+    def scan(
         cls, survey: Survey, workers: int | None, progress: Callable[[int, int], None], max_pixels: int = MAX_PIXELS
-    ) -> Seen:
-        """Decode them all."""
-        looks: list[Look] = []
-        whole: list[int] = []
+    ) -> ScannedSurvey:
+        """Decodes all samples."""
+        scans: list[ImageScan] = []
+        valid: list[int] = []
         total = len(survey.samples)
         thumbnails = np.empty((total, SIDE, SIDE, 3), np.uint8)
-        for place, look in enumerate(census([sample.source for sample in survey.samples], workers, max_pixels)):
-            if look.thumbnail is not None:
-                thumbnails[len(whole)] = look.thumbnail
-                whole.append(place)
-            looks.append(replace(look, thumbnail=None))
-            progress(place + 1, total)
-        return cls(survey, looks, np.array(whole, np.int64), thumbnails[: len(whole)], max_pixels)
+        for index, scan in enumerate(scan_images([sample.source for sample in survey.samples], workers, max_pixels)):
+            if scan.thumbnail is not None:
+                thumbnails[len(valid)] = scan.thumbnail
+                valid.append(index)
+            scans.append(replace(scan, thumbnail=None))
+            progress(index + 1, total)
+        return cls(survey, scans, np.array(valid, np.int64), thumbnails[: len(valid)], max_pixels)
 
-    def sample(self, place: int) -> Sample:
-        return self.survey.samples[place]
+    def sample(self, index: int) -> LabeledImage:
+        return self.survey.samples[index]
 
-    def path(self, place: int) -> str:
-        return str(self.sample(place).source)
+    def path(self, index: int) -> str:
+        return str(self.sample(index).source)
 
-    def picture(self, place: int) -> Image.Image:
-        return decode.decode(self.sample(place).source, 3, draft=DRAFT, max_pixels=self.max_pixels)
+    def image(self, index: int) -> Image.Image:
+        return decode.decode(self.sample(index).source, 3, draft=DRAFT, max_pixels=self.max_pixels)
 
-    def of_split(self, *splits: str) -> Places:
-        """Which of `places` are of these splits."""
-        chosen = [self.sample(place).split in splits for place in self.places.tolist()]
-        return np.flatnonzero(np.array(chosen, bool))
+    def rows(self, *splits: str) -> Indices:
+        """Rows of `valid` and `thumbnails` that belong to these splits."""
+        return np.flatnonzero(np.array([self.sample(index).split in splits for index in self.valid.tolist()], bool))
+
+    def all_findings(self, expected: Mapping[str, str], pool: bool) -> Iterator[Finding]:
+        """All findings; `expected` maps paths to SHA-256, `pool` looks for near duplicates within train."""
+        yield from image_findings(self)
+        yield from copy_findings(self)
+        yield from near_leak_findings(self)
+        yield from label_findings(self)
+        if pool:
+            yield from near_duplicate_findings(self)
+        yield from digest_findings(self, expected)
 
 
-def of_files(seen: Seen) -> Iterator[Finding]:
-    """What is wrong or odd with a file by itself."""
-    alpha = [look.header.alpha for look in seen.looks if look.header is not None]
-    mixed = f"has transparency, as {sum(alpha):,} of {len(alpha):,} images do: dlkit lays it on white."
-    for place, look in enumerate(seen.looks):
-        path, header = seen.path(place), look.header
+def image_findings(scanned: ScannedSurvey) -> Iterator[Finding]:
+    """Faults and oddities of single images."""
+    alpha = [scan.header.alpha for scan in scanned.scans if scan.header is not None]
+    mixed = f"has transparency, as do {sum(alpha):,} of {len(alpha):,} images: dlkit composites it on white."
+    for index, scan in enumerate(scanned.scans):
+        path, header = scanned.path(index), scan.header
         if header is None:
-            kind = "corrupt" if look.damaged else "unsupported" if look.readable else "unreadable"
-            drop = look.damaged and isinstance(seen.sample(place).source, Path)
-            yield Finding(FAULT, kind, path, look.problem, drop)
+            kind = "corrupt" if scan.damaged else "unsupported" if scan.readable else "unreadable"
+            drop = scan.damaged and isinstance(scanned.sample(index).source, Path)
+            yield Finding(FAULT, kind, path, scan.problem, drop)
             continue
-        if header.width * header.height < FEWEST_PIXELS:
+        if header.width * header.height < MIN_PIXELS:
             yield Finding(FAULT, "tiny", path, f"has {header.width} × {header.height} pixels.")
         else:
-            yield from (Finding(NOTE, "forgiven", path, note) for note in look.notes)
-        packed = isinstance(seen.sample(place).source, PackedImage)  # named like the file that it was
+            yield from (Finding(NOTE, "forgiven", path, note) for note in scan.notes)
+        packed = isinstance(scanned.sample(index).source, PackedImage)  # has the name of the original file
         extension = "" if packed else os.path.splitext(path)[1].lower()
-        if extension in decode.EXTENSIONS and extension not in EXTENSIONS[header.format]:
+        if extension in EXTENSIONS and extension not in EXTENSIONS_BY_FORMAT[header.format]:
             yield Finding(FAULT, "wrong-extension", path, f"is a {header.format} file.")
         if header.orientation != 1:
-            message = f"is stored turned (EXIF orientation {header.orientation}): dlkit shows it upright, not all do."
+            message = f"has EXIF orientation {header.orientation}: dlkit applies it, some programs do not."
             yield Finding(NOTE, "rotated", path, message)
         if header.alpha and not all(alpha):
             yield Finding(NOTE, "mixed-alpha", path, mixed)
-    for number in np.flatnonzero(seen.thumbnails.std((1, 2, 3)) < BLANK).tolist():
-        yield Finding(NOTE, "blank", seen.path(seen.places[number]), "is of one colour.")
+    for row in np.flatnonzero(scanned.thumbnails.std((1, 2, 3)) < BLANK_STD).tolist():
+        yield Finding(NOTE, "blank", scanned.path(scanned.valid[row]), "has a single color.")
 
 
-def of_copies(seen: Seen) -> Iterator[Finding]:
-    """Files with the same bytes: in two classes, in two splits, or only twice."""
+def copy_findings(scanned: ScannedSurvey) -> Iterator[Finding]:
+    """Files with equal bytes: in two classes, in two splits, or within one."""
 
-    def digest(place: int) -> bytes:
-        return seen.looks[place].digest
+    def digest(index: int) -> bytes:
+        return scanned.scans[index].digest
 
-    for _, group in groupby(sorted(seen.places.tolist(), key=digest), key=digest):
-        copies = [seen.sample(place) for place in group]
+    for _, group in groupby(sorted(scanned.valid.tolist(), key=digest), key=digest):
+        copies = [scanned.sample(index) for index in group]
         if len(copies) > 1:
-            yield from _of_one_file(copies)
+            yield from _findings_of_copies(copies)
 
 
-def _of_one_file(copies: list[Sample]) -> Iterator[Finding]:
-    """One of the copies is kept, in the last split and if there is one a file that is no link; of two labels, all."""
+def _findings_of_copies(copies: list[LabeledImage]) -> Iterator[Finding]:
+    """Keeps one copy, in the last split and preferably no link; with contradicting labels all are reported."""
     labels = sorted({copy.label for copy in copies})
     kept = max(copies, key=lambda copy: (SPLITS.index(copy.split), not os.path.islink(str(copy.source))))
     for copy in copies:
         path = str(copy.source)
         if len(labels) > 1:
-            yield Finding(FAULT, "two-classes", path, f"the same image stands under {' and '.join(map(repr, labels))}.")
+            yield Finding(FAULT, "two-classes", path, f"the same image is in {' and '.join(map(repr, labels))}.")
         elif copy.split != kept.split:
-            yield Finding(FAULT, "leak", path, f"is in {kept.split} too: {kept.source}.", _may_go(copy, kept))
+            yield Finding(FAULT, "leak", path, f"is also in {kept.split}: {kept.source}.", _can_drop(copy, kept))
         elif copy is not kept:
-            yield Finding(NOTE, "duplicate", path, f"is there twice: {kept.source}.", _may_go(copy, kept))
+            yield Finding(NOTE, "duplicate", path, f"is a copy of {kept.source}.", _can_drop(copy, kept))
 
 
-def _may_go(copy: Sample, kept: Sample) -> bool:
-    """Whether deleting the copy leaves the other: not where links lead both to one file."""
+def _can_drop(copy: LabeledImage, kept: LabeledImage) -> bool:
+    """Whether the other file survives if this one is deleted: False if links make both the same file."""
     if not isinstance(copy.source, Path) or not isinstance(kept.source, Path):
         return False
     return os.path.islink(copy.source) or os.path.realpath(copy.source) != os.path.realpath(kept.source)
 
 
-def of_near_copies(seen: Seen) -> Iterator[Finding]:
-    """The same picture in two splits, in other bytes. A few in a thousand are a note: the web has them everywhere."""
+def near_leak_findings(scanned: ScannedSurvey) -> Iterator[Finding]:
+    """The same picture in two splits, in other bytes. A few per thousand are only a note: most web data has them."""
     for number, split in enumerate(SPLITS[1:], start=1):
-        known, asked = seen.of_split(*SPLITS[:number]), seen.of_split(split)
-        told = {seen.looks[place].digest for place in seen.places[asked].tolist()}  # as leaks
-        new = [seen.looks[place].digest not in told for place in seen.places[known].tolist()]
-        found = list(_near_copies(seen, known[np.array(new, bool)], asked, split))
-        few = len(found) <= HARMLESS * len(asked)
-        yield from (replace(copy, level=NOTE) if few else copy for copy in found)
+        references, queries = scanned.rows(*SPLITS[:number]), scanned.rows(split)
+        digests = {scanned.scans[index].digest for index in scanned.valid[queries].tolist()}  # already leaks
+        is_new = [scanned.scans[index].digest not in digests for index in scanned.valid[references].tolist()]
+        leaks = list(_near_leaks(scanned, references[np.array(is_new, bool)], queries, split))
+        harmless = len(leaks) <= HARMLESS_LEAK * len(queries)
+        yield from (replace(leak, level=NOTE) if harmless else leak for leak in leaks)
 
 
-def of_near_copies_in_a_pool(seen: Seen) -> Iterator[Finding]:
-    """The same picture twice in train, in other bytes, if it is dlkit that cuts the validation split out of it."""
-    if any(sample.split == "validation" for sample in seen.survey.samples):
+def _near_leaks(scanned: ScannedSurvey, references: Indices, queries: Indices, split: str) -> Iterator[Finding]:
+    def image(reference: int) -> Image.Image:
+        return scanned.image(int(scanned.valid[references[reference]]))
+
+    for candidate in near_duplicates.find_candidates(scanned.thumbnails[references], scanned.thumbnails[queries]):
+        first = int(scanned.valid[references[candidate.reference]])
+        second = int(scanned.valid[queries[candidate.query]])
+        if near_duplicates.is_duplicate(candidate, image, scanned.image(second)):
+            message = f"is also in {split}{_mirrored(candidate.mirror)}: {scanned.path(second)}."
+            yield Finding(FAULT, "near-leak", scanned.path(first), message)
+
+
+def near_duplicate_findings(scanned: ScannedSurvey) -> Iterator[Finding]:
+    """The same picture twice in train, in other bytes, if dlkit splits off the validation split."""
+    if any(sample.split == "validation" for sample in scanned.survey.samples):
         return
-    pool = seen.of_split("train")
-    digests = [seen.looks[place].digest for place in seen.places[pool].tolist()]
+    pool = scanned.rows("train")
+    digests = [scanned.scans[index].digest for index in scanned.valid[pool].tolist()]
 
-    def picture(index: int) -> Image.Image:
-        return seen.picture(int(seen.places[pool[index]]))
+    def image(index: int) -> Image.Image:
+        return scanned.image(int(scanned.valid[pool[index]]))
 
-    for one, two, mirror in near_duplicates.pairs_within(seen.thumbnails[pool], picture):
+    for one, two, mirror in near_duplicates.find_duplicates(scanned.thumbnails[pool], image):
         if digests[one] == digests[two]:  # reported as copies
             continue
-        how = f", {mirror.name}" if mirror.name else ""
-        first, second = (seen.path(seen.places[pool[index]]) for index in (one, two))
-        message = f"is nearly the same picture as {second}{how}. data.options.group=near keeps both in one split."
+        first, second = (scanned.path(scanned.valid[pool[index]]) for index in (one, two))
+        message = (
+            f"is a near duplicate of {second}{_mirrored(mirror)}. data.options.group=near keeps both in one split."
+        )
         yield Finding(NOTE, "near-duplicate", first, message)
 
 
-def _near_copies(seen: Seen, known: Places, asked: Places, split: str) -> Iterator[Finding]:
-    def picture(place: int) -> Image.Image:
-        return seen.picture(int(seen.places[known[place]]))
-
-    for match in near_duplicates.matches(seen.thumbnails[known], seen.thumbnails[asked]):
-        first, second = int(seen.places[known[match.known]]), int(seen.places[asked[match.asked]])
-        if near_duplicates.same_picture(match, picture, seen.picture(second)):
-            how = f", {match.mirror.name}" if match.mirror.name else ""
-            yield Finding(FAULT, "near-leak", seen.path(first), f"is in {split} too{how}: {seen.path(second)}.")
+def _mirrored(mirror: near_duplicates.Mirror) -> str:
+    return f", {mirror.name}" if mirror.name else ""
 
 
-def of_labels(seen: Seen) -> Iterator[Finding]:
-    """Pairs of classes whose labels are exchanged between train and another split."""
-    numbers = {name: number for number, name in enumerate(seen.survey.classes)}
-    targets = np.array([numbers.get(seen.sample(place).label, -1) for place in seen.places.tolist()], np.int64)
-    train = seen.of_split("train")
+def label_findings(scanned: ScannedSurvey) -> Iterator[Finding]:
+    """Pairs of classes whose labels are swapped between train and another split."""
+    indices = {name: index for index, name in enumerate(scanned.survey.classes)}
+    targets = np.array([indices.get(scanned.sample(index).label, -1) for index in scanned.valid.tolist()], np.int64)
+    train = scanned.rows("train")
     for split in SPLITS[1:]:
-        asked = seen.of_split(split)
-        asked = asked[targets[asked] >= 0]
-        for found in exchanges(seen.thumbnails[train], targets[train], seen.thumbnails[asked], targets[asked]):
-            first, second = seen.survey.classes[found.first], seen.survey.classes[found.second]
+        rows = scanned.rows(split)
+        rows = rows[targets[rows] >= 0]
+        for pair in swapped_classes(scanned.thumbnails[train], targets[train], scanned.thumbnails[rows], targets[rows]):
+            first, second = scanned.survey.classes[pair.first], scanned.survey.classes[pair.second]
             message = (
-                f"{first!r} and {second!r} seem exchanged: {found.first_share:.0%} of the first look more like train's "
-                f"{second!r}, {found.second_share:.0%} of the second like its {first!r}."
+                f"{first!r} and {second!r} seem swapped: {pair.first_share:.0%} of the first look more like train's "
+                f"{second!r}, {pair.second_share:.0%} of the second like its {first!r}."
             )
             yield Finding(FAULT, "exchanged-labels", split, message)
 
 
-def of_hashes(seen: Seen, expected: Mapping[str, str]) -> Iterator[Finding]:
-    """Files whose bytes are not the listed ones, though they may decode; and what is there or listed alone."""
+def digest_findings(scanned: ScannedSurvey, expected: Mapping[str, str]) -> Iterator[Finding]:
+    """Files whose SHA-256 is not the expected one, and files that are missing or not listed."""
     if not expected:
         return
-    there = {os.path.normpath(seen.path(place)): look for place, look in enumerate(seen.looks)}
+    scans = {os.path.normpath(scanned.path(index)): scan for index, scan in enumerate(scanned.scans)}
     for path, digest in expected.items():
-        if path not in there:
-            yield Finding(FAULT, "gone", path, "is listed and not there.")
-        elif there[path].header is not None and there[path].digest.hex() != digest:
-            yield Finding(FAULT, "altered", path, f"has SHA-256 {there[path].digest.hex()}; {digest} is listed.")
-    for path in sorted(there.keys() - expected.keys()):
-        yield Finding(NOTE, "unlisted", path, "is there and not listed.")
+        if path not in scans:
+            yield Finding(FAULT, "gone", path, "is listed but missing.")
+        elif scans[path].header is not None and scans[path].digest.hex() != digest:
+            yield Finding(FAULT, "altered", path, f"has SHA-256 {scans[path].digest.hex()}, expected {digest}.")
+    for path in sorted(scans.keys() - expected.keys()):
+        yield Finding(NOTE, "unlisted", path, "is not listed.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlkit.data import folders
 from dlkit.data.checks.survey import FAULT, NOTE, Finding
-from dlkit.data.images.decode import EXTENSIONS
+from dlkit.data.images.formats import EXTENSIONS
 from dlkit.data.splits import Samples, SequenceSamples, Splits
 from dlkit.errors import UsageError
 from dlkit.specs import SequenceSpec

@@ -1,17 +1,14 @@
-"""The one image loader: from a file or its bytes to pixels, by the same rules in every verb.
+"""The image loader of all commands: from a file or its bytes to pixels.
 
-PNG, JPEG, WebP, AVIF, BMP, GIF, TIFF and PPM are told apart by their content, never by their name; so is HEIC, which
-needs the extra `heif`. EXIF orientation is
-applied; 16-bit gray is scaled (v / 257); alpha is composited on white; CMYK, palette and 1-bit images become RGB or
-gray; of an animation the first frame is taken. Float images are refused, and so is what is larger than 50 megapixels
-or 20,000 pixels a side, from the header alone; data.max_pixels moves both limits in proportion. `decode` never waits: a
-named pipe or a device is refused.
+Reads PNG, JPEG, WebP, AVIF, BMP, GIF, TIFF and PPM, and HEIC with the extra `heif`; the content decides, not the file
+name. Applies the EXIF orientation, scales 16-bit gray (v / 257), composites alpha on white, converts CMYK, palette and
+1-bit images to RGB or gray, and uses the first frame of an animation. Refuses float images and, from the header alone,
+images above 50 megapixels or 20,000 pixels a side; data.max_pixels scales both limits. Never blocks: a named pipe or a
+device is refused.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import io
 import math
 import os
@@ -26,50 +23,23 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-# Each allowed format's plugin is imported by name: Pillow would otherwise import all of its sixty to look for one.
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
-
+from dlkit.data.images.formats import EXTENSIONS as EXTENSIONS
+from dlkit.data.images.formats import UnsupportedImageError, detect_format, register_heif
 from dlkit.data.images.packed import PackedImage
-from dlkit.data.images.resize_crop import Pixels, prepare, shrunk
-from dlkit.data.images.truncation import is_cut
+from dlkit.data.images.resize_crop import Pixels, prepare, shrink
+from dlkit.data.images.truncation import is_truncated
 from dlkit.data.splits import ImageSource
 from dlkit.errors import DataError, StorageError
 from dlkit.specs import MAX_PIXELS as MAX_PIXELS
 from dlkit.specs import ImageSpec
 
-MAX_SIDE = 20_000  # pixels, of images of up to MAX_PIXELS; for more in proportion
-READ_WHOLE = 1 << 20  # bytes; a file up to this size is read in one go
-FORMATS = "PNG, JPEG, WebP, AVIF, BMP, GIF, TIFF, PPM"
-# What to look for in a folder; what a file holds decides in the end.
-EXTENSIONS = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"}
-)
+MAX_SIDE = 20_000  # pixels, for images up to MAX_PIXELS; scales with data.max_pixels
+MAX_BUFFERED = 1 << 20  # bytes; smaller files are read at once
 
-_PLUGINS = (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 _ORIENTATION = 0x0112  # the EXIF and TIFF tag
-_UPRIGHT = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -78,45 +48,28 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FOREIGN = {
-    b"%!PS": "EPS",
-    b"\xc5\xd0\xd3\xc6": "EPS",
-    b"%PDF": "PDF",
-    b"SIMPLE  =": "FITS",
-    b"8BPS": "PSD",
-    b"<svg": "SVG",
-    b"<?xml": "SVG",
-    b"\0\0\1\0": "ICO",
-    b"\0\0\0\x0cjP": "JPEG 2000",
-    b"\xff\x0a": "JPEG XL",
-}
-_AVIF, _HEIF = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "HEIF")
 _BROKEN_EXIF = "its EXIF block is broken and was ignored."
 _header_lock = threading.Lock()
 
 
-class UnsupportedImageError(DataError):
-    """An image that may be a good one, though dlkit does not read it: too large, or of a format that it lacks."""
-
-
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of its image, before anything is done to it; format and mode by Pillow's names."""
+    """Format, mode and size of an image as stored; format and mode by Pillow's names."""
 
     format: str
     mode: str
-    width: int  # pixels, as stored
+    width: int  # pixels
     height: int
-    orientation: int  # EXIF's, 1 to 8; 1 is upright, and stands for what EXIF does not define
+    orientation: int  # EXIF, 1 to 8; 1 (no rotation) for undefined values
     alpha: bool  # some pixels may be transparent
 
 
 def load(source: ImageSource | bytes, spec: ImageSpec, *, notes: list[str] | None = None) -> Pixels:
-    """An image as eval and predict see it: decoded, then prepared; (C, H, W) uint8.
+    """An image as eval and predict see it: decoded and prepared, (C, H, W) uint8.
 
-    Of a pack it may be prepared already. With legacy_resize, a large JPEG is decoded at a fraction of its size, never
-    below twice what the network sees.
+    Images of a pack may be prepared already. With legacy_resize, a large JPEG is decoded at a fraction of its size, at
+    least twice the network's input.
     """
     if isinstance(source, PackedImage) and source.is_prepared_for(spec):
         return source.part.image(source.row).copy()
@@ -133,19 +86,19 @@ def decode(
     notes: list[str] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """The upright image, mode "L" for one channel or "RGB" for three.
+    """The image in its EXIF orientation, mode "L" for one channel or "RGB" for three.
 
-    draft is a (width, height) that a JPEG may be shrunk towards while it is decoded, never below it. What was
-    forgiven (an animation, a broken EXIF block, a single pixel) is added to `notes`, a line each.
+    draft: the (width, height) that a JPEG may be reduced to while decoding, never below it.
+    notes: gets a line for each oddity that was tolerated (an animation, a broken EXIF block, a single pixel).
 
     Raises:
         DataError: not an image that dlkit reads, or damaged, or too large; the message names the path.
-        StorageError: the file may not be read.
+        StorageError: no permission to read the file, or an I/O error.
     """
-    return examine(source, channels, draft=draft, notes=notes, max_pixels=max_pixels)[0]
+    return decode_with_header(source, channels, draft=draft, notes=notes, max_pixels=max_pixels)[0]
 
 
-def examine(
+def decode_with_header(
     source: ImageSource | bytes,
     channels: int,
     *,
@@ -153,42 +106,42 @@ def examine(
     notes: list[str] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Image.Image, Header]:
-    """What `decode` gives, and what the file said of it."""
+    """The result of `decode`, and the image's header."""
     name = "the image" if isinstance(source, bytes) else str(source)
-    found: list[str] = []
+    new_notes: list[str] = []
     try:
-        with _opened(source) as file, _open_image(file, found, max_pixels) as image:
+        with _open(source) as file, _open_image(file, new_notes, max_pixels) as image:
             check_size(image.size, max_pixels)
-            _note_frames(image, found)
+            _note_frames(image, new_notes)
             format, mode, (width, height) = image.format or "", image.mode, image.size
-            if draft is not None and min(width, height) >= 2 * max(draft):  # else it changes nothing, but takes time
+            if draft is not None and min(width, height) >= 2 * max(draft):  # else it changes nothing and costs time
                 image.draft(None, (max(draft), max(draft)))  # square, because EXIF may turn the image later
             _load_pixels(image, file)
-            orientation = _orientation(image, found)
+            orientation = _read_orientation(image, new_notes)
             header = Header(format, mode, width, height, orientation, image.has_transparency_data)
-            turn = _UPRIGHT.get(orientation)
-            flat = _flatten(image, channels)
-    except (DataError, StorageError, MemoryError) as error:
-        if isinstance(error, MemoryError):
-            raise
+            transpose = _TRANSPOSES.get(orientation)
+            converted = _convert(image, channels)
+    except MemoryError:
+        raise
+    except (DataError, StorageError) as error:
         raise type(error)(f"{name}: {error}") from error
     except Exception as error:  # hostile bytes may raise anything inside Pillow
-        if _lacks(error):
+        if _is_unsupported(error):
             raise UnsupportedImageError(f"{name}: this kind of image cannot be read: {_reason(error)}.") from error
         raise DataError(f"{name}: the image is damaged: {_reason(error)}.") from error
     if notes is not None:
-        notes.extend(f"{name}: {note}" for note in found)
-    return flat if turn is None else flat.transpose(turn), header
+        notes.extend(f"{name}: {note}" for note in new_notes)
+    return converted if transpose is None else converted.transpose(transpose), header
 
 
 def read(source: ImageSource) -> bytes:
-    """The bytes of an image's file; a named pipe, a device or an empty file is refused as by `decode`, without waiting.
+    """The bytes of an image's file. Refuses a named pipe, a device or an empty file without blocking, as `decode` does.
 
     Raises:
         DataError, StorageError: the message names the path.
     """
     try:
-        with _opened(source) as file:
+        with _open(source) as file:
             return file.read()
     except (DataError, StorageError) as error:
         raise type(error)(f"{source}: {error}") from error
@@ -196,17 +149,17 @@ def read(source: ImageSource) -> bytes:
         raise StorageError(f"{source}: cannot be read: {error.strerror or error}.") from error
 
 
-def whole(source: ImageSource | bytes, channels: int, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """(C, H, W) of a whole image, its shorter side made `side` long where it is longer; very long ends are cut off.
+def load_uncropped(source: ImageSource | bytes, channels: int, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """(C, H, W), the image with its shorter side reduced to at most `side`; only the ends of very long images are cut.
 
-    Prepared for a network that cuts its images from that side, it is what `load` gives.
+    `load` gives the same pixels if they are prepared for a network that crops from that side.
     """
-    return shrunk(decode(source, channels, max_pixels=max_pixels), side)
+    return shrink(decode(source, channels, max_pixels=max_pixels), side)
 
 
 @contextmanager
-def _opened(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
-    """The source as an open file. Opened without waiting, so that a pipe is seen to be one."""
+def _open(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
+    """The source as an open file; opened non-blocking, so that a pipe can be refused."""
     if not isinstance(source, Path):
         content = source if isinstance(source, bytes) else source.read()
         if not content:
@@ -216,7 +169,7 @@ def _opened(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
     try:
         descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        raise _cannot_open(source, error) from error
+        raise _open_error(source, error) from error
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -224,11 +177,11 @@ def _opened(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
             raise UnsupportedImageError(f"not a file but a {'folder' if stat.S_ISDIR(status.st_mode) else pipe}.")
         if status.st_size == 0:
             raise DataError("the file is empty.")
-        small = status.st_size <= READ_WHOLE  # Pillow asks for a header's few bytes at a time
+        small = status.st_size <= MAX_BUFFERED  # Pillow reads a header a few bytes at a time
         yield io.BytesIO(file.read(status.st_size)) if small else io.BufferedReader(file)
 
 
-def _cannot_open(path: Path, error: OSError) -> DataError | StorageError:
+def _open_error(path: Path, error: OSError) -> DataError | StorageError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UnsupportedImageError("the link points to nothing." if os.path.islink(path) else "no such file.")
     if isinstance(error, IsADirectoryError):
@@ -237,33 +190,25 @@ def _cannot_open(path: Path, error: OSError) -> DataError | StorageError:
 
 
 def _open_image(file: IO[bytes], notes: list[str], max_pixels: int) -> Image.Image:
-    """Read the header. Pillow's warnings stay here, but that on EXIF, which it reads for the resolution."""
-    kind = _kind(file.read(1024))
+    """Read the header. Of Pillow's warnings only the one about EXIF, which it reads for the resolution, is kept."""
+    format = detect_format(file.read(1024))
     file.seek(0)
-    if kind == "HEIF":
-        _need_heif()
+    if format == "HEIF":
+        register_heif()
     try:
-        with _header_lock, warnings.catch_warnings(record=True) as complaints:  # swaps a global: one thread at a time
+        with _header_lock, warnings.catch_warnings(record=True) as messages:  # swaps a global: one thread at a time
             warnings.simplefilter("always")
             if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-                Image.MAX_IMAGE_PIXELS = max_pixels  # data.max_pixels allows more than Pillow does by itself
-            image = Image.open(file, formats=(kind,))
-        notes.extend({_BROKEN_EXIF for complaint in complaints if "EXIF" in str(complaint.message)})
+                Image.MAX_IMAGE_PIXELS = max_pixels  # data.max_pixels may allow more than Pillow's default
+            image = Image.open(file, formats=(format,))
+        notes.extend({_BROKEN_EXIF for warning in messages if "EXIF" in str(warning.message)})
         return image
     except Image.DecompressionBombError:
         raise UnsupportedImageError(_too_large(max_pixels)) from None
     except UnidentifiedImageError:
-        if kind in ("PNG", "JPEG", "GIF") or is_cut(kind, file):
-            raise DataError(f"the image is damaged: its {kind} header cannot be read.") from None
-        raise UnsupportedImageError(f"its {kind} header cannot be read: it is damaged, or of a rare kind.") from None
-
-
-@functools.cache
-def _need_heif() -> None:
-    """Have Pillow read HEIC."""
-    if importlib.util.find_spec("pillow_heif") is None:
-        raise UnsupportedImageError("HEIC needs pillow-heif: python -m pip install 'dlkit[heif]'. Or convert it.")
-    importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+        if format in ("PNG", "JPEG", "GIF") or is_truncated(format, file):
+            raise DataError(f"the image is damaged: its {format} header cannot be read.") from None
+        raise UnsupportedImageError(f"its {format} header cannot be read: it is damaged, or of a rare kind.") from None
 
 
 def _load_pixels(image: Image.Image, file: IO[bytes]) -> None:
@@ -273,61 +218,19 @@ def _load_pixels(image: Image.Image, file: IO[bytes]) -> None:
     from dlkit.data.images import tiff
 
     tiff.check_strips(image, file)
-    with tiff.complaints_refused():
+    with tiff.warnings_as_errors():
         image.load()
 
 
-def _lacks(error: Exception) -> bool:
-    """Whether Pillow says of an image that it cannot read its kind, not that it is damaged."""
-    if isinstance(error, KeyError):  # of a TIFF's compressions
+def _is_unsupported(error: Exception) -> bool:
+    """Whether Pillow's error means that it cannot read this kind of image, not that the image is damaged."""
+    if isinstance(error, KeyError):  # an unknown TIFF compression
         return True
     return bool(re.search("not available|not supported|unsupported|not implemented", str(error), re.IGNORECASE))
 
 
-def _kind(head: bytes) -> str:
-    """Pillow's name for the format that these first bytes announce."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF"
-    if head.startswith(b"BM"):
-        return "BMP"
-    if head[:1] == b"P" and head[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6", b"f", b"F") and head[2:3].isspace():
-        return "PPM"
-    if head[4:8] == b"ftyp":
-        return _kind_of_container(head)
-    raise _not_an_image(head)
-
-
-def _kind_of_container(head: bytes) -> str:
-    """AVIF or HEIF, by the brands that a file of boxes begins with."""
-    size = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = {head[8:12], *(head[start : start + 4] for start in range(16, size, 4))}
-    if brands & set(_AVIF):
-        return "AVIF"
-    if brands & set(_HEIF):
-        return "HEIF"
-    raise UnsupportedImageError(f"video is not a format that dlkit reads. Convert it to one of {FORMATS}.")
-
-
-def _not_an_image(head: bytes) -> DataError:
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in text:
-        return DataError("not an image but a web page? It starts like HTML; fetch the file again.")
-    for magic, name in _FOREIGN.items():
-        if head.startswith(magic) or text.startswith(magic):
-            return UnsupportedImageError(f"{name} is not a format that dlkit reads. Convert it to one of {FORMATS}.")
-    return DataError(f"not an image that dlkit reads ({FORMATS}).")
-
-
 def check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Raises: DataError where an image of this width and height is none, or larger than data.max_pixels allows."""
+    """Raises: DataError if an image of this width and height is empty, or larger than data.max_pixels allows."""
     width, height = size
     if width < 1 or height < 1:
         raise DataError(f"the image has no pixels: {width} × {height}.")
@@ -339,9 +242,9 @@ def _max_side(max_pixels: int) -> int:
     return MAX_SIDE * max_pixels // MAX_PIXELS
 
 
-def _too_large(max_pixels: int, found: str = "") -> str:
+def _too_large(max_pixels: int, actual: str = "") -> str:
     limits = f"above {max_pixels / 10**6:,g} megapixels or {_max_side(max_pixels):,} pixels a side"
-    return f"the image is too large: {limits}{found}. data.max_pixels allows more."
+    return f"the image is too large: {limits}{actual}. data.max_pixels allows more."
 
 
 def _note_frames(image: Image.Image, notes: list[str]) -> None:
@@ -351,23 +254,23 @@ def _note_frames(image: Image.Image, notes: list[str]) -> None:
         notes.append("of several frames only the first is used.")
 
 
-def _orientation(image: Image.Image, notes: list[str]) -> int:
-    """How the camera was held, 1 to 8. Asked after loading: a PNG may say it behind its pixels."""
+def _read_orientation(image: Image.Image, notes: list[str]) -> int:
+    """The EXIF orientation, 1 to 8. Called after loading, because a PNG may store it behind its pixels."""
     if "exif" not in image.info and "xmp" not in image.info and image.format not in ("TIFF", "PNG"):
         return 1
     broken = False
-    with _header_lock, warnings.catch_warnings(record=True) as complaints:
+    with _header_lock, warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
         try:
             value = image.getexif().get(_ORIENTATION, 1)
-        except Exception:  # any: the block is a stranger's bytes, and the pixels do not depend on it
+        except Exception:  # any: the block is untrusted, and the pixels do not depend on it
             value, broken = 1, True
-    if (broken or complaints) and _BROKEN_EXIF not in notes:
+    if (broken or messages) and _BROKEN_EXIF not in notes:
         notes.append(_BROKEN_EXIF)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _flatten(image: Image.Image, channels: int) -> Image.Image:
+def _convert(image: Image.Image, channels: int) -> Image.Image:
     """Any mode to "L" or "RGB"."""
     mode = "L" if channels == 1 else "RGB"
     if image.mode == mode and "transparency" not in image.info:
@@ -377,25 +280,25 @@ def _flatten(image: Image.Image, channels: int) -> Image.Image:
             "float images are not supported: their range is unknown. Save it with 8 or 16 bits."
         )
     if image.mode.startswith("I"):
-        return _eight_bits(image).convert(mode)
+        return _to_eight_bits(image).convert(mode)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert(mode)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _to_eight_bits(image: Image.Image) -> Image.Image:
     """16-bit gray to 8 bits: round(v / 257), which maps 65,535 to 255."""
     tags = getattr(image, "tag_v2", {})
-    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # Pillow gives these two 16 bits in an int32
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # for these two Pillow stores 16 bits in an int32
         raise UnsupportedImageError(
             "32-bit integer images are not supported: their range is unknown. Save it with 8 or 16 bits."
         )
-    most = 4095 if tags.get(258) == (12,) else 65535  # BitsPerSample
+    maximum = 4095 if tags.get(258) == (12,) else 65535  # BitsPerSample
     values = np.asarray(image).astype(np.uint32)  # (H, W)
     if tags.get(262) == 0:  # PhotometricInterpretation: white is zero
-        values = most - values
-    return Image.fromarray(((values * 255 + most // 2) // most).clip(0, 255).astype(np.uint8))
+        values = maximum - values
+    return Image.fromarray(((values * 255 + maximum // 2) // maximum).clip(0, 255).astype(np.uint8))
 
 
 def _reason(error: Exception) -> str:

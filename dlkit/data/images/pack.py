@@ -119,7 +119,7 @@ class _Decoder:
             if self.side is None:
                 return [decode.load(self.sources[place], self.spec) for place in places]
             return [
-                decode.whole(self.sources[place], self.spec.channels, self.side, self.spec.max_pixels)
+                decode.load_uncropped(self.sources[place], self.spec.channels, self.side, self.spec.max_pixels)
                 for place in places
             ]
         except DlkitError as error:

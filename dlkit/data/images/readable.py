@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dlkit.data.checks.scan import census
+from dlkit.data.checks.scan import scan_images
 from dlkit.data.loader import take
 from dlkit.data.splits import ImageFiles, Samples
 from dlkit.errors import DataError
@@ -32,7 +32,7 @@ def usable(
     for name, samples in parts.items():
         if not isinstance(samples, ImageFiles):
             continue
-        problems = [look.problem for look in census(samples.paths, max_pixels=max_pixels)]
+        problems = [look.problem for look in scan_images(samples.paths, max_pixels=max_pixels)]
         bad = {str(path): problem for path, problem in zip(samples.paths, problems, strict=True) if problem}
         if len(bad) > MOST_LEFT_OUT * len(samples):
             path, problem = next(iter(bad.items()))

@@ -34,7 +34,7 @@ def prepare(image: Image.Image, spec: ImageSpec) -> Pixels:
     return pixels(image.crop((left, top, left + spec.width, top + spec.height)))
 
 
-def shrunk(image: Image.Image, side: int) -> Pixels:
+def shrink(image: Image.Image, side: int) -> Pixels:
     """(C, H, W) of the whole image, its shorter side at most `side` long; very long ends are cut off."""
     target = (side, side)
     return pixels(_covering(image, target) if min(image.size) > side else _without_far_ends(image, target, FAR_ENDS))

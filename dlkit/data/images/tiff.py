@@ -50,7 +50,7 @@ def _listen() -> None:
 
 
 @contextmanager
-def complaints_refused() -> Iterator[None]:
+def warnings_as_errors() -> Iterator[None]:
     """Raises: DataError where libtiff complained of the data that was decoded in the block."""
     _listen()
     _heard.modules = []

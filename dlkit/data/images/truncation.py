@@ -6,20 +6,20 @@ import os
 from typing import IO
 
 
-def is_cut(kind: str, file: IO[bytes]) -> bool:
+def is_truncated(format: str, file: IO[bytes]) -> bool:
     """Whether a TIFF, WebP, BMP, AVIF or HEIF file is shorter than it says."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(16)
-    if kind == "TIFF":
+    if format == "TIFF":
         order = "little" if head[:2] == b"II" else "big"
         offset = head[8:16] if head[2:4] in (b"+\0", b"\0+") else head[4:8]
         return int.from_bytes(offset, order) + 2 > size  # type: ignore[arg-type]
-    if kind == "WEBP":
+    if format == "WEBP":
         return 8 + int.from_bytes(head[4:8], "little") > size
-    if kind == "BMP":
+    if format == "BMP":
         return int.from_bytes(head[2:6], "little") > size
-    return kind in ("AVIF", "HEIF") and _boxes_end(file) > size
+    return format in ("AVIF", "HEIF") and _boxes_end(file) > size
 
 
 def _boxes_end(file: IO[bytes]) -> int:

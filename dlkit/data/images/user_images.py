@@ -14,7 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from dlkit.data.checks import near_duplicates
-from dlkit.data.checks.scan import DRAFT, SIDE, census
+from dlkit.data.checks.duplicates import leak_note
+from dlkit.data.checks.scan import DRAFT, SIDE, scan_images
 from dlkit.data.classes import classes_of, natural
 from dlkit.data.download.http import UnreachableError
 from dlkit.data.holdout import held_out_places
@@ -34,7 +35,7 @@ NEAR = "near"  # the data.options.group that looks at the pictures
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageOptions:
     """What the network sees of the images of a data set: size × size pixels; crop is ImageSpec's.
 
     Raises:
@@ -159,14 +160,14 @@ def groups_of(group: str, sources: Sequence[ImageSource], names: Iterable[str]) 
 
 def near_groups(sources: Sequence[ImageSource]) -> npt.NDArray[np.int64]:
     """Equal numbers for images that are one picture: copies, saved again, resized or mirrored; all are decoded."""
-    looks = list(census(sources))
+    looks = list(scan_images(sources))
     readable = [index for index, look in enumerate(looks) if look.thumbnail is not None]
     thumbnails = np.array([looks[index].thumbnail for index in readable], np.uint8).reshape(-1, SIDE, SIDE, 3)
 
     def picture(index: int) -> Image.Image:
         return decode.decode(sources[readable[index]], 3, draft=DRAFT)
 
-    near = near_duplicates.pairs_within(thumbnails, picture) if readable else []
+    near = near_duplicates.find_duplicates(thumbnails, picture) if readable else []
     pairs = [(readable[one], readable[two]) for one, two, _ in near]
     first: dict[bytes, int] = {}
     pairs += [(first.setdefault(looks[index].digest, index), index) for index in readable]
@@ -206,7 +207,7 @@ def _leaks(parts: Mapping[str, ImageFiles]) -> list[str]:
         known = _contents(parts["train"], sizes["train"], shared)
         count = sum(content in known for content in _contents(parts[split], sizes[split], shared))
         if count:
-            notes.append(f"{count} of {len(parts[split])} {split} images are also in train: its results will flatter.")
+            notes.append(leak_note(count, len(parts[split]), split))
     return notes
 
 

@@ -19,7 +19,7 @@ from shapes_on_disk import form
 from dlkit.data import library
 from dlkit.data.checks import duplicates, scan
 from dlkit.data.checks import findings as dataset_findings
-from dlkit.data.checks.check import KINDS, Report, check
+from dlkit.data.checks.check import KINDS, CheckReport, check
 from dlkit.data.fingerprint import FileDigest
 from dlkit.data.images import decode
 from dlkit.data.splits import MemoryImages
@@ -140,7 +140,7 @@ PLANTED: dict[Callable[[Path], str], str] = {
 HARMLESS = (rgba_mix, rotated_exif)  # dlkit reads them right: notes
 
 
-def faults(report: Report) -> set[tuple[str, str]]:
+def faults(report: CheckReport) -> set[tuple[str, str]]:
     return {(found.kind, found.path) for found in report.faults}
 
 
@@ -195,7 +195,7 @@ def test_the_fix_list_names_damaged_images_and_copies_and_nothing_else(
     said: list[str] = []
     check("set", fix_list=line, say=said.append)
     assert line.read_text() == "".join(f"{name}\n" for name in sorted(names))  # from the root, whatever was given
-    assert any("1 names with a line break are left out" in text for text in said)
+    assert any("1 names with a line break are not listed" in text for text in said)
     check("set", fix_list=line, null=True)
     assert line.read_text() == "".join(f"{name}\0" for name in sorted([*names, broken]))
     check("set", fix_list=line, ignore=("corrupt",))
@@ -313,7 +313,7 @@ def test_a_set_in_memory_is_checked_like_files(monkeypatch: pytest.MonkeyPatch) 
 
 def test_few_near_copies_among_many_images_are_a_note(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recompressed_and_flipped_leak(clean)
-    monkeypatch.setattr(dataset_findings, "HARMLESS", 1 / 64)  # as if there were a thousand
+    monkeypatch.setattr(dataset_findings, "HARMLESS_LEAK", 1 / 64)  # as if there were a thousand
     report = check(str(clean))
     assert [found.kind for found in report.findings] == ["near-leak"] and report.faults == []
 
@@ -380,8 +380,8 @@ def test_every_kind_of_fault_that_the_code_names_is_listed() -> None:
 
 def test_processes_see_what_one_does_in_the_same_order(clean: Path) -> None:
     files = [*sorted(clean.rglob("*.jpg")), Path(corrupt(clean))] * 4
-    assert len(files) > scan.FEW
-    one, several = (list(scan.census(files, workers)) for workers in (1, 3))
+    assert len(files) > scan.MAX_SERIAL
+    one, several = (list(scan.scan_images(files, workers)) for workers in (1, 3))
     assert len(one) == len(several) == len(files)
     for first, second in zip(one, several, strict=True):
         assert (first.problem, first.header, first.digest) == (second.problem, second.header, second.digest)
@@ -398,16 +398,16 @@ def test_few_files_are_in_flight_at_a_time(clean: Path) -> None:
             return super().__getitem__(places)
 
     files = Watched(sorted(clean.rglob("*.jpg")) * 20)
-    looks = scan.census(files, 2)
+    looks = scan.scan_images(files, 2)
     next(looks)
-    assert len(asked) == 2 * scan.AHEAD < len(files) // scan.CHUNK
+    assert len(asked) == 2 * scan.PREFETCH < len(files) // scan.CHUNK
     looks.close()  # type: ignore[attr-defined]
 
 
 def test_a_process_that_dies_over_a_file_is_told_with_where(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "look", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(scan, "scan_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(WorkerLostError, match=r"0\.jpg.*-j 1"):
-        list(scan.census(sorted(clean.rglob("*.jpg")) * 4, 2))
+        list(scan.scan_images(sorted(clean.rglob("*.jpg")) * 4, 2))
 
 
 # What training finds by itself
@@ -422,7 +422,7 @@ def test_training_says_which_images_stand_twice(
     assert main.run([*line.split(), "--runs-dir", str(tmp_path / "runs")]) == 0
     said = [text for text in capsys.readouterr().err.splitlines() if "warning: " in text]
     assert len([text for text in said if "1 of 64 validation images are also in train" in text]) == 1
-    assert any("1 images stand under two classes, such as 'blue' and 'red'" in text for text in said)
+    assert any("1 images are in two classes, such as 'blue' and 'red'" in text for text in said)
 
 
 def test_training_finds_copies_that_its_own_cut_puts_on_both_sides() -> None:
@@ -430,6 +430,6 @@ def test_training_finds_copies_that_its_own_cut_puts_on_both_sides() -> None:
         "train": [FileDigest("a/1", "a", 1, "x"), FileDigest("b/1", "b", 1, "y")],
         "validation": [FileDigest("a/2", "a", 1, "x"), FileDigest("a/3", "a", 1, "z")],
     }
-    (note,) = duplicates.told(listed)
-    assert note == "1 of 2 validation images are also in train: its results will flatter."
-    assert duplicates.told({"train": listed["train"]}) == []
+    (note,) = duplicates.duplicate_notes(listed)
+    assert note == "1 of 2 validation images are also in train: validation metrics will be optimistic."
+    assert duplicates.duplicate_notes({"train": listed["train"]}) == []

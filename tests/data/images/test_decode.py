@@ -131,8 +131,8 @@ def test_orientation_brings_the_mark_to_the_same_corner(format: str, orientation
     upright[:8, :8] = 255
     turned = Image.fromarray(upright)
     inverse = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
-    if inverse in decode._UPRIGHT:
-        turned = turned.transpose(decode._UPRIGHT[inverse])
+    if inverse in decode._TRANSPOSES:
+        turned = turned.transpose(decode._TRANSPOSES[inverse])
     exif = Image.Exif()
     exif[0x0112] = orientation
     found = pixels(encoded(turned, format, exif=exif))

@@ -15,8 +15,8 @@ from PIL import Image
 import dlkit
 from dlkit.config.recipe import resolve
 from dlkit.data import library
-from dlkit.data.images import decode
-from dlkit.data.images.decode import UnsupportedImageError
+from dlkit.data.images import decode, formats
+from dlkit.data.images.formats import UnsupportedImageError
 from dlkit.data.splits import ImageFiles
 from dlkit.errors import DataError
 from dlkit.evaluation.predict import predict
@@ -60,7 +60,7 @@ def test_libtiff_prints_nothing(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from dlkit.data.checks import scan
-assert not any(scan.look(path).header for path in Path({str(tmp_path)!r}).iterdir())
+assert not any(scan.scan_image(path).header for path in Path({str(tmp_path)!r}).iterdir())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -75,9 +75,9 @@ def test_a_tiff_of_a_kind_that_pillow_lacks_is_not_called_damaged() -> None:
 
 
 def test_heic_needs_its_extra_and_is_then_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode._need_heif.cache_clear()
+    formats.register_heif.cache_clear()
     with monkeypatch.context() as context:
-        context.setattr(decode.importlib.util, "find_spec", lambda name: None)
+        context.setattr(formats.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(UnsupportedImageError, match=r"pip install 'dlkit\[heif\]'"):
             decode.decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 3)
     heif = pytest.importorskip("pillow_heif")
