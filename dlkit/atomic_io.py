@@ -158,8 +158,7 @@ def storage_error(error: OSError, path: Path, needed: int | None = None) -> Stor
         return StorageError(f"cannot write {path}: read-only file system. Write elsewhere, or remount it writable.")
     if error.errno == errno.EFBIG:
         return StorageError(f"cannot write {path}: larger than a file may be here. Raise the limit, see `ulimit -f`.")
-    reason = error.strerror or str(error)
-    return StorageError(f"cannot read or write {path}: {reason[:1].lower()}{reason[1:]}.")
+    return StorageError(f"cannot read or write {path}: {error.strerror or error}.")
 
 
 def _free(path: Path) -> str:

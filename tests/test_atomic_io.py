@@ -57,6 +57,16 @@ def test_a_disk_that_refuses_is_one_line_and_the_old_file_stays(
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a"]
 
 
+def test_each_refusal_says_what_it_is_and_a_full_disk_only_what_is_one(tmp_path: Path) -> None:
+    said = {
+        code: str(atomic_io.storage_error(OSError(code, os.strerror(code)), tmp_path / "a"))
+        for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENOENT)
+    }
+    assert "permission denied" in said[errno.EACCES] and "permission denied" in said[errno.EPERM]
+    assert "read-only" in said[errno.EROFS] and "ulimit" in said[errno.EFBIG]
+    assert not any("disk full" in text or "again" in text for text in said.values())
+
+
 def test_every_file_and_then_its_folder_is_synced_before_a_write_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import atomic_io, statistics
+from dlkit import documents, statistics
 from dlkit.config.recipe import Recipe, changed
 from dlkit.errors import DivergedError, UsageError
 from dlkit.experiments import trainings
@@ -109,7 +109,7 @@ def train_seeds(
                 values.append(None)
             done = tuple(seed for _, seed in plan[:number])
             group = SeedGroup(folder, recipe, done, tuple(values), trainings.resolution(run))
-            atomic_io.write_json(folder / "seeds.json", group.document())
+            documents.write(folder / "seeds.json", group.document())
     if not any(value is not None for value in values):
         raise DivergedError(f"none of the {seeds} trainings in {folder} came to an end. Lower the learning rate.")
     return group

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit.errors import ModelFileError
+from dlkit import documents
 from dlkit.runs import run_folder
 from dlkit.runs.run_folder import RunFolder
 
@@ -50,13 +49,7 @@ class Experiment:
         path = self.path / DOCUMENTS[self.kind]
         if not path.is_file():
             return {}
-        try:
-            document = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ModelFileError(f"{path} cannot be read: {error}. Call its command again to write it.") from error
-        if not isinstance(document, dict):
-            raise ModelFileError(f"{path} is not a JSON object. Call its command again to write it.")
-        return document
+        return documents.read(path, advice="Call its command again to write it.")
 
 
 def experiment_at(path: Path) -> Experiment | None:

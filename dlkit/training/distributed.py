@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlkit.errors import UsageError, WorkerLostError
 
@@ -48,6 +48,12 @@ class World:
             parts = torch.split(flat, [gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
+
+    def share_buffers_(self, model: nn.Module) -> None:
+        """Give every rank rank 0's buffers: the running statistics of batch norm are each rank's own."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
     def same(self, text: str) -> str:
         """Rank 0's text, on every rank."""

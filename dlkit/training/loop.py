@@ -320,6 +320,7 @@ def finish_epoch(
             estimate_norms(run, data.epoch(epoch), count, around)
     results: dict[str, Any] | None = {}
     if validation is not None:
+        run.world.share_buffers_(run.evaluated)  # rank 0's are saved: a resumed run validates with the same
         with closing(started(run, validation(), around)) as batches:
             results = validate(run, batches, around.stop)
     if results is None:  # this epoch's validation is made up for after the resume

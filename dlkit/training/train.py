@@ -178,6 +178,8 @@ def resume_run(
         say = say if world.leads else silent
         say(f"run: {folder.path}")
         say(f"device: {precision.describe(device)}")
+        for edit in changed_settings(info, stored):
+            say(f"warning: recipe.yaml was edited: {edit}; going on with that")
         data = replace(prepare(recipe, say), spec=folder.spec())
         same_data(folder, info, data)
         model, _ = begin(recipe, data, None, silent)
@@ -210,8 +212,9 @@ def changed_learning_rate(run: Run, before: Recipe, now: Recipe) -> str | None:
 
 def tidy(folder: RunFolder, run: Run, recipe: Recipe, say: Say) -> None:
     """Put a run's folder back to its checkpoint: no line of metrics beyond it, nothing left by a killed process."""
-    for left in atomic_io.remove_leftovers(folder.checkpoints) + atomic_io.remove_leftovers(folder.path):
-        say(f"removed {left}, left by a killed process")
+    for place in (folder.path, folder.checkpoints, folder.path / "plots"):
+        for left in atomic_io.remove_leftovers(place):
+            say(f"removed {left}, left by a killed process")
     atomic_io.keep_lines(folder.path / "metrics.jsonl", run.metrics_lines)
     prune(run, folder)
     if run.epochs_done:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -523,14 +521,6 @@ def test_a_run_with_swa_sam_mixup_and_noise_that_was_cut_ends_with_the_same_bits
     assert same_bits(run, gold)
     timeless = [[{**line, "images_per_s": 0} for line in folder.metrics()] for folder in (run, gold)]
     assert timeless[0] == timeless[1]
-
-
-@pytest.mark.slow
-def test_a_run_with_several_of_them_is_killed_at_every_point_and_resumed_to_the_same_bits() -> None:
-    words = [sys.executable, str(Path(__file__).parents[1] / "crash.py"), "1", "swa"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.split()[0]) > 200
 
 
 def test_a_prior_about_the_start_goes_on_from_the_checkpoint_alone(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import errno
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -336,22 +334,6 @@ def test_two_gloo_processes_end_like_one(tmp_path: Path) -> None:
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
     for ours, theirs in zip(one.metrics(), two.metrics(), strict=True):
         assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-6) and ours["step"] == theirs["step"]
-
-
-def test_killed_at_points_of_a_run_it_ends_like_an_uninterrupted_one() -> None:
-    """Every twenty-ninth of the points of tests/crash.py; `python tests/crash.py` takes them all."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parents[1] / "crash.py"), "29"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "each resumed to the same bits" in done.stdout and int(done.stdout.split()[0]) > 7
-
-
-@pytest.mark.slow
-def test_killed_at_every_point_of_a_run_it_ends_like_an_uninterrupted_one() -> None:
-    done = subprocess.run([sys.executable, str(Path(__file__).parents[1] / "crash.py")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.split()[0]) > 200
 
 
 def test_the_norm_of_all_gradients_is_torchs() -> None:
