@@ -14,7 +14,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dlkit.errors import ModelFileError, UsageError, VerificationError
-from dlkit.specs import LINKS, MAX_PIXELS, PADDING, UNKNOWN, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
+from dlkit.specs import (
+    LINKS,
+    MAX_PIXELS,
+    PADDING,
+    TOKENIZATIONS,
+    UNKNOWN,
+    ImageSpec,
+    Link,
+    SequenceSpec,
+    Spec,
+    TreeSpec,
+)
 from dlkit.version import __version__
 
 SCHEMA = "dlkit.model-file/1"
@@ -197,7 +208,7 @@ def _text_spec(classes: tuple[str, ...], rules: Any) -> SequenceSpec | TreeSpec:
     vocabulary = _whole(rules["vocabulary"], MAX_WORDS)
     assert vocabulary == len(words) + 2 and all(words), "words"
     tokens = _text(rules["tokens"])
-    assert tokens in ("words", "space"), f"tokens {tokens!r}"
+    assert tokens == "space" or tokens in TOKENIZATIONS, f"tokens {tokens!r}"
     if rules["feed"] == "trees":
         return TreeSpec(classes, vocabulary, words, tokens, tuple(_text(label) for label in rules["labels"]))
     longest = None if rules["longest"] is None else _whole(rules["longest"], MAX_WORDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any, ClassVar, Literal
 
 # How outputs become class probabilities (dlkit.data.link), by the name of the loss that the network was trained with.
@@ -65,12 +66,41 @@ class ImageSpec:
 
 
 @dataclass(frozen=True)
+class Tokenization:
+    """How text becomes words (dlkit.data.text.tokenization); a spec's `tokens` is its name.
+
+    "words" alone is what all runs had before there was a choice.
+    """
+
+    tokenizer: str = "words"  # or "unicode"
+    normalize: str = "none"  # "nfc" or "nfkc"
+    lower: bool = True
+
+    @property
+    def name(self) -> str:
+        form = [] if self.normalize == "none" else [self.normalize]
+        return "-".join([self.tokenizer, *form, *([] if self.lower else ["cased"])])
+
+    @classmethod
+    def parse(cls, name: str) -> Tokenization:
+        """Raises: KeyError for a name that no tokenization has."""
+        return TOKENIZATIONS[name]
+
+
+TOKENIZERS, NORMALIZATIONS = ("words", "unicode"), ("none", "nfc", "nfkc")
+TOKENIZATIONS = {
+    rules.name: rules
+    for rules in (Tokenization(*choice) for choice in product(TOKENIZERS, NORMALIZATIONS, (True, False)))
+}
+
+
+@dataclass(frozen=True)
 class SequenceSpec:
     """Sequences of any length, and the classes they are sorted into; without classes, one number is asked for.
 
     A step is a token (vocabulary ids: 0 is padding, 1 an unknown word, the rest are `words` in their order) or a vector
-    of `features` numbers; one of the two is None. tokens says how text becomes words (data.text.corpus); longest is how
-    many steps are read at most, from the first.
+    of `features` numbers; one of the two is None. tokens names how text becomes words (Tokenization, or
+    "space"); longest is how many steps are read at most, from the first.
     """
 
     kind: ClassVar[str] = "sequences"

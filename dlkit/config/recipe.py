@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dlkit import registry
-from dlkit.config import yaml_file
+from dlkit.config import text_options, yaml_file
 from dlkit.config.checks import broken_laws, idle_keys, mismatched_loss, schedule_conflicts, wrong_kinds, wrong_names
 from dlkit.config.keys import Keys
 from dlkit.config.validation_errors import explain
@@ -223,6 +223,10 @@ def resolve(
     named = None if recipe is None else _named_recipe(recipe)
     asked = _document(_with_place(settings, None if named is None else named[0]))
     base, source = named or _base(asked)
+    dataset = _name(asked, "data")
+    if dataset != _name(base, "data"):  # a recipe for this data set says itself how its text is read
+        under = {"data": {"options": text_options.for_new_run(dataset)}}
+        base = replace(base, values=_merged(under, base.values))
     made, notes = _combined(base, asked)
     return Resolved(with_absolute_paths(made), source, notes)
 
@@ -333,11 +337,15 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def data_for(model: str, dataset: str, place: str | None = None) -> Data:
-    """A data section with nothing set but the form that the model takes; `dataset` may be NAME:PLACE or a path."""
+def data_for(model: str, dataset: str, place: str | None = None, options: Mapping[str, Any] | None = None) -> Data:
+    """A data section with nothing set but the form that the model takes; `dataset` may be NAME:PLACE or a path.
+
+    Text is read as with these data options, those of the model's own data set, or else as in a new run.
+    """
     name, place = located(dataset, place, registry.entry("models", model).takes)
     form = registry.form_for(model, name)
-    return Data(name=name, dir=place, options={} if form is None else {"form": form})
+    chosen = text_options.for_new_run(name) if options is None else text_options.like(name, options)
+    return Data(name=name, dir=place, options=chosen if form is None else {**chosen, "form": form})
 
 
 def _fitting(values: dict[str, Any]) -> dict[str, Any]:

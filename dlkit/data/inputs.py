@@ -233,13 +233,13 @@ def _read(item: Input, spec: Spec) -> Read:
 
 def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -> list[str] | Parsed:
     """One example, cut into words or parsed."""
-    from dlkit.data.text import corpus, lines, treebank
+    from dlkit.data.text import lines, tokenization, treebank
 
     try:
         written = lines.decoded(source if isinstance(source, bytes) else lines.read_example(source))
         if isinstance(spec, TreeSpec):
             return treebank.labelled_example(written, spec.labels)
-        words = corpus.words_of(written, spec.tokens)
+        words = tokenization.words_of(written, spec.tokens)
     except DataError as error:
         raise DataError(f"{name}: {error}.") from error
     if not words:

@@ -2,7 +2,7 @@
 
 In a folder stand train, and val (or dev) and test where there are any, each .csv or .tsv. The first row names the
 columns: `text_column` and `label_column` say which. .csv is read with quotes ("a ""quoted"" field"), .tsv without.
-Classes are the labels of train, "2" before "10". Vocabulary and length are as in the data set `text_folder`.
+Classes are the labels of train, "2" before "10". Words, vocabulary and length are as in the data set `text_folder`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dlkit.data.classes import natural
 from dlkit.data.splits import Splits
 from dlkit.data.text import corpus as text
 from dlkit.data.text import lines
+from dlkit.data.text.tokenization import words_of
 from dlkit.errors import DataError, UsageError
 from dlkit.registry import did_you_mean
 
@@ -33,6 +34,9 @@ def load(
     least: int = 2,
     vocabulary: int = 50000,
     longest: int = 400,
+    tokenizer: str = "words",
+    normalize: str = "none",
+    lower: bool = True,
 ) -> Splits:
     """The splits of a file or a folder, read and cut into words.
 
@@ -42,8 +46,9 @@ def load(
     text.check_options("text_csv", "sequences", least, vocabulary)
     if longest < 1:
         raise UsageError(f"data set 'text_csv' takes longest from 1; not {longest}.")
+    tokens = text.tokenization("text_csv", tokenizer, normalize, lower)
     files = tables.files(folder)
-    rows = {split: list(_rows(path, text_column, label_column)) for split, path in files.items()}
+    rows = {split: list(_rows(path, text_column, label_column, tokens)) for split, path in files.items()}
     classes = _classes(files["train"], [label for _, _, label in rows["train"]], label_column)
     places = {name: place for place, name in enumerate(classes)}
     for split, path in files.items():
@@ -54,21 +59,21 @@ def load(
     corpus = text.SequenceCorpus(
         {split: [words for _, words, _ in part] for split, part in rows.items()},
         {split: [places[label] for _, _, label in part] for split, part in rows.items()},
-        "words",
+        tokens,
     )
     return corpus.splits(classes, least, vocabulary, longest=longest)
 
 
-def _rows(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
+def _rows(path: Path, text_column: str, label_column: str, tokens: str) -> Iterator[Row]:
     for line, fields in tables.rows(path, (text_column, label_column), hint=HINT):
         label = fields[label_column].strip()
         if not label:
             raise DataError(f"{path}:{line}: the field {label_column!r} is empty.")
-        yield line, _words(path, line, fields[text_column]), label
+        yield line, _words(path, line, fields[text_column], tokens), label
 
 
-def _words(path: Path, line: int, written: str) -> list[str]:
-    words = text.words_of(written, "words")
+def _words(path: Path, line: int, written: str, tokens: str) -> list[str]:
+    words = words_of(written, tokens)
     if not words:
         raise DataError(f"{path}:{line}: the text is empty.")
     return words

@@ -1,8 +1,13 @@
 """Your own texts in folders: train/CLASS/*.txt, val/, test/; or CLASS/*.txt alone. A file is an example.
 
-Classes and splits are those of the data set `folder`. Text is UTF-8, split into lower-case words. The vocabulary has
-the words that occur at least `least` times in the training split, at most `vocabulary` of them. Only the first
-`longest` words of a text are used.
+Classes and splits are those of the data set `folder`. Text is UTF-8. The vocabulary has the words that occur at
+least `least` times in the training split, `vocabulary` of them at most. Only the first `longest`
+words of a text are used. Tokenization:
+
+  tokenizer  unicode (new runs): words by Unicode's rules (UAX 29); Chinese, Japanese, Thai and the like in characters.
+             words (recipes that name no tokenizer): those of the Penn Treebank, for English
+  normalize  nfc (new runs): accents in one form; nfkc: full-width and other compatible letters as plain ones too; none
+  lower      whether all is in lower case
 """
 
 from __future__ import annotations
@@ -18,7 +23,16 @@ GIVES = ("sequences",)
 TEXTS = FileKind("text", {".txt"})
 
 
-def load(folder: Path, *, least: int = 2, vocabulary: int = 50000, longest: int = 400) -> Splits:
+def load(
+    folder: Path,
+    *,
+    least: int = 2,
+    vocabulary: int = 50000,
+    longest: int = 400,
+    tokenizer: str = "words",
+    normalize: str = "none",
+    lower: bool = True,
+) -> Splits:
     """The splits of `folder`, tokenized.
 
     Raises:
@@ -27,12 +41,13 @@ def load(folder: Path, *, least: int = 2, vocabulary: int = 50000, longest: int 
     text.check_options("text_folder", "sequences", least, vocabulary)
     if longest < 1:
         raise UsageError(f"data set 'text_folder' takes longest ≥ 1, not {longest}.")
+    tokens = text.tokenization("text_folder", tokenizer, normalize, lower)
     folders = find_class_folders(folder, TEXTS)
     examples: dict[str, list[list[str]]] = {}
     targets: dict[str, list[int]] = {}
     for split, classes in folders.splits.items():
         files = [(path, target) for target, name in enumerate(folders.classes) for path in classes.get(name, ())]
-        examples[split] = [text.words_in_file(path, "words") for path, _ in files]
+        examples[split] = [text.words_in_file(path, tokens) for path, _ in files]
         targets[split] = [target for _, target in files]
-    corpus = text.SequenceCorpus(examples, targets, "words")
+    corpus = text.SequenceCorpus(examples, targets, tokens)
     return corpus.splits(folders.classes, least, vocabulary, longest=longest, notes=folders.notes)

@@ -3,7 +3,8 @@
 A node is (LABEL WORD) or (LABEL NODE NODE …): (3 (2 a) (4 gem)). Labels are the classes; a node may be without, the
 root not. In place of .txt, .conllu holds dependency trees, as Universal Dependencies writes them: a line a word, its
 form and head in the second and seventh column, an empty line behind each tree; `# label = CLASS` stands before it.
-Words are in lower case; those of the vocabulary occur at least `least` times in train.
+Words are in lower case and normalized (normalize=nfc, nfkc or none; a new run has nfc) unless options say otherwise;
+those of the vocabulary occur at least `least` times in train.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ READERS = {".txt": treebank.read_trees, ".conllu": treebank.read_dependencies}
 
 
 def load(
-    folder: Path, *, form: str = "sequences", phrases: bool = False, least: int = 2, vocabulary: int = 50000
+    folder: Path,
+    *,
+    form: str = "sequences",
+    phrases: bool = False,
+    least: int = 2,
+    vocabulary: int = 50000,
+    normalize: str = "none",
+    lower: bool = True,
 ) -> Splits:
     """The splits found in `folder`.
 
@@ -31,6 +39,7 @@ def load(
         DataError: no train file, a line that is no tree, or a label that train does not have; with file and line.
     """
     text.check_options("trees", form, least, vocabulary)
+    tokens = text.tokenization("trees", "words", normalize, lower)
     files = _files(folder)
     train = list(READERS[files["train"].suffix](files["train"]))
     labels = sorted({label for tree in train for label in tree.labels if label is not None}, key=natural)
@@ -40,7 +49,7 @@ def load(
     for split, path in files.items():
         if missing := sum(tree.labels[0] is None for tree in trees[split]):
             raise DataError(f"{path}: {missing} of {len(trees[split])} trees have no label at the root.")
-    corpus = text.TreeCorpus(trees, {label: place for place, label in enumerate(labels)}, "words")
+    corpus = text.TreeCorpus(trees, {label: place for place, label in enumerate(labels)}, tokens)
     return corpus.splits(tuple(labels), form, least, vocabulary, phrases=phrases, labels=tuple(labels))
 
 

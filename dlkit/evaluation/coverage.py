@@ -43,7 +43,7 @@ class Coverage:
         return Limits(unknown, truncated, tuple(notes.values()))
 
     def _words(self, read: Read) -> list[str] | None:
-        from dlkit.data.text.corpus import plain_word
+        from dlkit.data.text.tokenization import plain_word
 
         if isinstance(self.spec, ImageSpec):
             return None

@@ -253,7 +253,7 @@ def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> D
     if dataset is None or dataset == own.name:
         return data_of_run(run, own, place)
     loading = {"workers": own.workers, "loader_timeout": own.loader_timeout, "max_pixels": own.max_pixels}
-    return data_for(recipe.model.name, dataset, place).model_copy(update=loading)
+    return data_for(recipe.model.name, dataset, place, own.options).model_copy(update=loading)
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _data(file: ModelFile, dataset: str | None, data_dir: Path | str | None) -> 
     place = None if data_dir is None else os.fspath(data_dir)
     name, place = located(str(dataset or own), place, (file.about.spec.kind,))
     if name != own or options is None:
-        return data_for(file.about.model, name, place)
+        return data_for(file.about.model, name, place, options or {})
     try:
         return Data.model_validate({"name": name, "dir": place, "options": options})
     except ValueError as error:

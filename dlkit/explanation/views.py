@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dlkit.data.text.corpus import plain_word
+from dlkit.data.text.tokenization import plain_word
 from dlkit.data.text.treebank import Parsed
 from dlkit.evaluation.predict import nodes_of
 from dlkit.explanation import faithfulness

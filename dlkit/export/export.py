@@ -141,7 +141,7 @@ def _check_output(path: Path, files: dict[str, Any]) -> None:
 
 
 def _about(restored: Restored, checkpoint: str) -> About:
-    from dlkit.data.text.corpus import rule
+    from dlkit.data.text.tokenization import rule
 
     run, recipe, spec = restored.run, restored.recipe, restored.spec
     lines = [

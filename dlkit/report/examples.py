@@ -126,7 +126,8 @@ class Originals:
         recipe, name = self.facts.recipe, self.facts.evaluation["dataset"]
         if name == recipe.data.name:
             return data_of_run(self.facts.run, recipe.data, self.data_dir)
-        return data_for(recipe.model.name, name, None if self.data_dir is None else os.fspath(self.data_dir))
+        place = None if self.data_dir is None else os.fspath(self.data_dir)
+        return data_for(recipe.model.name, name, place, recipe.data.options)
 
     @cached_property
     def _stored(self) -> dict[str, ImageSource]:

@@ -7,7 +7,7 @@ starts from scratch. Pixels are normalised as the weights were trained for; the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlkit import imagenet, registry
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.layers.order import head, matching
-from dlkit.specs import ImageSpec, Spec
+from dlkit.specs import ImageSpec, Spec, Tokenization
 from dlkit.training.key_names import adapt_channels, is_cifar_resnet, renamed
 from dlkit.training.mismatch import cause
 from dlkit.training.restore import Say
@@ -70,6 +70,13 @@ def read_alike(spec: Spec, start: Start, say: Say) -> Spec:
         raise ModelFileError(f"{name} was trained on {theirs.kind}, the data are {spec.kind}.")
     if start.init_layers is not None or theirs.words == spec.words:
         return spec
+    if theirs.tokens != spec.tokens and "space" not in (theirs.tokens, spec.tokens):
+        rules = asdict(Tokenization.parse(theirs.tokens)).items()
+        settings = " ".join(f"--set data.options.{key}={str(value).lower()}" for key, value in rules)
+        raise ModelFileError(
+            f"{name} cuts text by the tokenization {theirs.tokens!r}, this run by {spec.tokens!r}: it would not "
+            f"know the words. Add {settings}."
+        )
     say(f"words: the {len(theirs.words):,} that {name} knows, in place of the data's {len(spec.words):,}")
     known: dict[str, Any] = {name: getattr(theirs, name) for name in ("words", "vocabulary", "tokens")}
     return replace(spec, **known)

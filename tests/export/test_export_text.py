@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from shapes_on_disk import form
 
 import dlkit
 from dlkit import registry
-from dlkit.data.text import corpus
+from dlkit.data.text import tokenization
 from dlkit.errors import DataError, ModelFileError, UsageError
 from dlkit.evaluation.exported_file import evaluate_file
 from dlkit.evaluation.model_file import open_model_file
@@ -31,7 +32,7 @@ from dlkit.export.verification import verify
 from dlkit.export_metadata import About
 from dlkit.inference.classifier import torch_classifier
 from dlkit.runs.run_folder import RunFolder
-from dlkit.specs import SequenceSpec
+from dlkit.specs import TOKENIZATIONS, SequenceSpec
 from dlkit_cli.main import run as dlkit_command
 
 LINES = [written.encode() for written, _ in tiny_texts.texts(40, seed=5)]
@@ -84,7 +85,7 @@ def test_predict_and_eval_of_the_file_take_text_and_answer_as_the_run(
 
 
 SCRIPT = """
-import json, re, sys
+import json, re, sys, unicodedata
 import numpy, onnxruntime
 
 session = onnxruntime.InferenceSession(sys.argv[1])
@@ -92,9 +93,16 @@ about = json.loads(session.get_modelmeta().custom_metadata_map["dlkit"])
 rules = about["input"]
 ids = {word: place for place, word in enumerate(rules["words"].split(" "), start=rules["first_word"])}
 for line in sys.stdin:
-    for one, other in rules["reading"]["replace"].items():
-        line = line.replace(one, other)
-    words = re.findall(rules["reading"]["find_all"], line.lower() if rules["reading"]["lower"] else line)
+    reading = rules["reading"]
+    for step in reading["steps"]:
+        if step == "replace":
+            for one, other in reading["replace"].items():
+                line = line.replace(one, other)
+        elif step == "normalize":
+            line = unicodedata.normalize(reading["normalize"], line)
+        elif step == "lower":
+            line = line.lower()
+    words = re.findall(reading["find_all"], line)
     tokens = numpy.array([[ids.get(word, rules["unknown"]) for word in words[:rules["longest"]]]])
     (probabilities,) = session.run(None, {"tokens": tokens, "lengths": numpy.array([tokens.size])})[0]
     print(about["classes"][probabilities.argmax()], probabilities.max(), sep="\\t")
@@ -118,11 +126,17 @@ def test_a_script_with_onnxruntime_and_no_dlkit_answers_as_predict(
 def test_the_rule_in_words_is_the_rule() -> None:
     import re
 
-    for line in (*LINES, "Don't “go” it’s 1,000th--mid-level...\0end".encode()):
-        rule, cut = corpus.rule("words"), line.decode()
-        for one, other in rule["replace"].items():
-            cut = cut.replace(one, other)
-        assert re.findall(rule["find_all"], cut.lower()) == corpus.words_of(line.decode(), "words")
+    for line in (*LINES, "Don't “go” it’s 1,000th--mid-level...\0end U\u0308bel ﬁlm 很好 ½".encode()):
+        for name in TOKENIZATIONS:
+            rule, text = tokenization.rule(name), line.decode()
+            for step in rule["steps"]:
+                if step == "replace":
+                    for one, other in rule["replace"].items():
+                        text = text.replace(one, other)
+                elif step == "find_all":
+                    assert re.findall(rule["find_all"], text) == tokenization.words_of(line.decode(), name)
+                else:
+                    text = text.lower() if step == "lower" else unicodedata.normalize(rule["normalize"], text)
 
 
 def test_what_stands_behind_a_length_has_no_effect(onnx_file: Path) -> None:

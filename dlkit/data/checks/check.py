@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import atomic_io, registry
+from dlkit.config import text_options
 from dlkit.config.recipe import Data
 from dlkit.data import library as dataset
 from dlkit.data.checks import texts
@@ -137,7 +138,7 @@ def check(
 
 
 def _check_texts(name: str, path: str | None, folder: Path, ignore: Collection[str], say: Say) -> CheckReport:
-    data = dataset.splits(Data(name=name, dir=path), say=say)
+    data = dataset.splits(Data(name=name, dir=path, options=text_options.for_new_run(name)), say=say)
     parts = texts.parts_of(name, data)
     assert isinstance(data.spec, SequenceSpec)
     findings = [replace(one, level=NOTE) if one.kind in ignore else one for one in texts.findings(parts, data.spec)]

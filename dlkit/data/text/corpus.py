@@ -1,19 +1,12 @@
-"""Text into words, and words and trees into the samples and the vocabulary of a data set.
-
-Words are those of the Penn Treebank, in lower case: "Don't!" is do, n't and !. Where a data set is written in words
-already ("space"), they stand between spaces and are taken as they are. Text is in NFC first: a letter with its accent
-behind it is the letter that Unicode has for both.
-"""
+"""Words and trees into the samples and the vocabulary of a data set."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
-from unicodedata import normalize
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,39 +14,11 @@ import numpy.typing as npt
 from dlkit.data.splits import Samples, SequenceSamples, Splits, TreeSamples
 from dlkit.data.text.lines import decoded, read_example
 from dlkit.data.text.ragged import ranges, starts_of
+from dlkit.data.text.tokenization import plain_word, words_of
 from dlkit.data.text.treebank import Parsed, shape
 from dlkit.errors import DataError, UsageError
-from dlkit.specs import ImageSpec, SequenceSpec, Spec, TreeSpec
-
-WORD = re.compile(
-    r"\w+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b"  # contractions, as the treebank parts them
-    r"|\d+(?:[.,:]\d+)*\w*|\w+(?:-\w+)*|\.\.\.|--|[^\w\s]"
-)
-ESCAPES = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}", "``": '"', "''": '"'}
-CURLY = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\0": " "})
-
-
-def words_of(text: str, tokens: str) -> list[str]:
-    """Text cut into words; `tokens` is "words" or "space"."""
-    text = normalize("NFC", text)
-    return text.split() if tokens == "space" else WORD.findall(text.translate(CURLY).lower())
-
-
-def rule(tokens: str) -> dict[str, Any]:
-    """The same in words for a program that has no dlkit: characters to replace, lower case, then all that match."""
-    if tokens == "space":
-        return {"normalize": "NFC", "split": "white space"}
-    replaced = {chr(code): str(to) for code, to in CURLY.items()}
-    return {"normalize": "NFC", "replace": replaced, "lower": True, "find_all": WORD.pattern}
-
-
-def plain_word(word: str, tokens: str) -> str:
-    """A word that stands in a treebank, without its escapes: -LRB- is (, 1\\/2 is 1/2."""
-    word = normalize("NFC", word)
-    if tokens == "space":
-        return word
-    word = word.lower()
-    return ESCAPES.get(word) or word.replace("\\/", "/").replace("\\*", "*")
+from dlkit.registry import did_you_mean
+from dlkit.specs import NORMALIZATIONS, TOKENIZERS, ImageSpec, SequenceSpec, Spec, Tokenization, TreeSpec
 
 
 class Places(Protocol):
@@ -147,6 +112,18 @@ def check_options(name: str, form: str, least: int, vocabulary: int) -> None:
             f"data set {name!r} takes form sequences or trees, and least and vocabulary from 1; "
             f"not form={form}, least={least}, vocabulary={vocabulary}."
         )
+
+
+def tokenization(name: str, tokenizer: str, normalize: str, lower: bool) -> str:
+    """The name of the tokenization that these options of a data set choose.
+
+    Raises:
+        UsageError: there is none of that kind.
+    """
+    for option, value, choices in (("tokenizer", tokenizer, TOKENIZERS), ("normalize", normalize, NORMALIZATIONS)):
+        if value not in choices:
+            raise UsageError(f"data set {name!r} has no {option} {value!r}. {did_you_mean(value, choices)}")
+    return Tokenization(tokenizer, normalize, lower).name
 
 
 def vocabulary(samples: SequenceSamples | TreeSamples, least: int, most: int) -> tuple[str, ...]:

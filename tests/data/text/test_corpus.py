@@ -59,26 +59,6 @@ def treebank(tmp_path: Path) -> Path:
 # -- words and brackets
 
 
-@pytest.mark.parametrize(
-    ("written", "words"),
-    [
-        ("Don't go!", "do n't go !"),
-        ("It’s the director's 1,000th flop...", "it 's the director 's 1,000th flop ..."),
-        ("“Mid-level” (really)", '" mid-level " ( really )'),
-        ("can't\twon't\nwe'll", "ca n't wo n't we 'll"),
-        ("Amélie 日本", "amélie 日本"),
-        ("U\u0308bel Cafe\u0301", "\u00fcbel caf\u00e9"),  # NFD is the same text
-        ("", ""),
-    ],
-)
-def test_text_is_cut_into_the_treebanks_words(written: str, words: str) -> None:
-    assert corpus.words_of(written, "words") == words.split()
-
-
-def test_a_treebanks_escapes_are_the_words_that_text_is_cut_into() -> None:
-    assert [corpus.plain_word(word, "words") for word in ("-LRB-", "1\\/2", "``", "Gem")] == ["(", "1/2", '"', "gem"]
-
-
 def bracketed(draw: random.Random, depth: int) -> str:
     label = draw.choice(["", "0 ", "4 "])
     if depth == 0 or draw.random() < 0.3:
