@@ -16,7 +16,7 @@ from .gates import GateResult, parse_gates, refuse_missed
 from .inputs import Classes, ImgSize, Mean, ModelOptions, Std, Weights, model_options, numbers
 
 if TYPE_CHECKING:
-    from dlkit.evaluation.evaluate import Evaluation
+    from dlkit.evaluation.result import Evaluation
 
 METRIC_COLUMNS = ("metric", "value", "low", "high")
 CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support")
@@ -103,7 +103,7 @@ def eval_command(
 
     The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv and plots/confusion_matrix.png.
     """
-    from dlkit.evaluation import evaluate as verb
+    from dlkit.evaluation.options import ceiling_names, gate_names, resolve_topk
 
     bad: Literal["error", "skip"] | None = None if on_bad_image is None else on_bad_image.value
     flags = {"--classes": classes, "--img-size": img_size, "--mean": mean, "--std": std, "--option": option}
@@ -112,15 +112,15 @@ def eval_command(
         raise UsageError(f"{misplaced[0]} says what --weights FILE is for. Give that too, or leave {misplaced[0]} out.")
     if model is not None or weights is not None:
         from dlkit.evaluation.bare_weights import Inputs
-        from dlkit.evaluation.exported_file import evaluate_file, opened
+        from dlkit.evaluation.exported_file import evaluate_file, open_model
 
         if run is not None or mc_dropout is not None:
             raise UsageError("--model and --weights stand for a run: neither a run nor --mc-dropout goes with them.")
         pixels, options = (numbers(mean, "--mean"), numbers(std, "--std")), model_options(option)
         inputs = Inputs(dataset, data_dir, classes, img_size, *pixels, options)
-        file = opened(model, weights, inputs, runs_dir, checkpoint.value, console.say)
-        k = verb.resolved_topk(topk, len(file.about.spec.classes), console.note)
-        gates = parse_gates(fail_under, fail_over, verb.gate_names(k), verb.ceiling_names(k, mc_dropout))
+        file = open_model(model, weights, inputs, runs_dir, checkpoint.value, console.say)
+        k = resolve_topk(topk, len(file.about.spec.classes), console.note)
+        gates = parse_gates(fail_under, fail_over, gate_names(k), ceiling_names(k, mc_dropout))
         with console.progress(None, f"testing {file.path}") as bar:
             evaluation = evaluate_file(
                 file, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
@@ -128,11 +128,14 @@ def eval_command(
                 say=console.say, advance=bar.advance,
             )  # fmt: skip
     else:
-        found = verb.chosen_run(run, runs_dir, console.say)
-        k = verb.resolved_topk(topk, len(found.spec().classes), console.note)
-        gates = parse_gates(fail_under, fail_over, verb.gate_names(k), verb.ceiling_names(k, mc_dropout))
+        from dlkit.evaluation.evaluate import evaluate
+        from dlkit.runs.run_folder import select_run
+
+        found = select_run(run, runs_dir, console.say)
+        k = resolve_topk(topk, len(found.spec().classes), console.note)
+        gates = parse_gates(fail_under, fail_over, gate_names(k), ceiling_names(k, mc_dropout))
         with console.progress(None, f"testing {found.name}") as bar:
-            evaluation = verb.evaluate(
+            evaluation = evaluate(
                 found, dataset=dataset, data_dir=data_dir, split=split.value, on_bad_image=bad, topk=k,
                 checkpoint=checkpoint.value, mc_dropout=mc_dropout, batch_size=batch_size, workers=workers,
                 loader_timeout=loader_timeout, device=device, write=not no_write, say=console.say, advance=bar.advance,

@@ -91,10 +91,10 @@ def explain_command(
         )  # fmt: skip
         _write(drawn, resolved, FEATURE_COLUMNS, FEATURE_COLUMNS)
         return
-    from dlkit.evaluation.evaluate import chosen_run
     from dlkit.explanation.explain import explain
+    from dlkit.runs.run_folder import select_run
 
-    found = chosen_run(run, runs_dir, console.say)
+    found = select_run(run, runs_dir, console.say)
     answers = explain(
         found, images, method=method, target=target, layer=layer, output=output, montage=montage, seed=seed,
         checkpoint=checkpoint.value, device=device, runs_dir=runs_dir, say=console.say,

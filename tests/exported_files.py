@@ -16,6 +16,7 @@ from corpus import encoded, picture
 from PIL import Image
 from shapes_on_disk import write_folder
 
+from dlkit import documents
 from dlkit.evaluation.model_file import open_model_file
 from dlkit.evaluation.prediction import Failure, Prediction
 from dlkit.export.formats import onnx as onnx_exporter
@@ -40,9 +41,9 @@ class File:
         """Put other bytes there, and have export.json vouch for them."""
         self.path.write_bytes(data)
         report = self.path.parent / "export.json"
-        document = json.loads(report.read_text())
+        document = dict(documents.read(report))
         document["files"][self.path.name]["sha256"] = hashlib.sha256(data).hexdigest()
-        report.write_text(json.dumps(document))
+        documents.write(report, document)
 
     def proto(self) -> onnx.ModelProto:
         return onnx.load_model(self.path)

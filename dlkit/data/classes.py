@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from dlkit.errors import DataError
 
@@ -62,3 +62,17 @@ def classes_of(labels: Collection[str]) -> tuple[str, ...]:
         raise DataError(f"holds {found}; there is nothing to tell apart.")
     refuse_twins(names)
     return names
+
+
+def missing_classes(targets: Iterable[int], split: str, classes: Sequence[str]) -> list[str]:
+    """A warning if the split has no sample of a class."""
+    present = set(targets)
+    missing = [name for index, name in enumerate(classes) if index not in present]
+    return [f"the {split} split has no sample of {quoted(missing)}."] if missing else []
+
+
+def quoted(names: Sequence[str]) -> str:
+    """class 'a' · classes 'a', 'b', 'c', 'd', 'e' and 4 more."""
+    shown = ", ".join(repr(name) for name in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{'class' if len(names) == 1 else 'classes'} {shown}{more}"

@@ -10,11 +10,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dlkit import imagenet, registry
 from dlkit.config.recipe import data_for
 from dlkit.errors import DataError, ModelFileError, UsageError
+from dlkit.runs.run_folder import CheckpointName
 from dlkit.specs import ImageSpec, Spec
 from dlkit.training.weights import IMAGENET, Weights, find
 
@@ -65,7 +66,7 @@ def find_network(
     weights: Path | str | None,
     inputs: Inputs,
     runs_dir: Path,
-    checkpoint: Literal["best", "last"],
+    checkpoint: CheckpointName,
     say: Say,
     *,
     other_data: bool = False,

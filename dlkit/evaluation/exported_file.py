@@ -1,6 +1,6 @@
-"""How good an exported file is on a split: the same figures as of a run, its answers from the file's own runtime.
+"""Evaluate an exported file on a split: the same metrics as for a run, computed in the file's own runtime.
 
-Nothing is written: a file has no folder of its own.
+Nothing is written.
 """
 
 from __future__ import annotations
@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dlkit.config.recipe import Data, OnBadImage, data_for
+from dlkit.data.classes import missing_classes
 from dlkit.data_location import located
 from dlkit.errors import DataError, ModelFileError, UsageError
 from dlkit.evaluation.bare_weights import Inputs, find_network
-from dlkit.evaluation.evaluate import SPLITS, Answers, Evaluation, class_results, resolved_topk
-from dlkit.evaluation.matching import Part, by_name, check_kind, fitted, missing_classes, readable
+from dlkit.evaluation.matching import EvalSplit, by_name, check_kind, readable, resize_samples
 from dlkit.evaluation.model_file import ModelFile, is_model_file, open_model_file
+from dlkit.evaluation.options import check_batch_size, check_split, resolve_topk
+from dlkit.evaluation.result import Evaluation, class_results
 from dlkit.export_metadata import About
+from dlkit.runs.run_folder import CheckpointName
 from dlkit.specs import ImageSpec, Spec
 
 if TYPE_CHECKING:
@@ -26,9 +29,10 @@ if TYPE_CHECKING:
 
     from dlkit.data.splits import Samples
     from dlkit.data.text.encoding import Text
+    from dlkit.evaluation.outputs import BatchOutputs
     from dlkit.inference.classifier import Classifier, Pixels
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def evaluate_file(
@@ -43,49 +47,47 @@ def evaluate_file(
     workers: int | None = None,
     loader_timeout: float | None = None,
     device: str = "auto",
-    say: Say = lambda text: None,
+    say: Log = lambda text: None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Evaluation:
-    """Evaluate an exported .onnx or .safetensors file on a split of a data set, by default of the one it learnt from.
+    """Evaluate an exported .onnx or .safetensors file on a split of a data set, by default the one it was trained on.
 
     Raises:
-        UsageError: no such split or k, or no data set is named and the file names none.
+        UsageError: no such split or k, or neither the caller nor the file names a data set.
         DataError: the data set has no such split, or a class that the model does not know.
-        ModelFileError: the file is malformed, or its answers are not finite.
+        ModelFileError: the file is malformed, or its outputs are not finite.
         VerificationError: it was changed since it was exported.
     """
-    found = file if isinstance(file, ModelFile) else open_model_file(Path(file))
-    if split not in SPLITS:
-        raise UsageError(f"there is no split {split!r}. There are: {', '.join(SPLITS)}.")
-    if batch_size < 1:
-        raise UsageError(f"a batch of {batch_size} holds nothing. Give --batch-size 1 or more.")
-    ranks = resolved_topk(topk, len(found.about.spec.classes), say)
-    data = _data(found, dataset, data_dir)
+    file = file if isinstance(file, ModelFile) else open_model_file(Path(file))
+    check_split(split)
+    check_batch_size(batch_size)
+    names, training = file.about.spec.classes, file.about.training
+    k = resolve_topk(topk, len(names), say)
+    data = _data(file, dataset, data_dir)
     if on_bad_image is not None:
         data = data.model_copy(update={"on_bad_image": on_bad_image})
-    part = _part(found, data, split, say)
+    part = _load_split(file, data, split, say)
 
     from dlkit.data.workers import use_timeout
     from dlkit.evaluation.tally import Tally, single_class_warning
 
-    tally = Tally.empty(len(found.about.spec.classes), ranks)
-    jobs = data.workers if workers is None else workers
+    tally = Tally.empty(len(names), k)
+    workers = data.workers if workers is None else workers
     use_timeout(data.loader_timeout if loader_timeout is None else loader_timeout)
-    for answers in _answers(found, found.load(device), part.samples, batch_size, jobs):
-        tally.add(answers)
-        advance(len(answers.targets))
-    part = part.with_warnings(single_class_warning(tally.confusion, found.about.spec.classes), say)
-    scores, classes = class_results(tally.confusion.numpy(), found.about.spec.classes)
-    training = found.about.training
+    for batch in _compute_outputs(file, file.load(device), part.samples, batch_size, workers):
+        tally.add(batch)
+        advance(len(batch.targets))
+    part = part.with_warnings(single_class_warning(tally.confusion, names), say)
+    scores, classes = class_results(tally.confusion.numpy(), names)
     return Evaluation(
-        run=found.path,
-        model=found.about.model,
+        run=file.path,
+        model=file.about.model,
         dataset=data.name,
         split=split,
         checkpoint=str(training.get("checkpoint", "")),
         step=int(training.get("step", 0)),
         samples=tally.samples,
-        topk=ranks,
+        topk=k,
         metrics=tally.metrics(scores),
         classes=classes,
         confusion=tally.confusion.numpy(),
@@ -95,15 +97,15 @@ def evaluate_file(
     )
 
 
-def opened(
+def open_model(
     model: str | None,
     weights: Path | str | None,
     inputs: Inputs,
     runs_dir: Path,
-    checkpoint: Literal["best", "last"],
-    say: Say,
+    checkpoint: CheckpointName,
+    say: Log,
 ) -> ModelFile:
-    """The exported file that `model` names, or the model of that name with its weights, as if it were such a file.
+    """An exported file, or a model by name with its weights in the same form.
 
     Raises:
         UsageError: something is missing. ModelFileError: there are no such weights, or they are of another model.
@@ -113,85 +115,86 @@ def opened(
             raise UsageError(f"--model {model} needs weights: --weights imagenet, a run or a file.")
         return open_model_file(Path(model))
     if model is not None and is_model_file(model):
-        raise UsageError(f"--model {model} holds its own weights and classes. Leave --weights out.")
+        raise UsageError(f"--model {model} has its own weights and classes. Remove --weights.")
     if inputs.dataset is None:
-        raise UsageError("which data set are --weights evaluated on? Give --dataset NAME.")
+        raise UsageError("--weights needs a data set to evaluate on. Add --dataset NAME.")
     network = find_network(model, weights, inputs, runs_dir, checkpoint, say, other_data=True)
     if not network.spec.classes:
-        raise UsageError(f"{network.source.name} answer with a number: evaluate the run that they come from.")
+        raise UsageError(f"{network.source.name} predict a number. Evaluate the run that they come from.")
 
     def load(device: str) -> Classifier:
-        from dlkit.inference.classifier import torch_classifier
+        from dlkit.inference.torch_classifier import torch_classifier
         from dlkit.training.precision import lay_out
 
-        module, place = network.module(device)
-        lay_out(module, place)
-        return torch_classifier(module, place, network.spec, network.source.link)
+        module, torch_device = network.module(device)
+        lay_out(module, torch_device)
+        return torch_classifier(module, torch_device, network.spec, network.source.link)
 
     return ModelFile(Path(str(weights)), About(network.name, network.spec, link=network.source.link), load)
 
 
 def _data(file: ModelFile, dataset: str | None, data_dir: Path | str | None) -> Data:
-    """The data set that the file learnt from, with its options, or another one."""
+    """The data set that the file was trained on, with its options, or another one."""
     own, options = file.about.training.get("dataset"), file.about.training.get("data_options")
     if not (dataset or own):
-        raise UsageError(f"{file.path} does not say which data set it learnt from: give --dataset NAME.")
-    place = None if data_dir is None else os.fspath(data_dir)
-    name, place = located(str(dataset or own), place, (file.about.spec.kind,))
+        raise UsageError(f"{file.path} does not name its data set. Add --dataset NAME.")
+    folder = None if data_dir is None else os.fspath(data_dir)
+    name, folder = located(str(dataset or own), folder, (file.about.spec.kind,))
     if name != own or options is None:
-        return data_for(file.about.model, name, place, options or {})
+        return data_for(file.about.model, name, folder, options or {})
     try:
-        return Data.model_validate({"name": name, "dir": place, "options": options})
+        return Data.model_validate({"name": name, "dir": folder, "options": options})
     except ValueError as error:
-        raise ModelFileError(f"{file.path}: the options that it names of data set {name!r} are none.") from error
+        raise ModelFileError(f"{file.path}: its options for data set {name!r} are invalid. Export it again.") from error
 
 
-def _part(file: ModelFile, data: Data, split: str, say: Say) -> Part:
-    """The split; where validation was cut from train, the file says how, so that it is the same cut."""
+def _load_split(file: ModelFile, data: Data, split: str, say: Log) -> EvalSplit:
+    """Load a split; if validation was taken from train, the file records how."""
     from dlkit.data.fingerprint import fingerprint
     from dlkit.data.library import splits
 
     found = splits(data, say=say)
     check_kind(found.spec, file.about.spec, data.name)
 
-    from dlkit.data import loader  # imports torch: after all that may be refused without it
+    from dlkit.data import loader  # imports torch: after all checks that need none
 
     training, spec = file.about.training, file.about.spec
-    cut = (float(training.get("held_out", data.validation)), int(training.get("seed", 0)))
-    parts = loader.split(found, *cut)
+    holdout = (float(training.get("held_out", data.validation)), int(training.get("seed", 0)))
+    parts = loader.split(found, *holdout)
     if split not in parts:
         raise DataError(f"data set {data.name!r} has no {split} split. It has: {', '.join(parts)}.")
     samples, left_out = readable(parts[split], split, data, say)
     mapped = by_name(samples, found.spec.classes, spec.classes, data.name)
-    warnings = [*found.warnings, *missing_classes(mapped, split, spec)]
+    warnings = [*found.warnings, *missing_classes(mapped.targets.tolist(), split, spec.classes)]
     for warning in warnings:
         say(f"warning: {warning}")
-    return Part(fitted(mapped, spec), fingerprint(samples, found.spec.classes), tuple(warnings), left_out)
+    return EvalSplit(resize_samples(mapped, spec), fingerprint(samples, found.spec.classes), tuple(warnings), left_out)
 
 
-def _answers(
+def _compute_outputs(
     file: ModelFile, classify: Classifier, samples: Samples, batch_size: int, workers: int
-) -> Iterator[Answers]:
+) -> Iterator[BatchOutputs]:
     import numpy as np
     import torch
 
+    from dlkit.evaluation.outputs import BatchOutputs
     from dlkit.training.losses import evaluation_losses
 
-    places = np.arange(len(samples), dtype=np.int64)
-    shares = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
-    for indices, inputs in zip(shares, _inputs(samples, file.about.spec, shares, workers), strict=True):
+    order = np.arange(len(samples), dtype=np.int64)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for indices, inputs in zip(batches, _inputs(samples, file.about.spec, batches, workers), strict=True):
         outputs, logs = map(torch.from_numpy, classify.answer(inputs))
         if not bool(outputs.isfinite().all()):
             raise ModelFileError(f"model file {file.path}: its answers are not finite.")
         targets = torch.from_numpy(samples.targets[indices])
         losses = evaluation_losses(outputs, logs, targets, file.about.link)
-        yield Answers(outputs, logs, losses, None, targets, torch.from_numpy(indices))
+        yield BatchOutputs(outputs, logs, losses, None, targets, torch.from_numpy(indices))
 
 
 def _inputs(
-    samples: Samples, spec: Spec, shares: list[npt.NDArray[np.int64]], workers: int
+    samples: Samples, spec: Spec, batches: list[npt.NDArray[np.int64]], workers: int
 ) -> Iterator[Pixels | list[Text]]:
-    """Batch after batch, as a classifier takes them; files are decoded in worker processes."""
+    """The inputs of each batch; files are decoded in worker processes."""
     import torch
 
     from dlkit.data.images.sources import fetcher
@@ -199,8 +202,8 @@ def _inputs(
     from dlkit.data.text.encoding import texts_of
 
     if isinstance(samples, SequenceSamples | TreeSamples):
-        yield from (texts_of(samples, places) for places in shares)
+        yield from (texts_of(samples, indices) for indices in batches)
         return
     assert isinstance(spec, ImageSpec)
-    for images in fetcher(samples, spec, torch.device("cpu"), workers)(shares, 0):
+    for images in fetcher(samples, spec, torch.device("cpu"), workers)(batches, 0):
         yield images.numpy()

@@ -11,9 +11,8 @@ from dlkit import imagenet
 from dlkit.data.download.http import UnreachableError
 from dlkit.errors import UsageError
 from dlkit.evaluation.bare_weights import Inputs, find_network, title
-from dlkit.evaluation.evaluate import Checkpoint, chosen_run
 from dlkit.privacy import offline
-from dlkit.runs.run_folder import RunFolder, list_runs
+from dlkit.runs.run_folder import CheckpointName, RunFolder, list_runs, select_run
 from dlkit.specs import LINKS, ImageSpec, Link, SequenceSpec, Spec, TreeSpec
 from dlkit.training.weights import IMAGENET, cached
 
@@ -46,7 +45,7 @@ def chosen(
     weights: Path | str | None,
     inputs: Inputs,
     runs_dir: Path,
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointName,
     say: Say,
 ) -> Network:
     """The network that the caller means."""
@@ -61,7 +60,7 @@ def chosen(
         raise UsageError(f"{inputs.given()[0]} says what --weights are for; a run knows that itself.")
     if run is None and not list_runs(runs_dir):
         return _without_a_run(runs_dir, checkpoint, say)
-    return _from_run(chosen_run(run, runs_dir, say), checkpoint, say)
+    return _from_run(select_run(run, runs_dir, say), checkpoint, say)
 
 
 def check_answerable(network: Network, nodes: bool) -> None:
@@ -88,7 +87,7 @@ def thinned(network: Network, passes: int) -> Network:
     return replace(network, load=load)
 
 
-def _from_run(run: RunFolder, checkpoint: Checkpoint, say: Say) -> Network:
+def _from_run(run: RunFolder, checkpoint: CheckpointName, say: Say) -> Network:
     def module(device: str) -> tuple[nn.Module, torch.device]:
         from dlkit.training.restore import restore
 
@@ -119,7 +118,7 @@ def _from_weights(
     weights: Path | str | None,
     inputs: Inputs,
     runs_dir: Path,
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointName,
     say: Say,
 ) -> Network:
     """A model of the shelf, with weights that know their images and classes, or of which `inputs` say it."""
@@ -127,7 +126,7 @@ def _from_weights(
     return _by_torch(title(found, weights), found.spec, found.module, link=found.source.link)
 
 
-def _without_a_run(runs_dir: Path, checkpoint: Checkpoint, say: Say) -> Network:
+def _without_a_run(runs_dir: Path, checkpoint: CheckpointName, say: Say) -> Network:
     """What answers where nothing was ever trained."""
     if offline() and cached(imagenet.FILES[DEFAULT_MODEL], say) is None:
         raise UnreachableError(
@@ -148,7 +147,7 @@ def _by_torch(
     link: Link = "softmax",
 ) -> Network:
     def load(device: str) -> Classifier:
-        from dlkit.inference.classifier import torch_classifier
+        from dlkit.inference.torch_classifier import torch_classifier
         from dlkit.training import memory
         from dlkit.training.precision import lay_out
 

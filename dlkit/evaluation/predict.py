@@ -16,10 +16,10 @@ from dlkit.data.inputs import Ahead, Given, Stream, inputs
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.bare_weights import Inputs
 from dlkit.evaluation.coverage import Coverage
-from dlkit.evaluation.evaluate import DEFAULT_TOPK, Checkpoint, check_passes
 from dlkit.evaluation.network import Network, check_answerable, chosen, thinned
+from dlkit.evaluation.options import DEFAULT_TOPK, check_batch_size, check_passes
 from dlkit.evaluation.prediction import WORDS_SHOWN, Failure, Node, Prediction, Ranked, Uncertainty
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_folder import CheckpointName, RunFolder
 from dlkit.specs import ImageSpec, Spec
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def predict(
     min_prob: float = 0.0,
     nodes: bool = False,
     mc_dropout: int | None = None,
-    checkpoint: Checkpoint = "best",
+    checkpoint: CheckpointName = "best",
     device: str = "auto",
     batch_size: int = 32,
     runs_dir: Path | str = "runs",
@@ -87,8 +87,7 @@ def predict(
         raise UsageError(f"--topk {k}: the model has {count} classes, so k is 1 to {count}.")
     if not 0 <= min_prob <= 1:
         raise UsageError(f"--min-prob {min_prob:g}: a probability is 0 to 1.")
-    if batch_size < 1:
-        raise UsageError(f"a batch of {batch_size} holds nothing. Give --batch-size 1 or more.")
+    check_batch_size(batch_size)
     listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
     return _predictions(network, listed, k, min_prob, nodes, device, batch_size, say)
 

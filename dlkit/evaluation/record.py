@@ -6,17 +6,74 @@ evaluation.json carries its own digest and that of predictions.jsonl beside it.
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from dlkit import atomic_io, documents
+from dlkit import atomic_io, csv_text, documents
 from dlkit.errors import ModelFileError
+from dlkit.evaluation.result import Evaluation
 from dlkit.runs.run_folder import RunFolder
+from dlkit.specs import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from dlkit.data.splits import Samples
+    from dlkit.evaluation.outputs import BatchOutputs
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.jsonl"
+FILES = (PREDICTIONS, "confusion_matrix.csv", "plots/confusion_matrix.png", EVALUATION)
 PREDICTIONS_DIGEST = "predictions_sha256"
 CONDITIONS = ("mc_dropout", "calibration", "tta")  # what changes the answers of the same weights
+
+
+def prediction_lines(
+    batch: BatchOutputs, uncertainty: Mapping[str, list[float]], samples: Samples, spec: Spec, topk: int
+) -> Iterator[str]:
+    """A line of predictions.jsonl for each sample; `uncertainty` has a list of values per key."""
+    from dlkit.data.splits import ImageFiles
+    from dlkit.metrics import ranked
+
+    best = ranked(batch.outputs, topk)  # (N, topk)
+    highest = batch.log_probabilities.gather(1, best[:, :1])[:, 0].exp().tolist()
+    rows = zip(batch.indices.tolist(), batch.targets.tolist(), best.tolist(), highest, strict=True)
+    for row, (index, target, ranks, probability) in enumerate(rows):
+        line = {
+            "id": str(samples.paths[index]) if isinstance(samples, ImageFiles) else index,
+            "target": spec.classes[target],
+            "predicted": spec.classes[ranks[0]],
+            "probability": probability,
+            "topk": [spec.classes[rank] for rank in ranks],
+            **{name: values[row] for name, values in uncertainty.items()},
+        }
+        yield json.dumps(line)
+
+
+def write_files(evaluation: Evaluation, lines: Sequence[str]) -> None:
+    """Write the evaluation's files into the run folder, evaluation.json last."""
+    from dlkit.plots.matrix import confusion_matrix
+
+    assert isinstance(evaluation.run, RunFolder)
+    folder = evaluation.run.path
+    names = [result.name for result in evaluation.classes]
+    kind = evaluation.run.spec().kind
+    title = (
+        f"{evaluation.model} on {evaluation.dataset}, {evaluation.split}: {evaluation.samples:,} {kind}, "
+        f"top-1 {100 * evaluation.metrics['top1'].value:.2f} %"
+    )
+    predictions_sha256 = write_predictions(evaluation.run, lines)
+    atomic_io.write_text(folder / "confusion_matrix.csv", confusion_csv(evaluation.confusion, names))
+    confusion_matrix(evaluation.confusion, names, title, folder / "plots" / "confusion_matrix.png")
+    write_evaluation(evaluation.run, evaluation.document(), predictions_sha256)
+
+
+def confusion_csv(confusion: npt.NDArray[np.int64], names: list[str]) -> str:
+    """The confusion matrix: a row for each true class, a column for each predicted one."""
+    counts = ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
+    return csv_text.document([["true\\predicted", *names], *counts])
 
 
 def write_predictions(run: RunFolder, lines: Sequence[str]) -> str:

@@ -1,44 +1,41 @@
-"""How near a model that answers with a number comes: squared and absolute errors over a split."""
+"""Evaluate a model that predicts a number: squared and absolute errors over a split."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dlkit.data.loader import batches_in_order
 from dlkit.errors import ModelFileError
 from dlkit.evaluation import record
-from dlkit.evaluation.matching import Part
-from dlkit.evaluation.tally import Metric
+from dlkit.evaluation.matching import EvalSplit
+from dlkit.evaluation.result import Evaluation, Metric
 from dlkit.runs.provenance import tensors_sha256
+from dlkit.training.restore import Restored
 
-if TYPE_CHECKING:
-    from dlkit.evaluation.evaluate import Evaluation
-    from dlkit.training.restore import Restored
+Values = npt.NDArray[np.float64]  # (N,)
 
 
 def evaluate_numbers(
     restored: Restored,
-    part: Part,
+    part: EvalSplit,
     dataset: str,
     split: str,
     checkpoint: str,
     batch_size: int,
     write: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     advance: Callable[[int], object],
 ) -> Evaluation:
-    """The figures mse, rmse and mae; the run folder gets predictions.jsonl and evaluation.json."""
-    from dlkit.evaluation.evaluate import Evaluation
-
-    targets, answers = _answers(restored, part, batch_size, advance)
-    errors = answers - targets
+    """mse, rmse and mae; the run folder gets predictions.jsonl and evaluation.json."""
+    targets, predictions = _targets_and_predictions(restored, part, batch_size, advance)
+    errors = predictions - targets
     mse = float((errors**2).mean())
-    figures = {"mse": mse, "rmse": mse**0.5, "mae": float(abs(errors).mean())}
+    metrics = {"mse": mse, "rmse": mse**0.5, "mae": float(abs(errors).mean())}
     evaluation = Evaluation(
         run=restored.run,
         model=restored.recipe.model.name,
@@ -48,7 +45,7 @@ def evaluate_numbers(
         step=restored.step,
         samples=len(targets),
         topk=0,
-        metrics={name: Metric(value) for name, value in figures.items()},
+        metrics={name: Metric(value) for name, value in metrics.items()},
         classes=(),
         confusion=np.zeros((0, 0), np.int64),
         fingerprint=part.fingerprint,
@@ -57,25 +54,24 @@ def evaluate_numbers(
         weights_sha256=tensors_sha256(restored.model.state_dict()),
     )
     if write:
-        rows = enumerate(zip(targets.tolist(), answers.tolist(), strict=True))
-        lines = [json.dumps({"id": place, "target": target, "predicted": answer}) for place, (target, answer) in rows]
-        predictions_sha256 = record.write_predictions(restored.run, lines)
+        pairs = zip(targets.tolist(), predictions.tolist(), strict=True)
+        rows = [{"id": index, "target": target, "predicted": value} for index, (target, value) in enumerate(pairs)]
+        predictions_sha256 = record.write_predictions(restored.run, [json.dumps(row) for row in rows])
         record.write_evaluation(restored.run, evaluation.document(), predictions_sha256)
-        say(f"written into {restored.run.path}: predictions.jsonl, evaluation.json")
+        log(f"wrote predictions.jsonl, evaluation.json to {restored.run.path}")
     return evaluation
 
 
-def _answers(
-    restored: Restored, part: Part, batch_size: int, advance: Callable[[int], object]
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """What was asked for and what the model gave, (N,) each."""
-    targets, answers = [], []
+def _targets_and_predictions(
+    restored: Restored, part: EvalSplit, batch_size: int, advance: Callable[[int], object]
+) -> tuple[Values, Values]:
+    targets, predictions = [], []
     with torch.inference_mode():
         for batch in batches_in_order(part.samples, restored.spec, batch_size, restored.device):
-            answers.append(restored.model(batch.inputs)[:, 0].cpu().double())
+            predictions.append(restored.model(batch.inputs)[:, 0].cpu().double())
             targets.append(batch.targets[:, 0].cpu().double())
             advance(len(batch))
-    found = torch.cat(answers)
-    if not bool(found.isfinite().all()):
-        raise ModelFileError(f"run {restored.run.name}: the model's answers are not finite. Train it again.")
-    return torch.cat(targets).numpy(), found.numpy()
+    outputs = torch.cat(predictions)
+    if not bool(outputs.isfinite().all()):
+        raise ModelFileError(f"run {restored.run.name}: the model's outputs are not finite. Train it again.")
+    return torch.cat(targets).numpy(), outputs.numpy()

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from dlkit import documents, registry
 from dlkit.data.inputs import Given, Read, Stream
 from dlkit.errors import DlkitError, ModelFileError, UsageError
-from dlkit.evaluation.evaluate import Checkpoint, chosen_run
 from dlkit.evaluation.prediction import Failure
 from dlkit.explanation.feature_maps import features as features
 from dlkit.explanation.feature_maps import layers as layers
 from dlkit.explanation.pictures import Pictures
 from dlkit.explanation.records import FOLDER, SCHEMA, Explanation, Sanity, hints
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_folder import CheckpointName, RunFolder, select_run
 from dlkit.specs import ImageSpec
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def explain(
     montage: bool = False,
     seed: int | None = None,
     write: bool = True,
-    checkpoint: Checkpoint = "best",
+    checkpoint: CheckpointName = "best",
     device: str = "auto",
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
@@ -63,7 +62,7 @@ def explain(
         StorageError: the picture cannot be written.
     """
     _check_method(method, layer)
-    found = chosen_run(run, Path(runs_dir), say)
+    found = select_run(run, Path(runs_dir), say)
     methods = _methods(found, method, layer, montage)
     _check_target(target, found)
     listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths

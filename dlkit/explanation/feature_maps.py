@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit.data.inputs import Given, Stream
 from dlkit.errors import DlkitError, UsageError
-from dlkit.evaluation.evaluate import Checkpoint, chosen_run
 from dlkit.evaluation.prediction import Failure
 from dlkit.explanation.pictures import Pictures
 from dlkit.explanation.records import FEATURES_SCHEMA, FOLDER, Features, Layer
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_folder import CheckpointName, RunFolder, select_run
 from dlkit.specs import ImageSpec
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ Say = Callable[[str], None]
 def layers(
     run: RunFolder | Path | str | None = None,
     *,
-    checkpoint: Checkpoint = "best",
+    checkpoint: CheckpointName = "best",
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
 ) -> list[Layer]:
@@ -52,7 +51,7 @@ def features(
     *,
     layer: str,
     output: Path | str | None = None,
-    checkpoint: Checkpoint = "best",
+    checkpoint: CheckpointName = "best",
     device: str = "auto",
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
@@ -86,7 +85,7 @@ def first_filters(model: nn.Module) -> npt.NDArray[np.float32] | None:
 
 
 def _image_run(run: RunFolder | Path | str | None, runs_dir: Path, say: Say) -> RunFolder:
-    found = chosen_run(run, runs_dir, say)
+    found = select_run(run, runs_dir, say)
     kind = found.spec().kind
     if kind != ImageSpec.kind:
         raise UsageError(f"layers and features are of models of images; run {found.name} reads {kind}.")

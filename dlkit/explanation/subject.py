@@ -20,8 +20,7 @@ from dlkit.explanation import faithfulness
 from dlkit.explanation.methods._layers import chosen_layer, spatial_layers
 from dlkit.explanation.records import hints
 from dlkit.explanation.views import ImageView, TextView, View
-from dlkit.inference.classifier import torch_classifier
-from dlkit.inference.text_classifier import TextClassifier
+from dlkit.inference.torch_classifier import TextClassifier, torch_classifier
 from dlkit.specs import ImageSpec, SequenceSpec
 from dlkit.training.restore import Restored
 
@@ -46,10 +45,10 @@ class Subject:
         """An input that was read: pixels (C, H, W), words or a tree."""
         if isinstance(self.spec, ImageSpec):
             pixels = torch.from_numpy(content[None]).to(self.restored.device)
-            return ImageView(self, self.model, normalize(pixels, self.spec), content)
+            return ImageView(self.model, self.restored.link, self.shuffled, normalize(pixels, self.spec), content)
         classifier = torch_classifier(self.model, self.restored.device, self.spec, self.restored.link)
         assert isinstance(classifier, TextClassifier)
-        return TextView.of(self, classifier, content)
+        return TextView.of(self.shuffled, classifier, content)
 
     def reads(self, paths: Iterable[Given]) -> Iterator[Read]:
         """The inputs that paths stand for, in order; what was forgiven in them is said."""
@@ -123,7 +122,7 @@ class Subject:
     def _trial(self) -> View:
         """What methods are tried on."""
         if isinstance(self.spec, ImageSpec):
-            return ImageView(self, self.model, self.blank(), None)
+            return ImageView(self.model, self.restored.link, self.shuffled, self.blank(), None)
         return self.view(["?"] if isinstance(self.spec, SequenceSpec) else Parsed([None], ["?"], [-1], [0]))
 
     def _own_method(self) -> str:

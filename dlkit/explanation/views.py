@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,10 @@ from dlkit.evaluation.predict import nodes_of
 from dlkit.explanation import faithfulness
 from dlkit.explanation.methods._words import Reader
 from dlkit.explanation.records import Part, Word
-from dlkit.inference.text_classifier import TextClassifier
-from dlkit.specs import UNKNOWN
+from dlkit.inference.torch_classifier import TextClassifier
+from dlkit.specs import UNKNOWN, Link
 
-if TYPE_CHECKING:
-    from dlkit.explanation.subject import Subject
-
+Shuffled = Callable[[int], list[nn.Module]]  # that many copies of the network with shuffled weights
 SHUFFLES_OF_TEXT = 5  # of so few values as a text has words, one correlation says little
 
 
@@ -46,16 +44,17 @@ class View(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ImageView:
-    subject: Subject
     model: nn.Module
+    link: Link
+    shuffled: Shuffled
     inputs: Tensor
     pixels: Any  # (C, H, W) uint8
 
     def others(self) -> list[tuple[nn.Module, Tensor]]:
-        return [(model, self.inputs) for model in self.subject.shuffled(1)]
+        return [(model, self.inputs) for model in self.shuffled(1)]
 
     def curves(self, target: int, map: Tensor) -> tuple[float, float]:
-        return faithfulness.deletion_and_insertion(self.model, self.inputs[0], target, map, self.subject.restored.link)
+        return faithfulness.deletion_and_insertion(self.model, self.inputs[0], target, map, self.link)
 
     def shown(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
         return {"image": self.pixels}
@@ -63,26 +62,26 @@ class ImageView:
 
 @dataclass(frozen=True, eq=False)
 class TextView:
-    subject: Subject
+    shuffled: Shuffled
     classifier: TextClassifier
     text: Sequence[str] | Parsed
     model: Reader
     inputs: Tensor  # (1, D, 1, T)
 
     @classmethod
-    def of(cls, subject: Subject, classifier: TextClassifier, text: Sequence[str] | Parsed) -> TextView:
-        reader = Reader(subject.model, lambda count: classifier.batch([text] * count))
-        return cls(subject, classifier, text, reader, reader.vectors)
+    def of(cls, shuffled: Shuffled, classifier: TextClassifier, text: Sequence[str] | Parsed) -> TextView:
+        reader = Reader(classifier.module, lambda count: classifier.batch([text] * count))
+        return cls(shuffled, classifier, text, reader, reader.vectors)
 
     def others(self) -> list[tuple[nn.Module, Tensor]]:
         readers = [
             Reader(network, lambda count: self.classifier.batch([self.text] * count))
-            for network in self.subject.shuffled(SHUFFLES_OF_TEXT)
+            for network in self.shuffled(SHUFFLES_OF_TEXT)
         ]
         return [(reader, reader.vectors) for reader in readers]
 
     def curves(self, target: int, map: Tensor) -> tuple[float, float]:
-        return faithfulness.of_words(self.model, target, map[0], self.subject.restored.link)
+        return faithfulness.of_words(self.model, target, map[0], self.classifier.link)
 
     def shown(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
         parts: tuple[Part, ...] = ()
@@ -100,7 +99,7 @@ class TextView:
         below = words_below(tree).to(values.device)
         of_parts = getattr(explainer, "of_parts", None)
         found = below.to(values) @ values if of_parts is None else of_parts(self.model, targets, below)
-        nodes = nodes_of(tree, self.classifier.nodes([tree])[0], self.subject.spec)
+        nodes = nodes_of(tree, self.classifier.nodes([tree])[0], self.classifier.spec)
         places = {node: place for place, node in enumerate(tree.reading)}
         rows = enumerate(zip(nodes, found.tolist(), strict=True))
         return tuple(Part(node, value, places.get(number)) for number, (node, value) in rows)

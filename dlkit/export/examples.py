@@ -59,9 +59,9 @@ class Examples:
 
     def take(self, split: str, most: int) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """Up to `most` examples, spread evenly over the split, and their classes; images are prepared, (N, C, H, W)."""
-        from dlkit.evaluation.matching import fitted
+        from dlkit.evaluation.matching import resize_samples
 
-        samples = fitted(self._samples(split, most), self.spec)
+        samples = resize_samples(self._samples(split, most), self.spec)
         return inputs_of(samples, self.spec, np.arange(len(samples))), samples.targets
 
     def originals(self, most: int) -> Iterator[tuple[Pixels, Pixels]]:

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import atomic_io, export_metadata, registry
 from dlkit.errors import StorageError, UsageError
-from dlkit.evaluation.evaluate import Checkpoint, chosen_run
 from dlkit.export.record import REPORT, Exported, report, write
 from dlkit.export_metadata import FEEDS, About
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_folder import CheckpointName, RunFolder, select_run
 from dlkit.specs import ImageSpec, TreeSpec
 from dlkit.training.weights import portable, trained_on
 
@@ -44,7 +43,7 @@ def export(
     resize: bool = False,
     opset: int | None = None,
     quantize: str | None = None,
-    checkpoint: Checkpoint = "best",
+    checkpoint: CheckpointName = "best",
     data_dir: Path | str | None = None,
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
@@ -60,7 +59,7 @@ def export(
     options = {"raw": raw or None, "resize": resize or None, "opset": opset}
     given = {name: value for name, value in options.items() if value is not None}
     exporter = _exporter(to, given, quantize)
-    found = chosen_run(run, Path(runs_dir), say)
+    found = select_run(run, Path(runs_dir), say)
     _check_kind(found, to, resize, quantize)
     path = _output(output, found, exporter, quantize)
     files = report(path.parent)

@@ -15,12 +15,11 @@ import numpy as np
 
 from dlkit import registry
 from dlkit.errors import UsageError, VerificationError
-from dlkit.evaluation.evaluate import chosen_run
 from dlkit.export.examples import ENOUGH, Examples, Inputs
 from dlkit.export.record import REPORT, Exported, recorded
 from dlkit.export_metadata import About
 from dlkit.runs import run_folder
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_folder import RunFolder, select_run
 from dlkit.specs import ImageSpec
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ def measured(data: bytes, path: Path, restored: Restored, examples: Examples) ->
     """How near the file's answers come to the run's, in the file's own runtime."""
     import torch
 
-    from dlkit.inference.classifier import torch_classifier
+    from dlkit.inference.torch_classifier import torch_classifier
 
     about, classify = opened(data, path)
     reference = torch_classifier(restored.model, torch.device("cpu"), restored.spec, restored.link)
@@ -190,7 +189,7 @@ def _origin(path: Path, before: dict[str, Any], run: RunFolder | Path | str | No
     """
     said = before["run"]
     if run is not None:
-        found = chosen_run(run, runs_dir, lambda text: None)
+        found = select_run(run, runs_dir, lambda text: None)
         if found.info()["run_id"] != said["id"]:
             raise VerificationError(f"{path} was exported from another run, {said['name']}, not from {found.name}.")
         return found

@@ -1,23 +1,14 @@
-"""What answers prepared images or text, whatever computes it: torch here, other runtimes on the shelf of exporters.
-
-No torch is imported before a network is handed over.
-"""
+"""The interface of a classifier, whichever runtime computes it, and checks of its outputs. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dlkit.data.link import log_probabilities
 from dlkit.errors import ModelFileError
-from dlkit.specs import ImageSpec, Link, Spec
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from dlkit.specs import ImageSpec, Link
 
 Pixels = npt.NDArray[np.uint8]  # (N, C, H, W), as dlkit.data.images.resize_crop prepares them
 Outputs = npt.NDArray[np.float64]  # (N, K), of the network
@@ -42,38 +33,6 @@ class Answer(NamedTuple):
 
     outputs: Outputs
     log_probabilities: LogProbabilities
-
-
-@dataclass(frozen=True, eq=False)
-class ImageClassifier:
-    """A network in eval mode, on that device."""
-
-    module: nn.Module
-    device: torch.device
-    spec: ImageSpec
-    link: Link
-
-    def __call__(self, pixels: Pixels) -> LogProbabilities:
-        return self.answer(pixels).log_probabilities
-
-    def answer(self, pixels: Pixels) -> Answer:
-        import torch
-
-        from dlkit.data.batches import normalize
-
-        with torch.inference_mode():
-            inputs = normalize(torch.from_numpy(pixels).to(self.device), self.spec)
-            outputs: Outputs = self.module(inputs).cpu().double().numpy()
-        return Answer(outputs, log_probabilities(outputs, self.link))
-
-
-def torch_classifier(module: nn.Module, device: torch.device, spec: Spec, link: Link = "softmax") -> Classifier:
-    """A network in eval mode, on that device."""
-    from dlkit.inference.text_classifier import TextClassifier
-
-    if isinstance(spec, ImageSpec):
-        return ImageClassifier(module, device, spec, link)
-    return TextClassifier(module, device, spec, link)
 
 
 def normalized(pixels: Pixels, spec: ImageSpec) -> npt.NDArray[np.float32]:

@@ -104,9 +104,9 @@ class Originals:
             return image_files.load(Path(id) if os.path.lexists(id) else self._moved(id), spec)
 
         from dlkit.data.loader import take
-        from dlkit.evaluation.matching import fitted
+        from dlkit.evaluation.matching import resize_samples
 
-        one = fitted(take(self._samples, np.array([self._place(id)])), spec)
+        one = resize_samples(take(self._samples, np.array([self._place(id)])), spec)
         assert not isinstance(one, ImageFiles | SequenceSamples | TreeSamples)
         pixels: Pixels = one.images[0]
         return pixels

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import atomic_io
 from dlkit.errors import DlkitError, ModelFileError, StorageError, UsageError
-from dlkit.evaluation.evaluate import chosen_run
 from dlkit.report.data import Facts, Gap, read
 from dlkit.runs import run_folder
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_folder import RunFolder, select_run
 
 if TYPE_CHECKING:
     from dlkit.report.examples import Story
@@ -87,8 +86,8 @@ def report(
 def _chosen(runs: Sequence[RunFolder | Path | str], runs_dir: Path, say: Say) -> list[RunFolder]:
     """The runs that were named, each once; or the newest."""
     if not runs:
-        return [chosen_run(None, runs_dir, say)]
-    found = [chosen_run(run, runs_dir, say) for run in runs]
+        return [select_run(None, runs_dir, say)]
+    found = [select_run(run, runs_dir, say) for run in runs]
     return list({run.path.resolve(): run for run in found}.values())
 
 

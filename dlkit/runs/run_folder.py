@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dlkit import atomic_io, documents, registry, specs
 from dlkit.config import recipe
@@ -25,6 +25,7 @@ from dlkit.specs import Spec
 SCHEMA = "dlkit.run/1"
 RUNNING, KILLED = "running", "killed"
 
+CheckpointName = Literal["best", "last"]
 Warn = Callable[[str], None]
 
 
@@ -191,6 +192,16 @@ def find(run: str | None, runs_dir: Path, *, trained: bool = True) -> RunFolder:
             f"no run {run!r}: there are none in {runs_dir}. `dlkit train lenet5 --dataset mnist` makes one."
         )
     raise UsageError(f"no run {run!r} in {runs_dir}. {registry.did_you_mean(run, names)}")
+
+
+def select_run(run: RunFolder | Path | str | None, runs_dir: Path, log: Callable[[str], None]) -> RunFolder:
+    """The given run; without one the newest, which is logged."""
+    if isinstance(run, RunFolder):
+        return run
+    selected = find(None if run is None else os.fspath(run), runs_dir)
+    if run is None:
+        log(f"important: using the newest run, {selected.path}")
+    return selected
 
 
 def list_runs(runs_dir: Path) -> list[RunFolder]:

@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from dlkit.errors import UsageError
-from dlkit.evaluation.evaluate import DEFAULT_TOPK
+from dlkit.evaluation.options import DEFAULT_TOPK
 from dlkit.evaluation.prediction import Failure, Prediction
 from dlkit.explanation.records import Explanation
 from dlkit.serve.bodies import MAX_INPUTS, parse

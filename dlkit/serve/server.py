@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dlkit import export_metadata
 from dlkit.errors import StoppedError, StorageError, UsageError
-from dlkit.evaluation.evaluate import Checkpoint, chosen_run
 from dlkit.evaluation.model_file import SUFFIXES, open_model_file
 from dlkit.evaluation.predict import predict
 from dlkit.evaluation.prediction import Failure, Prediction
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_folder import CheckpointName, RunFolder, select_run
 from dlkit.signals import stop_flag
 from dlkit.specs import Spec
 
@@ -84,7 +83,7 @@ def serve(
     *,
     host: str = HOST,
     port: int = PORT,
-    checkpoint: Checkpoint = "best",
+    checkpoint: CheckpointName = "best",
     device: str = "auto",
     runs_dir: Path | str = "runs",
     ready: Callable[[str], None] = lambda url: None,
@@ -115,7 +114,7 @@ def serve(
 
 
 def opened(
-    source: RunFolder | Path | str | None, checkpoint: Checkpoint, device: str, runs_dir: Path, say: Say
+    source: RunFolder | Path | str | None, checkpoint: CheckpointName, device: str, runs_dir: Path, say: Say
 ) -> Served:
     """The model of a run or an exported file, loaded. Raises what serve does."""
     if isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES and not Path(source).is_dir():
@@ -123,7 +122,7 @@ def opened(
         of_file = partial(predict, None, model=str(source), topk=len(about.spec.classes))
         served = Served(Path(source).name, about.model, about.spec, _held(of_file, device, say), None)
     else:
-        run = chosen_run(source, runs_dir, say)
+        run = select_run(source, runs_dir, say)
         model, spec = run.recipe().model.name, run.spec()
         of_run = partial(predict, run, topk=len(spec.classes) or None, checkpoint=checkpoint)
         served = Served(run.name, model, spec, _held(of_run, device, say), _explained(run, checkpoint, device, say))
@@ -135,7 +134,7 @@ def _held(verb: Callable[..., Iterator[Answer]], device: str, say: Say) -> Held[
     return Held(lambda given: verb(paths=given, batch_size=1, device=device, say=say))
 
 
-def _explained(run: RunFolder, checkpoint: Checkpoint, device: str, say: Say) -> Held[Explanation | Failure]:
+def _explained(run: RunFolder, checkpoint: CheckpointName, device: str, say: Say) -> Held[Explanation | Failure]:
     def begin(given: Iterator[bytes]) -> Iterator[Explanation | Failure]:
         from dlkit.explanation.explain import explain
 

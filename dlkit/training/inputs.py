@@ -14,6 +14,7 @@ from dlkit import registry
 from dlkit.config.recipe import Recipe
 from dlkit.data import library
 from dlkit.data.checks import duplicates
+from dlkit.data.classes import missing_classes
 from dlkit.data.download.http import UnreachableError
 from dlkit.data.fingerprint import Files, file_digests, fingerprint, fingerprint_of_files
 from dlkit.data.images.readable import usable
@@ -22,7 +23,6 @@ from dlkit.data.splits import ImageFiles, Samples
 from dlkit.data.text.corpus import known_words
 from dlkit.data.workers import use_timeout
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
-from dlkit.evaluation.matching import missing_classes
 from dlkit.specs import Spec
 from dlkit.training import leaks, memory, precision, transfer, weights
 from dlkit.training.distributed import World, joined
@@ -108,7 +108,7 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
         say(f"warning: {warning}")
     parts = split(found, recipe.data.validation, recipe.train.seed)
     if found.validation is None and "validation" in parts:
-        for warning in missing_classes(parts["validation"], "validation", found.spec):
+        for warning in missing_classes(parts["validation"].targets.tolist(), "validation", found.spec.classes):
             say(f"warning: {warning}")
     used = {name: part for name, part in parts.items() if name != "test"}  # test is for eval alone
     counts = ", ".join(f"{len(part):,} {name}" for name, part in used.items())

@@ -18,9 +18,11 @@ from shapes_on_disk import form, write_folder
 import dlkit
 from dlkit.data.splits import MemoryImages
 from dlkit.errors import DataError, GateError, StorageError, UsageError
-from dlkit.evaluation import evaluate as verb
-from dlkit.evaluation import matching as matched
+from dlkit.evaluation import evaluate as evaluate_module
+from dlkit.evaluation.matching import by_name, resize_samples
+from dlkit.evaluation.options import resolve_topk
 from dlkit.evaluation.record import read_evaluation, write_evaluation
+from dlkit.evaluation.result import Evaluation
 from dlkit.evaluation.tally import single_class_warning
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec
@@ -37,11 +39,11 @@ def own_run(tiny_run: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def evaluation(tiny_run: RunFolder) -> verb.Evaluation:
+def evaluation(tiny_run: RunFolder) -> Evaluation:
     return dlkit.evaluate(tiny_run, write=False)
 
 
-def same_figures(one: verb.Evaluation, other: verb.Evaluation) -> None:
+def same_figures(one: Evaluation, other: Evaluation) -> None:
     assert (one.confusion == other.confusion).all() and one.samples == other.samples
     assert one.metrics.keys() == other.metrics.keys()
     for name, metric in one.metrics.items():
@@ -51,13 +53,13 @@ def same_figures(one: verb.Evaluation, other: verb.Evaluation) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 160, 1000])
 def test_the_result_does_not_depend_on_the_batch_size(
-    tiny_run: RunFolder, evaluation: verb.Evaluation, batch_size: int
+    tiny_run: RunFolder, evaluation: Evaluation, batch_size: int
 ) -> None:
     same_figures(evaluation, dlkit.evaluate(tiny_run, batch_size=batch_size, write=False))
 
 
 def test_the_result_does_not_depend_on_workers_or_on_memory_or_files(
-    tiny_run: RunFolder, evaluation: verb.Evaluation, tmp_path: Path
+    tiny_run: RunFolder, evaluation: Evaluation, tmp_path: Path
 ) -> None:
     write_folder(tmp_path, "train", count=80)
     write_folder(tmp_path, "test")
@@ -123,7 +125,7 @@ def test_a_model_that_predicts_one_class_for_everything_is_reported(
     counts = {name for name, row in zip(tiny_run.spec().classes, found.confusion, strict=True) if row.sum()}
     warning = (
         f"the model predicts {tiny_run.spec().classes[2]!r} for every one of {found.samples} samples, "
-        f"whose targets hold {len(counts)} classes."
+        f"but the targets have {len(counts)} classes."
     )
     assert found.warnings == (warning,) and f"warning: {warning}" in said
     one_class = torch.zeros(3, 3, dtype=torch.int64)
@@ -131,7 +133,7 @@ def test_a_model_that_predicts_one_class_for_everything_is_reported(
     assert single_class_warning(one_class, ("a", "b", "c")) == ()
 
 
-def test_the_document_has_the_golden_form(evaluation: verb.Evaluation) -> None:
+def test_the_document_has_the_golden_form(evaluation: Evaluation) -> None:
     assert form(evaluation.document()) == json.loads((GOLDEN / "eval.json").read_text())
     assert list(form(evaluation.document())) == list(json.loads((GOLDEN / "eval.json").read_text()))
 
@@ -142,9 +144,7 @@ def test_nothing_is_written_without_write(own_run: RunFolder) -> None:
     assert sorted(own_run.path.rglob("*")) == before
 
 
-def test_classes_are_matched_by_name_not_by_place(
-    tiny_run: RunFolder, evaluation: verb.Evaluation, tmp_path: Path
-) -> None:
+def test_classes_are_matched_by_name_not_by_place(tiny_run: RunFolder, evaluation: Evaluation, tmp_path: Path) -> None:
     some = ("star", "ring", "cross")
     for split in ("train", "test"):
         write_folder(tmp_path, split, some)
@@ -166,25 +166,25 @@ def test_a_class_the_model_does_not_know_is_refused(tiny_run: RunFolder, tmp_pat
 
 def test_a_class_that_no_sample_has_does_no_harm() -> None:
     samples = MemoryImages(np.zeros((2, 1, 2, 2), np.uint8), np.array([1, 1]))
-    assert matched.by_name(samples, ("x", "b"), ("a", "b"), "set").targets.tolist() == [1, 1]
+    assert by_name(samples, ("x", "b"), ("a", "b"), "set").targets.tolist() == [1, 1]
     with pytest.raises(DataError, match="'x'"):
-        matched.by_name(replace(samples, targets=np.array([0, 1])), ("x", "b"), ("a", "b"), "set")
+        by_name(replace(samples, targets=np.array([0, 1])), ("x", "b"), ("a", "b"), "set")
 
 
 def test_images_of_another_size_are_brought_to_the_models() -> None:
     spec = ImageSpec(3, 4, 4, ("a",), (0.5,) * 3, (0.5,) * 3)
     gray = MemoryImages(np.full((2, 1, 8, 8), 7, np.uint8), np.array([0, 0]))
-    fitted = matched.fitted(gray, spec)
-    assert isinstance(fitted, MemoryImages) and fitted.images.shape == (2, 3, 4, 4) and (fitted.images == 7).all()
+    resized = resize_samples(gray, spec)
+    assert isinstance(resized, MemoryImages) and resized.images.shape == (2, 3, 4, 4) and (resized.images == 7).all()
 
 
 def test_the_default_topk_stays_below_the_number_of_classes() -> None:
     said: list[str] = []
-    assert [verb.resolved_topk(None, classes, said.append) for classes in (10, 6, 5, 3, 2)] == [5, 5, 4, 2, 1]
+    assert [resolve_topk(None, classes, said.append) for classes in (10, 6, 5, 3, 2)] == [5, 5, 4, 2, 1]
     assert len(said) == 3 and "top-4" in said[0]
     for topk in (0, -1, 10, 11):
         with pytest.raises(UsageError, match=f"--topk {topk}"):
-            verb.resolved_topk(topk, 10, said.append)
+            resolve_topk(topk, 10, said.append)
 
 
 def test_changed_data_are_warned_of_and_recorded(own_run: RunFolder) -> None:
@@ -193,7 +193,7 @@ def test_changed_data_are_warned_of_and_recorded(own_run: RunFolder) -> None:
     own_run.update(data=info["data"])
     said: list[str] = []
     found = dlkit.evaluate(own_run, split="train", say=said.append)
-    assert "not what it was" in found.warnings[0] and found.document()["warnings"] == list(found.warnings)
+    assert "has changed since training" in found.warnings[0] and found.document()["warnings"] == list(found.warnings)
     assert f"warning: {found.warnings[0]}" in said
     assert not dlkit.evaluate(own_run, split="test", write=False).warnings
 
@@ -222,7 +222,7 @@ def test_what_cannot_be_done_is_refused(tiny_run: RunFolder, option: dict[str, i
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
     own_run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb.os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr(evaluate_module.os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(StorageError, match="--no-write"):
         dlkit.evaluate(own_run)
 
@@ -243,7 +243,7 @@ def test_the_command_prints_one_document(own_run: RunFolder, capsys: pytest.Capt
 
 @pytest.mark.parametrize("format", ["csv", "tsv", "table", "jsonl"])
 def test_every_format_shows_the_accuracy(
-    tiny_run: RunFolder, evaluation: verb.Evaluation, format: str, capsys: pytest.CaptureFixture[str]
+    tiny_run: RunFolder, evaluation: Evaluation, format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(str(tiny_run.path), "--no-write", "--format", format) == 0
     out = capsys.readouterr().out
@@ -252,7 +252,7 @@ def test_every_format_shows_the_accuracy(
 
 
 def test_a_gate_that_is_missed_ends_with_12_after_the_answer(
-    tiny_run: RunFolder, evaluation: verb.Evaluation, capsys: pytest.CaptureFixture[str]
+    tiny_run: RunFolder, evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     top1 = evaluation.metrics["top1"].value
     assert command(str(tiny_run.path), "--no-write", "--fail-under", f"top1={top1}", "--fail-under", "macro_f1=0") == 0
@@ -263,7 +263,7 @@ def test_a_gate_that_is_missed_ends_with_12_after_the_answer(
 
 
 def test_a_ceiling_is_a_gate_too_and_every_format_holds_the_verdict(
-    tiny_run: RunFolder, evaluation: verb.Evaluation, capsys: pytest.CaptureFixture[str]
+    tiny_run: RunFolder, evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loss, ece = evaluation.metrics["loss"].value, evaluation.metrics["ece"].value
     quiet = ["-q", "eval", str(tiny_run.path), "--no-write"]

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import dlkit
 from dlkit import metrics
 from dlkit.errors import UsageError
-from dlkit.evaluation import evaluate as verb
 from dlkit.evaluation.mc_dropout import check_model, passes_of
 from dlkit.evaluation.predict import predict
 from dlkit.evaluation.prediction import Prediction
+from dlkit.evaluation.result import Evaluation
 from dlkit.runs.run_folder import RunFolder
 from dlkit_cli.main import run as dlkit_command
 
@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
 
 
 @pytest.fixture(scope="module")
-def evaluation(run: RunFolder) -> verb.Evaluation:
+def evaluation(run: RunFolder) -> Evaluation:
     return dlkit.evaluate(run, mc_dropout=8)
 
 
@@ -157,14 +157,14 @@ def test_a_model_without_dropout_is_refused() -> None:
 # -- eval and predict
 
 
-def test_eval_does_not_depend_on_the_batch_size(run: RunFolder, evaluation: verb.Evaluation) -> None:
+def test_eval_does_not_depend_on_the_batch_size(run: RunFolder, evaluation: Evaluation) -> None:
     other = dlkit.evaluate(run, mc_dropout=8, batch_size=7, write=False)
     assert (other.confusion == evaluation.confusion).all()
     for name, metric in evaluation.metrics.items():
         assert other.metrics[name].value == pytest.approx(metric.value, abs=1e-5), name
 
 
-def test_eval_measures_what_its_predictions_say(run: RunFolder, evaluation: verb.Evaluation) -> None:
+def test_eval_measures_what_its_predictions_say(run: RunFolder, evaluation: Evaluation) -> None:
     lines = [json.loads(line) for line in (run.path / "predictions.jsonl").read_text().splitlines()]
     wrong = torch.tensor([line["predicted"] != line["target"] for line in lines])
     assert 0 < int(wrong.sum()) < len(lines) == 160
@@ -175,14 +175,14 @@ def test_eval_measures_what_its_predictions_say(run: RunFolder, evaluation: verb
     assert 0 < evaluation.metrics["mutual_information"].value < evaluation.metrics["predictive_entropy"].value
 
 
-def test_the_document_gains_keys_only_where_passes_are_asked_for(run: RunFolder, evaluation: verb.Evaluation) -> None:
+def test_the_document_gains_keys_only_where_passes_are_asked_for(run: RunFolder, evaluation: Evaluation) -> None:
     assert form(evaluation.document()) == json.loads((GOLDEN / "eval_mc_dropout.json").read_text())
     plain = dlkit.evaluate(run, write=False)
     assert form(plain.document()) == json.loads((GOLDEN / "eval.json").read_text())
     assert plain.metrics["loss"].value != evaluation.metrics["loss"].value
 
 
-def test_predict_says_of_an_image_what_eval_says(run: RunFolder, evaluation: verb.Evaluation, tmp_path: Path) -> None:
+def test_predict_says_of_an_image_what_eval_says(run: RunFolder, evaluation: Evaluation, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run.path / "predictions.jsonl").read_text().splitlines()]
     paths = write_folder(tmp_path, "test")[::13]
     for answer in predict(run, paths, mc_dropout=8, batch_size=5):

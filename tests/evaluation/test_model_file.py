@@ -16,6 +16,7 @@ from corpus import encoded, picture
 from exported_files import File, changed, other_mean
 from onnx import TensorProto, helper
 
+from dlkit import documents
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.evaluation.model_file import open_model_file
 from dlkit.evaluation.predict import predict
@@ -89,7 +90,9 @@ def test_far_from_its_run_only_the_bytes_are_verified_and_that_is_said(
     said: list[str] = []
     moved = onnx_file.copied(tmp_path)
     report = tmp_path / "export.json"
-    report.write_text(report.read_text().replace(onnx_file.entry()["run"]["path"], "gone"))
+    document = dict(documents.read(report))
+    document["files"][moved.path.name]["run"]["path"] = "gone"
+    documents.write(report, document)
     assert verify(moved.path, runs_dir=tmp_path, say=said.append).entry["verified"] is None
     assert any("only the file's bytes" in line for line in said)
     assert verify(moved.path, run=tiny_run).entry["verified"]["top1_agreement"] == 1

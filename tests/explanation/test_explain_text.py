@@ -17,7 +17,7 @@ from shapes_on_disk import form
 from torch import Tensor, nn
 
 import dlkit
-from dlkit import registry
+from dlkit import documents, registry
 from dlkit.data.text.treebank import Parsed, parse_tree, tree_of_heads
 from dlkit.errors import DataError, UsageError
 from dlkit.evaluation.prediction import Node
@@ -26,7 +26,7 @@ from dlkit.explanation.explain import Explanation, Failure, explain
 from dlkit.explanation.methods._words import Reader
 from dlkit.explanation.records import Part
 from dlkit.explanation.views import words_below
-from dlkit.inference.text_classifier import TextClassifier
+from dlkit.inference.torch_classifier import TextClassifier
 from dlkit.layers.attention import kept_attention
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import SequenceSpec, TreeSpec
@@ -269,7 +269,7 @@ def test_the_records_have_their_documented_form(text_run: RunFolder, tree_run: R
         document = found.document()
         document["nodes"] = document.get("nodes", [])[1:]  # the root has no parent
         assert form(document) == {"nodes": [], **json.loads((GOLDEN / f"{name}.json").read_text())}
-        assert json.loads((tmp_path / f"{name}.json").read_text()) == found.document()
+        assert documents.read(tmp_path / f"{name}.json") == found.document()
 
 
 def test_an_untrained_network_is_flagged(text_run: RunFolder, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from dlkit.export.formats import safetensors as safetensors_exporter
 from dlkit.export.formats import torch_export
 from dlkit.export.verification import verify
 from dlkit.export_metadata import About
-from dlkit.inference.classifier import torch_classifier
+from dlkit.inference.torch_classifier import torch_classifier
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import TOKENIZATIONS, SequenceSpec
 from dlkit_cli.main import run as dlkit_command

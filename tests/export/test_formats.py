@@ -27,9 +27,10 @@ from dlkit.export import export as verb
 from dlkit.export.formats import _fed, torch_export
 from dlkit.export.formats import onnx as onnx_exporter
 from dlkit.export.formats import safetensors as safetensors_exporter
+from dlkit.export.formats._onnx_resize import prepend_resize
 from dlkit.export.verification import verify
 from dlkit.export_metadata import About
-from dlkit.inference.classifier import torch_classifier
+from dlkit.inference.torch_classifier import torch_classifier
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec
 
@@ -107,7 +108,7 @@ def test_resizing_in_the_graph_is_prepares_to_the_bit(spec: ImageSpec, crop: flo
     shape = ["N", spec.height, spec.width, spec.channels]
     ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name in ("images", "out")]
     graph = helper.make_graph([helper.make_node("Identity", ["images"], ["out"])], "front", ends[:1], ends[1:])
-    onnx_exporter._prepend_resize(graph, spec)
+    prepend_resize(graph, spec)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     noise = [Image.effect_noise(image.size, 80) for image in stretched(10)]  # shows at once what a border is made of

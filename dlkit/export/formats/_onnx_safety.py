@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit.errors import ModelFileError
-from dlkit.export.formats import onnx as exporter
+from dlkit.export.formats._onnx_proto import MARKER, MAX_BYTES, messages
 from dlkit.export_metadata import KEY, About, check_seal
 from dlkit.specs import ImageSpec, SequenceSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
-MOST_BYTES = exporter.MOST_BYTES
 EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
 Ends = dict[str, tuple[int, tuple[int | None, ...]]]  # by name: the type and the shape of each
 
@@ -44,7 +43,7 @@ def read_file(path: Path) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ModelFileError(f"model file {path}: not a file.")
-        if not 0 < status.st_size <= MOST_BYTES:
+        if not 0 < status.st_size <= MAX_BYTES:
             raise ModelFileError(f"model file {path}: it has {status.st_size:,} bytes; 1 to 2 GiB can be read.")
         return file.read()
 
@@ -56,10 +55,10 @@ def checked(data: bytes, path: Path) -> tuple[bytes, About]:
         ModelFileError: the file is malformed or hostile, or not an export of dlkit.
         VerificationError: it was changed since dlkit sealed it.
     """
-    check_seal(data, exporter.MARKER)
+    check_seal(data, MARKER)
     proto = _parsed(data)
     external = False
-    for message in exporter.messages(proto):
+    for message in messages(proto):
         kind = message.DESCRIPTOR.name
         if kind == "TensorProto":
             external |= _check_tensor(message, path)
@@ -160,7 +159,7 @@ def _beside(tensor: TensorProto, rules: dict[str, str], path: Path) -> bytes:
         raise ModelFileError(f"its tensor {tensor.name!r} has {wanted} bytes; its external data say {length}.")
     with _opened(path.resolve().parent, parts) as descriptor:
         size = os.fstat(descriptor).st_size
-        if offset + length > size or length > MOST_BYTES:
+        if offset + length > size or length > MAX_BYTES:
             raise ModelFileError(f"its external data {'/'.join(parts)} end before the tensor {tensor.name!r} does.")
         return os.pread(descriptor, length, offset)
 

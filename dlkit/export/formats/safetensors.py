@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dlkit import atomic_io, export_metadata, registry
 from dlkit.errors import MALFORMED, ModelFileError, UsageError, VerificationError
 from dlkit.export_metadata import About
-from dlkit.inference.classifier import Classifier, torch_classifier
+from dlkit.inference.classifier import Classifier
+from dlkit.inference.torch_classifier import torch_classifier
 from dlkit.specs import Spec
 
 if TYPE_CHECKING:

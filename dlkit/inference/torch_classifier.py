@@ -1,26 +1,52 @@
-"""What answers text by torch: words or trees, as dlkit.data.inputs reads them, become a batch for a network."""
+"""A network as a classifier of prepared images, or of the words and trees that dlkit.data.inputs reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import nn
 
+from dlkit.data.batches import normalize
 from dlkit.data.link import log_probabilities
 from dlkit.data.text import tree_batches
 from dlkit.data.text.corpus import tree_samples
 from dlkit.data.text.encoding import Text, Vocabulary, parts, size
 from dlkit.data.text.padding import Sequences
 from dlkit.data.text.treebank import Parsed
-from dlkit.inference.classifier import Answer, LogProbabilities, Outputs
-from dlkit.specs import Link, SequenceSpec, TreeSpec
+from dlkit.inference.classifier import Answer, Classifier, LogProbabilities, Outputs, Pixels
+from dlkit.specs import ImageSpec, Link, SequenceSpec, Spec, TreeSpec
+
+
+def torch_classifier(module: nn.Module, device: torch.device, spec: Spec, link: Link = "softmax") -> Classifier:
+    """The classifier of a network, which is in eval mode on that device."""
+    if isinstance(spec, ImageSpec):
+        return ImageClassifier(module, device, spec, link)
+    return TextClassifier(module, device, spec, link)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageClassifier:
+    module: nn.Module
+    device: torch.device
+    spec: ImageSpec
+    link: Link
+
+    def __call__(self, pixels: Pixels) -> LogProbabilities:
+        return self.answer(pixels).log_probabilities
+
+    def answer(self, pixels: Pixels) -> Answer:
+        with torch.inference_mode():
+            inputs = normalize(torch.from_numpy(pixels).to(self.device), self.spec)
+            outputs: Outputs = self.module(inputs).cpu().double().numpy()
+        return Answer(outputs, log_probabilities(outputs, self.link))
 
 
 class TextClassifier:
-    """A network in eval mode, on that device."""
+    """Classifies sequences of words or trees."""
 
     def __init__(
         self, module: nn.Module, device: torch.device, spec: SequenceSpec | TreeSpec, link: Link = "softmax"
