@@ -1,4 +1,4 @@
-"""Every command that README and the recipes show is one that the program takes."""
+"""Every command that the README, the documentation and the recipes show is one that the program accepts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dlkit.config import yaml_file
 from dlkit_cli import console, main
 
 ROOT = Path(__file__).parent.parent
-FILES = [ROOT / "README.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILES = [*PAGES, *sorted((ROOT / "recipes").glob("*.yaml"))]
 SHOWN = re.compile(r"^(?:    (?:\$ )?|# Command: )(?:.*\| )?(dlkit [^|#>\n`]+)", re.MULTILINE)
 
 
@@ -32,7 +33,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_there_are_commands_to_try() -> None:
-    assert len(commands()) > 15 and len(yaml_file.shipped_names()) == len(FILES) - 1
+    assert len(commands()) > 15 and len(yaml_file.shipped_names()) == len(FILES) - len(PAGES)
 
 
 @pytest.mark.parametrize("line", commands())
@@ -46,3 +47,9 @@ def test_a_shown_command_is_taken(line: str, capsys: pytest.CaptureFixture[str])
     known = capsys.readouterr().out
     for flag in (word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z0]", word)):
         assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", known), f"{flag} is not in the help of {verb}"
+
+
+def test_links_and_pictures_of_the_pages_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
