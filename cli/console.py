@@ -47,6 +47,7 @@ class Settings:
 settings = Settings()
 
 CURVES = ("bright_blue", "dark_orange", "green", "magenta", "red", "cyan", "yellow", "white")  # their colours
+LONGEST_LINE = 2000  # characters of an error or a warning
 PLAIN_PROGRESS_S = 30.0  # seconds between two lines where stderr is no terminal
 
 
@@ -58,7 +59,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say something on stderr that a person should know, --quiet or not."""
-    _say(f"dlkit: warning: {formats.escape(text)}")
+    _say(f"dlkit: warning: {formats.escape(_shortened(text))}")
 
 
 def say(text: str) -> None:
@@ -74,8 +75,13 @@ def say(text: str) -> None:
 
 def error(text: str) -> None:
     """Say on stderr, in one line, what went wrong."""
-    line = formats.escape(" ".join(text.split()))
+    line = formats.escape(_shortened(" ".join(text.split())))
     _say(line if line.startswith("dlkit ") else f"dlkit: {line}")
+
+
+def _shortened(text: str) -> str:
+    """The text without its middle if it is very long: an error may quote a name from a file, of any length."""
+    return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 500]} … {text[-497:]}"
 
 
 def resolve(format: Format | str, json_flag: bool = False) -> Format:

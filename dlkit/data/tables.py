@@ -75,7 +75,10 @@ def _delimiter(header: str, path: Path, columns: Sequence[str]) -> str:
     """Of the delimiters, the one that shows most of these columns, then most columns at all."""
 
     def score(delimiter: str) -> tuple[int, int]:
-        fields = next(csv.reader([header], delimiter=delimiter), [])
+        try:
+            fields = next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error:  # a carriage return within the line; the table's own reader reports it with its line
+            return 0, 0
         return sum(bool(_matching(fields, column)) for column in columns), len(fields)
 
     tabs_first = path.suffix.lower() in (".tsv", ".tab")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ RAW_WORDS = {"state", "dict", "model", "net", "network", "module", "weights", "p
 EMA_WORDS = {"ema", "swa", "averaged", "avg"}  # one of them in a key: averaged weights
 ANYWHERE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # may wrap a part of a network too
 DEEPEST = 5  # keys above a state dict
+MOST_TENSORS = 50_000  # more than any network has; comparing a million names would take minutes
 OWN_PARTS = {"ema/": EMA, "model/": RAW}  # of a dlkit checkpoint, the ones that eval uses first
 
 Say = Callable[[str], None]
@@ -50,6 +51,7 @@ def read_weights(source: Path, say: Say = lambda text: None, part: str | None = 
     if not parts:
         raise ModelFileError(f"{name} hold no tensors by name; save model.state_dict() alone.")
     key, tensors = choose(parts, part, name, say)
+    _check_count(tensors, name)
     if key:
         say(f"{name}: using what is saved under {key!r}")
     return _stripped(tensors, name, say)
@@ -79,12 +81,21 @@ def _load(source: Path) -> Any:
         raise ModelFileError(f"weights {source}: no such file. Give a run, a .safetensors or a .pt state dict.")
     try:
         if source.suffix.lower() == ".safetensors":
+            with safetensors.safe_open(source, "pt") as file:
+                _check_count(file.keys(), f"weights {source}")
             return safetensors.torch.load_file(source)
         # Training scripts save their arguments too; a Namespace is nothing but attributes.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(source, map_location="cpu", weights_only=True)
+    except ModelFileError:
+        raise
     except Exception as error:  # a hostile or damaged file may make a reader raise anything
         raise ModelFileError(f"weights {source} cannot be read: {_reason(error)}") from error
+
+
+def _check_count(names: Collection[str], source: str) -> None:
+    if len(names) > MOST_TENSORS:
+        raise ModelFileError(f"{source} hold {len(names):,} tensors: at most {MOST_TENSORS:,} can be read.")
 
 
 def own_parts(document: Any) -> dict[str, tuple[str, dict[str, Tensor]]]:

@@ -204,6 +204,14 @@ def test_notes_go_to_stderr_and_quiet_drops_them_but_not_warnings(capsys: pytest
     assert err == "hello\ndlkit: warning: careful\ndlkit: warning: careful \\x1b[31m\ndlkit: no such thing\n"
 
 
+def test_an_error_that_quotes_a_long_name_keeps_its_beginning_and_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    for show in (console.error, console.warn):
+        show(f"a.csv:2: no file '{'9' * 100_000}'. Correct it.")
+        line = capsys.readouterr().err
+        assert line.startswith("dlkit: ") and "a.csv:2: no file" in line and line.endswith("'. Correct it.\n")
+        assert len(line) < console.LONGEST_LINE + 30 and line.count("\n") == 1
+
+
 def test_a_stdout_that_refuses_is_a_storage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Refusing())
     with pytest.raises(StorageError, match="stdout: No space left"):

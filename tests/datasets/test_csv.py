@@ -150,6 +150,7 @@ BAD: list[tuple[str | bytes, str]] = [
     ("path,label,split\na/1.png,cat,train\na/2.png,dog,train\nb/3.png,cow,test\n", r"labels\.csv:4: .*'cow' is not in"),
     (b"path,label\na/\xff.png,cat\n", r"labels\.csv:2: byte 0xff is not UTF-8"),
     ("path,label\na/1.png\0,cat\na/2.png,dog\n", r"labels\.csv:2: "),
+    ("path,label\rsplit\na/1.png,cat\n", r"labels\.csv:1: "),
 ]
 
 

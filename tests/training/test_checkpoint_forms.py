@@ -18,7 +18,7 @@ from dlkit.evaluation.model_summary import natural_spec
 from dlkit.export.formats import safetensors as exporter
 from dlkit.export_metadata import About
 from dlkit.specs import ImageSpec
-from dlkit.training import transfer
+from dlkit.training import transfer, weights_file
 from dlkit.training.key_names import adapt_channels, renamed
 from dlkit.training.restore import build
 from dlkit.training.weights import Weights, find
@@ -109,6 +109,15 @@ def test_a_key_chooses_between_networks_and_a_missing_part_is_refused(tmp_path: 
     torch.save({"model": STATE}, file)
     with pytest.raises(ModelFileError, match=r"no part 'ema'\. They hold: raw"):
         read_weights(file, part="ema")
+
+
+def test_more_tensors_than_any_network_has_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_file, "MOST_TENSORS", 3)
+    safetensors.torch.save_file(STATE, tmp_path / "a.safetensors")
+    torch.save(STATE, tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        with pytest.raises(ModelFileError, match=rf"{name} hold {len(STATE)} tensors: at most 3"):
+            read_weights(tmp_path / name)
 
 
 def test_names_of_other_code_become_the_networks(tmp_path: Path) -> None:
