@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all fuzz check bench clean
 
 help:
 	@echo "make demo      LeNet-5 learns MNIST, is evaluated, and reads a digit"
 	@echo "make test      the fast tests, under 3 minutes on two cores"
 	@echo "make test-all  every test, kills and corruption sweeps included"
+	@echo "make fuzz      5000 mutants of every kind of file; N=… for another number, SEED=… for another draw"
 	@echo "make check     ruff, mypy"
 	@echo "make bench     speeds, side by side, with the ordinary ways"
 	@echo "make clean     remove .venv and caches; runs/ stays"
@@ -22,6 +23,12 @@ test: .venv/installed-dev
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "slow or not slow"
+
+fuzz: N ?= 5000
+fuzz: SEED ?= 0
+fuzz: .venv/installed-dev
+	@echo "make fuzz N=$(N) SEED=$(SEED)"
+	DLKIT_FUZZ_EXAMPLES=$(N) $(BIN)/python -m pytest -n auto --maxprocesses 4 -m slow -rP --hypothesis-seed=$(SEED) tests/fuzz
 
 check: .venv/installed-dev
 	$(BIN)/ruff check

@@ -1,7 +1,6 @@
-"""Bad input from outside: what a command answers, with which exit code, and that nothing else happens.
+"""Bad input from outside in bulk: predict goes on, training names the file, and skipping is counted.
 
-Rows 1 to 37 of the corpus; archives, rows 48 to 60, are in test_archive, test_bundle and test_dataset_verb, and what
-each reader says to each row is in the tests of that reader.
+The corpus row by row, with its exit codes, is in test_corpus.
 """
 
 from __future__ import annotations
@@ -104,40 +103,6 @@ def test_training_refuses_a_bad_image_by_its_path(
     err = capsys.readouterr().err
     assert code == DataError.exit_code and canary()
     assert str(path) in err.splitlines()[-1] and "Traceback" not in err
-
-
-# corpus rows 30 to 36: the files of a data set, and what its one line of error says
-WRONG_FOLDERS: dict[str, tuple[str, str]] = {
-    "30-missing": ("", "there is no such folder"),
-    "30-empty": ("data/", "has no class folders"),
-    "30-file": ("data", "not a folder"),
-    "31-one-class": ("data/a/1.png", "one class only, 'a'"),
-    "32-no-image": ("data/a/1.png data/b/", "b: the class folder holds no image"),
-    "34-unknown": ("data/train/a/1.png data/train/b/2.png data/val/d/3.png", "'d' is not in train"),
-    "36-newline": ("data/a\nb/1.png data/c/2.png", "line break"),
-    "36-twins": ("data/Cat/1.png data/cat/2.png", "differ only"),
-    "36-forms": ("data/caf\u00e9/1.png data/cafe\u0301/2.png", "differ only"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG_FOLDERS)
-def test_a_wrong_folder_is_refused_in_one_line(
-    name: str, tmp_path: Path, canary: Callable[[], bool], capsys: pytest.CaptureFixture[str]
-) -> None:
-    files, says = WRONG_FOLDERS[name]
-    for file in files.split(" ") if files else ():
-        path = tmp_path / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if file.endswith("/"):
-            path.mkdir()
-        else:
-            path.write_bytes(encoded(picture(12, 12), "PNG"))
-    folder = str(tmp_path / "data")
-    line = ["train", "mlp", "--dataset", "folder", "--data-dir", folder, "--runs-dir", str(tmp_path / "runs")]
-    assert main.run(line) == DataError.exit_code and canary()
-    (error,) = [text for text in capsys.readouterr().err.splitlines() if says in text]
-    assert folder in error and error.startswith("dlkit: ")
-    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../b", "..", "..\\x", "a\nb", "a\x1bb"])
