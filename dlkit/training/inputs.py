@@ -19,11 +19,11 @@ from dlkit.data.download.http import UnreachableError
 from dlkit.data.fingerprint import Files, file_digests, fingerprint, fingerprint_of_files
 from dlkit.data.images.readable import usable
 from dlkit.data.loader import split
-from dlkit.data.splits import ImageFiles, Samples
-from dlkit.data.text.corpus import known_words
+from dlkit.data.splits import ImageFiles, Samples, SequenceSamples, TreeSamples
+from dlkit.data.text.corpus import known_words, unknown_share
 from dlkit.data.workers import use_timeout
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
-from dlkit.specs import Spec
+from dlkit.specs import ImageSpec, Spec
 from dlkit.training import leaks, memory, precision, transfer, weights
 from dlkit.training.distributed import World, joined
 
@@ -119,7 +119,8 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
     spec = known_words(found.spec, parts["train"])  # without those of the validation samples
     classes = found.spec.classes
     files = listed_files(recipe, used, classes, say)
-    for warning in duplicates.duplicate_notes(files):
+    log_vocabulary(spec, used, say)
+    for warning in (*duplicates.duplicate_notes(files), *duplicates.text_leak_notes(used)):
         if warning not in found.warnings:
             say(f"warning: {warning} To see which: dlkit dataset check.")
     fingerprints = {
@@ -127,6 +128,17 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
         for name, part in used.items()
     }
     return Prepared(spec, used, fingerprints, files, left_out)
+
+
+def log_vocabulary(spec: Spec, parts: Mapping[str, Samples], log: Say) -> None:
+    """Log the size of the vocabulary of a text data set, and how much of its validation split is unknown."""
+    if isinstance(spec, ImageSpec) or not spec.words:
+        return
+    validation = parts.get("validation")
+    share = ""
+    if isinstance(validation, SequenceSamples | TreeSamples):
+        share = f"; {unknown_share(validation, spec.words):.1%} of the words in validation are unknown"
+    log(f"vocabulary: {len(spec.words):,} words{share}")
 
 
 def _classes_line(classes: tuple[str, ...]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dlkit.data.fingerprint import Files
+from dlkit.data.splits import Samples, SequenceSamples
 
 
 def duplicate_notes(files: Files) -> list[str]:
@@ -23,5 +26,17 @@ def duplicate_notes(files: Files) -> list[str]:
     return notes
 
 
-def leak_note(count: int, total: int, split: str) -> str:
-    return f"{count} of {total} {split} images are also in train: {split} metrics will be optimistic."
+def text_leak_notes(parts: Mapping[str, Samples]) -> list[str]:
+    """A line for each split that contains texts of train, word for word."""
+    texts = {
+        split: [part.values[start:end].tobytes() for start, end in zip(part.starts, part.starts[1:], strict=False)]
+        for split, part in parts.items()
+        if isinstance(part, SequenceSamples) and part.lexicon
+    }
+    train = set(texts.pop("train", ()))
+    counts = {split: sum(text in train for text in part) for split, part in texts.items()}
+    return [leak_note(count, len(texts[split]), split, "texts") for split, count in counts.items() if count]
+
+
+def leak_note(count: int, total: int, split: str, unit: str = "images") -> str:
+    return f"{count} of {total} {split} {unit} are also in train: {split} metrics will be optimistic."

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from dlkit.data import folders
+from dlkit.data.checks.near_texts import near_pairs
 from dlkit.data.checks.survey import FAULT, NOTE, Finding
 from dlkit.data.images.formats import EXTENSIONS
 from dlkit.data.splits import Samples, SequenceSamples, Splits
+from dlkit.data.text.corpus import unknown_share
 from dlkit.errors import UsageError
 from dlkit.specs import SequenceSpec
 
 SHOWN = 8  # words of a text in a message
+IMBALANCED = 10  # times as many texts in the largest class as in the smallest
 Copy = tuple[str, int, int]  # split, index, target
 
 
@@ -49,6 +52,8 @@ def findings(parts: Mapping[str, SequenceSamples], spec: SequenceSpec) -> Iterat
     for group in copies.values():
         if len(group) > 1:
             yield from _of_copies(group, parts, spec)
+    yield from _of_near_copies(parts)
+    yield from _of_balance(parts["train"], spec)
     for split, samples in parts.items():
         yield from _of_split(split, samples, spec)
 
@@ -76,6 +81,23 @@ def _of_copies(group: list[Copy], parts: Mapping[str, SequenceSamples], spec: Se
             yield Finding(NOTE, "duplicate", path, f"is a copy of {last_split}[{last}]: {text}")
 
 
+def _of_near_copies(parts: Mapping[str, SequenceSamples]) -> Iterator[Finding]:
+    located = [(split, index) for split, samples in parts.items() for index in range(len(samples))]
+    for first, second, similarity in near_pairs(list(parts.values())):
+        (first_split, first_index), (split, index) = located[first], located[second]
+        kind = "near-duplicate" if split == first_split else "near-leak"
+        message = f"shares {similarity:.0%} of its word pairs with {first_split}[{first_index}]"
+        yield Finding(NOTE, kind, f"{split}[{index}]", f"{message}: {_shown(parts[split], index)}")
+
+
+def _of_balance(train: SequenceSamples, spec: SequenceSpec) -> Iterator[Finding]:
+    counts = np.bincount(train.targets, minlength=len(spec.classes))
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if counts[most] > IMBALANCED * counts[least]:
+        message = f"{counts[most]:,} texts of {spec.classes[most]!r}, {counts[least]:,} of {spec.classes[least]!r}: "
+        yield Finding(NOTE, "imbalance", "train", message + "compare macro_f1 beside the accuracy.")
+
+
 def _of_split(split: str, samples: SequenceSamples, spec: SequenceSpec) -> Iterator[Finding]:
     for index in np.flatnonzero(samples.sizes > (spec.longest or np.inf)).tolist():
         yield Finding(
@@ -84,9 +106,7 @@ def _of_split(split: str, samples: SequenceSamples, spec: SequenceSpec) -> Itera
     for index in np.flatnonzero(samples.sizes == 1).tolist():
         yield Finding(NOTE, "short", f"{split}[{index}]", f"is a single word: {_shown(samples, index)}")
     if split != "train" and len(samples.values):
-        known = set(spec.words)
-        is_known = np.array([word in known for word in samples.lexicon])
-        share = 1 - is_known[samples.values].mean()
+        share = unknown_share(samples, spec.words)
         yield Finding(NOTE, "unknown-words", split, f"{share:.1%} of its words are not in the vocabulary.")
 
 

@@ -151,6 +151,13 @@ def known_words(spec: Spec, train: Samples) -> Spec:
     return replace(spec, words=words, vocabulary=len(words) + 2)
 
 
+def unknown_share(samples: SequenceSamples | TreeSamples, words: Iterable[str]) -> float:
+    """The share of the samples' words that are not among `words`."""
+    counts, known = word_counts(samples), set(words)
+    unknown = sum(int(count) for word, count in zip(samples.lexicon, counts, strict=True) if word not in known)
+    return unknown / max(1, int(counts.sum()))
+
+
 def word_counts(samples: SequenceSamples | TreeSamples) -> npt.NDArray[np.int64]:
     """How often each word of the lexicon occurs."""
     places = samples.values if isinstance(samples, SequenceSamples) else samples.words[samples.words >= 0]

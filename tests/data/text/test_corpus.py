@@ -6,6 +6,7 @@ import random
 import zipfile
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 
 from dlkit import cache, registry
-from dlkit.config.recipe import Data
+from dlkit.config.recipe import Data, resolve
 from dlkit.data import library
 from dlkit.data.checks.check import check
+from dlkit.data.checks.near_texts import SHORTEST, SIMILAR, near_pairs
 from dlkit.data.download import store as dataset_cache
 from dlkit.data.download.download import digest
 from dlkit.data.fingerprint import fingerprint
@@ -170,8 +172,6 @@ def test_the_vocabulary_is_of_train_and_of_what_occurs_often_enough(treebank: Pa
 def test_words_of_the_validation_part_alone_are_not_known(tmp_path: Path) -> None:
     rows = "".join(f"common only{number},{number % 2}\n" for number in range(40))
     write(tmp_path, {"a.csv": "text,label\n" + rows})
-    from dlkit.config.recipe import resolve
-
     options = {"data.dir": str(tmp_path / "a.csv"), "data.options.least": 1, "data.validation": 0.25}
     data = prepare(resolve("lstm", "text_csv", flags=options).recipe, lambda said: None)
     held_out = {word for words in sequences(data.splits["validation"]) for word in words.split()} - {"common"}
@@ -497,3 +497,35 @@ def test_predict_counts_unknown_words_and_those_that_are_not_read(tmp_path: Path
     coverage(Read("-:3", ["z"] * 4), logged.append)
     assert len(logged) == 2, "each kind is logged once"
     assert coverage(Read("-:4", ["x"]), logged.append) == Limits(0, 0)
+
+
+def test_near_copies_of_texts_are_those_that_share_most_pairs_of_words(tmp_path: Path) -> None:
+    """Oracle: the Jaccard similarity of all pairs, by sets."""
+    rng = random.Random(0)
+    rows = [[rng.randrange(50) for _ in range(rng.randrange(3, 30))] for _ in range(60)]
+    rows += [[*row, 99] for row in rows[:20]] + [[99, 98, *row[2:]] for row in rows[20:40]] + [rows[0]]
+    part = corpus._sequences([[str(word) for word in row] for row in rows], [0] * len(rows), corpus.Lexicon())
+    pairs = [set(pairwise(row)) for row in rows]
+    expected = {
+        second
+        for second in range(len(rows))
+        for first in range(second)
+        if min(len(rows[first]), len(rows[second])) >= SHORTEST and rows[second] not in rows[:second]
+        and len(pairs[first] & pairs[second]) / len(pairs[first] | pairs[second]) >= SIMILAR
+    }  # fmt: skip
+    assert len(expected) > 20 and {second for _, second, _ in near_pairs([part])} == expected
+
+
+def test_train_logs_the_vocabulary_and_texts_of_train_in_validation_and_check_reads_trees(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/train.csv").write_text("text,label\na a film,x\nb b,y\n")
+    (tmp_path / "t/val.csv").write_text("text,label\na a film,x\nb new new new,y\n")
+    logged: list[str] = []
+    prepare(resolve("gru", f"text_csv:{tmp_path / 't'}").recipe, logged.append)
+    assert "vocabulary: 2 words; 57.1% of the words in validation are unknown" in logged  # 4 of 7: film and new
+    assert any("1 of 2 validation texts are also in train" in line for line in logged)
+    (tmp_path / "trees").mkdir()
+    (tmp_path / "trees/train.txt").write_text("(0 (0 a) (0 film))\n" * 11 + "(1 (1 b) (1 b))\n")
+    (tmp_path / "trees/dev.txt").write_text("(1 (1 b) (1 b))\n")
+    kinds = Counter(finding.kind for finding in check(f"trees:{tmp_path / 'trees'}").findings)
+    assert kinds == {"duplicate": 10, "leak": 1, "imbalance": 1, "unknown-words": 1}
