@@ -16,7 +16,7 @@ from .console import Format
 from .recipe_flags import resolved, takes_recipe
 
 if TYPE_CHECKING:
-    from dlkit.config.recipe import Recipe
+    from dlkit.config.schema import Recipe
 
 ON_TERMINAL = ("part", "effect_pp", "low_pp", "high_pp", "over", "p_value", "p_holm", "verdict")  # 80 columns
 PLAN_COLUMNS = ("run", "seed", "changes", "state")

@@ -46,7 +46,7 @@ def baseline_command(
 
     Prints the path of a run folder, which eval and predict read like any other and which needs no scikit-learn.
     """
-    from dlkit.config.recipe import resolve
+    from dlkit.config.resolve import resolve
 
     from .train import _write as write_run
 

@@ -95,11 +95,11 @@ def info_command(
 
         show_pack(pack.described(Path(name)), console.resolve(format, json))
         return
+    from dlkit.config.data_location import resolve_dataset
     from dlkit.data import library
-    from dlkit.data_location import located
 
     resolved = console.resolve(format, json)
-    name, place = located(name, None if data_dir is None else str(data_dir))
+    name, place = resolve_dataset(name, None if data_dir is None else str(data_dir))
     found = library.info(name, place)
     whole = resolved in (console.Format.json, console.Format.jsonl)
     if output is not None:
@@ -194,7 +194,8 @@ def verify_command(name: Name, format: FormatOption = console.Format.auto, json:
 
 
 def _draw(name: str, output: Path, augment: str | None, place: str | None) -> None:
-    from dlkit.config.recipe import Data, resolve
+    from dlkit.config.resolve import resolve
+    from dlkit.config.schema import Data
     from dlkit.plots.contact_sheet import contact_sheet
 
     flags = {} if place is None else {"data.dir": place}

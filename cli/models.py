@@ -77,7 +77,7 @@ def _spec(model: str, dataset: str | None, data_dir: str | None) -> Spec | None:
         if data_dir is not None:
             raise UsageError("--data-dir is for --dataset folder. Add that, or leave --data-dir out.")
         return None
-    from dlkit.config.recipe import data_for
+    from dlkit.config.resolve import data_for
 
     data = data_for(model, dataset, data_dir)
     registry.check_pair(model, data.name, data.options)

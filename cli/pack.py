@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlkit.data_location import TABLES
+from dlkit.config.data_location import TABLES
 from dlkit.errors import UsageError
 
 from . import console, formats
 
 if TYPE_CHECKING:
-    from dlkit.config.recipe import Data
+    from dlkit.config.schema import Data
     from dlkit.data.images.pack import Packed
 
 SCHEMA = "dlkit.pack/1"
@@ -99,10 +99,13 @@ def _data(
     dataset: str, place: str | None, size: int | None, channels: int | None, crop: float | None, settings: list[str]
 ) -> Data:
     """The data section of a recipe that these flags ask for."""
-    from dlkit.config.recipe import Data, parse_setting
-    from dlkit.data_location import located
+    from dlkit.config.data_location import resolve_dataset
+    from dlkit.config.resolve import parse_setting
+    from dlkit.config.schema import Data
 
-    name, place = located(place) if dataset == "folder" and place is not None else located(dataset, place)
+    name, place = (
+        resolve_dataset(place) if dataset == "folder" and place is not None else resolve_dataset(dataset, place)
+    )
     if channels == 2:
         raise UsageError("--channels is 1 or 3, not 2.")
     options: dict[str, Any] = {} if crop is None else {"crop": crop}

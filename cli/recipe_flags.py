@@ -14,7 +14,8 @@ from dlkit.errors import UsageError
 from . import console
 
 if TYPE_CHECKING:
-    from dlkit.config.recipe import Recipe, Setting
+    from dlkit.config.resolve import Setting
+    from dlkit.config.schema import Recipe
 
 # flag → recipe key; the values of the second table are text as they stand, those of the first are read as YAML
 FLAGS = {
@@ -58,7 +59,7 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
 
 def resolved(context: typer.Context) -> Recipe:
     """The recipe that the command line asks for; where it came from is said."""
-    from dlkit.config.recipe import resolve
+    from dlkit.config.resolve import resolve
 
     found = resolve(recipe=context.params["recipe"], settings=given_settings(context))
     for note in (f"recipe: {found.source}", *found.notes):
@@ -68,7 +69,7 @@ def resolved(context: typer.Context) -> Recipe:
 
 def given_settings(context: typer.Context) -> list[Setting]:
     """What the command line sets in the recipe, with the words it was set with: --set first, so that flags win."""
-    from dlkit.config.recipe import Setting, parse_setting
+    from dlkit.config.resolve import Setting, parse_setting
     from dlkit.config.yaml_file import parse_value
 
     data, dataset = context.params.get("data"), context.params.get("dataset")
@@ -91,7 +92,7 @@ def given_settings(context: typer.Context) -> list[Setting]:
 
 def _trackers(context: typer.Context) -> list[Setting]:
     """What --track and --tensorboard name, together."""
-    from dlkit.config.recipe import Setting
+    from dlkit.config.resolve import Setting
 
     text = context.params.get("track") or ""
     names = [name.strip() for name in text.split(",") if name.strip()]

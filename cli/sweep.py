@@ -17,7 +17,7 @@ from .console import Format
 from .recipe_flags import resolved, takes_recipe
 
 if TYPE_CHECKING:
-    from dlkit.config.recipe import Recipe
+    from dlkit.config.schema import Recipe
     from dlkit.experiments.sweep import Sweep
 
 PLAN_COLUMNS = ("key", "kind", "values")

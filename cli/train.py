@@ -18,7 +18,8 @@ from .console import Format
 from .recipe_flags import given_settings, resolved, spelled, takes_recipe
 
 if TYPE_CHECKING:
-    from dlkit.config.recipe import Recipe, Setting
+    from dlkit.config.resolve import Setting
+    from dlkit.config.schema import Recipe
     from dlkit.runs.run_folder import RunFolder
 
 NEWEST = "latest"  # what --resume alone stands for
@@ -158,7 +159,7 @@ def _check(recipe: Recipe, runs_dir: Path, auto_batch: bool, format: Format) -> 
 
 
 def _resume(resume: str, runs_dir: Path, settings: list[Setting], inexact: bool, misplaced: list[str]) -> RunFolder:
-    from dlkit.config.recipe import changes_on_resume
+    from dlkit.config.resolve import changes_on_resume
     from dlkit.runs import run_folder
 
     if misplaced:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.evaluation import record
 from dlkit.runs import manifest, run_creation
 from dlkit.runs.run_folder import RunFolder

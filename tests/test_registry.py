@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import dlkit
 from dlkit import registry
 from dlkit.config.checks import YOUR_OWN
-from dlkit.config.recipe import Optimizer
+from dlkit.config.schema import Optimizer
 from dlkit.data.download.store import about_of
 from dlkit.data.splits import About
 from dlkit.errors import UsageError

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlkit import registry
-from dlkit.config.recipe import Augment, Recipe
+from dlkit.config.schema import Augment, Recipe
 from dlkit.errors import UsageError
 
 Changes = Mapping[str, Any]  # dotted key → its value without the part; a regularizer's is None: it goes

@@ -15,7 +15,7 @@ from dlkit.config.yaml_file import describe
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from dlkit.config.recipe import Recipe
+    from dlkit.config.schema import Recipe
 
 # what else regularizes, each having one place already
 STANDS_ELSEWHERE = {

@@ -28,7 +28,7 @@ ALSO_CALLED = {
 @cache
 def tree() -> Tree:
     """Every key of the schema, a mapping for a section."""
-    source = ast.parse((Path(__file__).parent / "recipe.py").read_text(encoding="utf-8"))
+    source = ast.parse((Path(__file__).parent / "schema.py").read_text(encoding="utf-8"))
     classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
     return _section(classes["Recipe"], classes)
 
@@ -52,6 +52,15 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with the overrides on top, nested mappings key by key."""
+    result = dict(base)
+    for key, value in overrides.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if both else value
+    return result
 
 
 def _section(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Tree:

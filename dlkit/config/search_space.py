@@ -19,7 +19,8 @@ from typing import Any
 
 from dlkit.config import yaml_file
 from dlkit.config.checks import USED_BY
-from dlkit.config.recipe import Recipe, Setting, over
+from dlkit.config.resolve import Setting, with_settings
+from dlkit.config.schema import Recipe
 from dlkit.config.yaml_file import describe
 from dlkit.errors import UsageError
 from dlkit.registry import did_you_mean
@@ -106,7 +107,7 @@ def space(recipe: Recipe, texts: Sequence[str]) -> tuple[Parameter, ...]:
     _refuse_never_used(recipe, found)
     _refuse_another_question(recipe, found)
     for values in corners(found):
-        over(recipe, settings(found, values))
+        with_settings(recipe, settings(found, values))
     return tuple(_settled(recipe, parameter, found) for parameter in found)
 
 
@@ -174,7 +175,7 @@ def guess(recipe: Recipe, parameters: Sequence[Parameter], text: str) -> Values:
     unused = [key for key in given if key not in values]
     if unused:
         raise UsageError(f"{origin}: {unused[0]} does nothing beside the other values. Leave it out.")
-    over(recipe, settings(parameters, values))
+    with_settings(recipe, settings(parameters, values))
     return values
 
 
@@ -275,7 +276,7 @@ def _settled(recipe: Recipe, parameter: Parameter, found: Sequence[Parameter]) -
     values = next(values for values in corners(found) if parameter.key in values)
     fraction = parameter.low + (parameter.high - parameter.low) / math.pi
     try:
-        over(recipe, settings(found, {**values, parameter.key: fraction}))
+        with_settings(recipe, settings(found, {**values, parameter.key: fraction}))
     except UsageError:
         return parameter
     return replace(parameter, whole=False, low=float(parameter.low), high=float(parameter.high))

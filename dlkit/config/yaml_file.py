@@ -25,7 +25,7 @@ from dlkit.config.keys import Keys
 from dlkit.errors import DlkitError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from dlkit.config.recipe import Recipe
+    from dlkit.config.schema import Recipe
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20  # levels

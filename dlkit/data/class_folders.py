@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlkit.config.split_names import resolve_splits, unused
 from dlkit.data.classes import class_name, natural, refuse_twins
 from dlkit.data.folders import files_below, is_folder, listed
 from dlkit.data.images.formats import EXTENSIONS
 from dlkit.errors import DataError
 from dlkit.registry import did_you_mean
-from dlkit.split_names import resolve_splits, unused
 
 MAX_NAMED = 5  # folders in a note
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlkit import cache, registry
 from dlkit.atomic_io import storage_errors
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data.download.download import nothing_said
 from dlkit.data.download.store import File, about_of, check, download, home, not_here, recorded
 from dlkit.data.splits import MemoryImages, Samples, Splits

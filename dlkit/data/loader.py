@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dlkit.config.recipe import Augment
+from dlkit.config.schema import Augment
 from dlkit.data import rng
 from dlkit.data.batches import Batch, in_parts, normalized, standardize
 from dlkit.data.holdout import held_out_places

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dlkit.atomic_io import storage_errors
+from dlkit.config.split_names import resolve_splits
 from dlkit.data.text import lines
 from dlkit.errors import DataError
 from dlkit.registry import did_you_mean
-from dlkit.split_names import resolve_splits
 
 ENDINGS = (".csv", ".tsv")
 DELIMITERS = (",", ";", "\t")

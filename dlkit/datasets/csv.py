@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlkit.config.split_names import SYNONYMS, split_in, split_of
 from dlkit.data import tables
 from dlkit.data.classes import class_name
 from dlkit.data.images import user_images
 from dlkit.data.splits import ImageFiles, Splits
 from dlkit.errors import DataError, UsageError
 from dlkit.registry import did_you_mean
-from dlkit.split_names import SYNONYMS, split_in, split_of
 
 HINT = "data.options.path_column and label_column say which they are."
 

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from dlkit import atomic_io, cache
+from dlkit.config.split_names import split_of
 from dlkit.data.classes import class_name
 from dlkit.data.download.download import locked
 from dlkit.data.download.http import UnreachableError
@@ -32,7 +33,6 @@ from dlkit.data.splits import Splits
 from dlkit.errors import DataError, StorageError, UsageError
 from dlkit.privacy import offline
 from dlkit.registry import did_you_mean
-from dlkit.split_names import split_of
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
 NOT_GIVEN = "-1"  # what ClassLabel holds where a test split keeps its labels to itself

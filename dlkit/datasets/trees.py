@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dlkit.config.split_names import resolve_splits
 from dlkit.data.classes import natural
 from dlkit.data.splits import Splits
 from dlkit.data.text import corpus as text
 from dlkit.data.text import treebank
 from dlkit.errors import DataError
-from dlkit.split_names import resolve_splits
 
 GIVES = ("sequences", "trees")
 READERS = {".txt": treebank.read_trees, ".conllu": treebank.read_dependencies}

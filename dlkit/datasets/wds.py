@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dlkit import cache
+from dlkit.config.split_names import SYNONYMS
 from dlkit.data.classes import class_name, natural
 from dlkit.data.download.download import fetch
 from dlkit.data.download.http import shown
@@ -32,7 +33,6 @@ from dlkit.data.splits import ImageFiles, Source, Splits
 from dlkit.data.text import lines
 from dlkit.errors import MALFORMED, DataError, UsageError
 from dlkit.privacy import offline
-from dlkit.split_names import SYNONYMS
 
 NAMES = "classnames.txt"
 ADDRESS = re.compile(r"(https?):/+(.*)")  # one slash is what a path makes of two

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import imagenet, registry
-from dlkit.config.recipe import data_for
+from dlkit.config.resolve import data_for
 from dlkit.errors import DataError, ModelFileError, UsageError
 from dlkit.runs.run_folder import CheckpointName
 from dlkit.specs import ImageSpec, Spec

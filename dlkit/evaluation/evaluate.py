@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlkit import registry
-from dlkit.config.recipe import Data, OnBadImage, data_for
-from dlkit.data_location import located
+from dlkit.config.data_location import resolve_dataset
+from dlkit.config.resolve import data_for
+from dlkit.config.schema import Data, OnBadImage
 from dlkit.errors import StorageError, UsageError
 from dlkit.evaluation import record
 from dlkit.evaluation.matching import EvalSplit, load_split
@@ -117,7 +118,7 @@ def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> D
     recipe, folder = run.recipe(), None if data_dir is None else os.fspath(data_dir)
     own = recipe.data
     if dataset is not None:
-        dataset, folder = located(dataset, folder, registry.entry("models", recipe.model.name).takes)
+        dataset, folder = resolve_dataset(dataset, folder, registry.entry("models", recipe.model.name).takes)
     if dataset is None or dataset == own.name:
         return data_of_run(run, own, folder)
     loading = {"workers": own.workers, "loader_timeout": own.loader_timeout, "max_pixels": own.max_pixels}

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlkit.config.recipe import Data, OnBadImage, data_for
+from dlkit.config.data_location import resolve_dataset
+from dlkit.config.resolve import data_for
+from dlkit.config.schema import Data, OnBadImage
 from dlkit.data.classes import missing_classes
-from dlkit.data_location import located
 from dlkit.errors import DataError, ModelFileError, UsageError
 from dlkit.evaluation.bare_weights import Inputs, find_network
 from dlkit.evaluation.matching import EvalSplit, by_name, check_kind, readable, resize_samples
@@ -139,7 +140,7 @@ def _data(file: ModelFile, dataset: str | None, data_dir: Path | str | None) -> 
     if not (dataset or own):
         raise UsageError(f"{file.path} does not name its data set. Add --dataset NAME.")
     folder = None if data_dir is None else os.fspath(data_dir)
-    name, folder = located(str(dataset or own), folder, (file.about.spec.kind,))
+    name, folder = resolve_dataset(str(dataset or own), folder, (file.about.spec.kind,))
     if name != own or options is None:
         return data_for(file.about.model, name, folder, options or {})
     try:

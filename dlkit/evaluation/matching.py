@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data.classes import missing_classes, quoted
 from dlkit.errors import DataError, DlkitError
 from dlkit.evaluation.record import read_evaluation

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dlkit import atomic_io, csv_text, documents, statistics
 from dlkit.config import ablation_parts
 from dlkit.config.ablation_parts import Changes
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.errors import DataError, DivergedError, ModelFileError, UsageError
 from dlkit.evaluation.record import read_evaluation, read_predictions, same_conditions, staleness
 from dlkit.experiments import trainings

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import metrics, registry
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.data.holdout import held_out_places
 from dlkit.data.images.sources import fetcher
 from dlkit.data.loader import batches_in_order, take

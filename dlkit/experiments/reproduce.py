@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dlkit.config import recipe as recipes
-from dlkit.config.recipe import Recipe
+from dlkit.config.resolve import with_changes
+from dlkit.config.schema import Recipe
 from dlkit.data.fingerprint import FileChange, told
 from dlkit.errors import ModelFileError, StoppedError, UsageError, VerificationError
 from dlkit.runs import run_creation
@@ -187,7 +187,7 @@ def _as_it_ran(recipe: Recipe, info: Mapping[str, Any]) -> Recipe:
     chosen = {"train.threads": info["threads"], "train.track": []}
     if recipe.train.device == "auto":
         chosen["train.device"] = info["device"]
-    return recipes.changed(recipe, chosen)
+    return with_changes(recipe, chosen)
 
 
 def _history(recipe: Recipe, info: Mapping[str, Any]) -> tuple[Recipe, list[tuple[int, dict[str, Any]]]]:
@@ -197,7 +197,7 @@ def _history(recipe: Recipe, info: Mapping[str, Any]) -> tuple[Recipe, list[tupl
     """
     resumes = [(int(resume["step"]), resume.get("changes") or {}) for resume in info.get("resumes", [])]
     for _, changed in reversed(resumes):
-        recipe = recipes.changed(recipe, {key: before for key, (before, _) in changed.items()})
+        recipe = with_changes(recipe, {key: before for key, (before, _) in changed.items()})
     history: list[tuple[int, dict[str, Any]]] = []
     for step, changed in resumes:
         after = {key: now for key, (_, now) in changed.items() if key not in HARMLESS}
@@ -206,7 +206,7 @@ def _history(recipe: Recipe, info: Mapping[str, Any]) -> tuple[Recipe, list[tupl
         if left_behind | after:
             history.append((step, left_behind | after))
     if history and history[0][0] == 0:
-        recipe = recipes.changed(recipe, history.pop(0)[1])
+        recipe = with_changes(recipe, history.pop(0)[1])
     return recipe, history
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from dlkit import atomic_io, csv_text, documents
 from dlkit.config import search_space, yaml_file
-from dlkit.config.recipe import Recipe, over
+from dlkit.config.resolve import with_settings
+from dlkit.config.schema import Recipe
 from dlkit.config.search_space import Parameter
 from dlkit.experiments.confirm import Confirmation, best_confirmed
 from dlkit.experiments.evidence import Evidence, importance_sentence
@@ -155,7 +156,7 @@ def _best_recipe(found: Sweep, best: Trial, argv: Sequence[str]) -> str:
     """The recipe of the best trial, under a few lines about where it comes from."""
     from dlkit.runs.provenance import without_passwords
 
-    recipe = over(found.recipe, search_space.settings(found.space, best.parameters))
+    recipe = with_settings(found.recipe, search_space.settings(found.space, best.parameters))
     command = f"{FOUND_BY} {shlex.join(['dlkit', *without_passwords(argv)[1:]])}"
     header = [
         f"The best of {len(found.trials)} trials of {found.folder.name}: {recipe.model.name} on {recipe.data.name}.",

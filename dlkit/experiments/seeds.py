@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import documents, statistics
-from dlkit.config.recipe import Recipe, changed
+from dlkit.config.resolve import with_changes
+from dlkit.config.schema import Recipe
 from dlkit.errors import DivergedError, UsageError
 from dlkit.experiments import trainings
 from dlkit.experiments.trainings import Say
@@ -96,7 +97,7 @@ def train_seeds(
         while trainings.state_of(RunFolder(folder / run_name(first + seeds))) != trainings.TO_DO:
             seeds += 1
         plan = [(RunFolder(folder / run_name(seed)), seed) for seed in range(first, first + seeds)]
-        recipes = {seed: changed(recipe, {"train.seed": seed}) for _, seed in plan}
+        recipes = {seed: with_changes(recipe, {"train.seed": seed}) for _, seed in plan}
         trainings.check_alike([(run, recipes[seed]) for run, seed in plan], retrain=retrain, say=say)
         values = list[float | None]()
         for number, (run, seed) in enumerate(plan, start=1):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import documents, export_metadata, statistics
 from dlkit.config import search_space
-from dlkit.config.recipe import Recipe, over
+from dlkit.config.resolve import with_settings
+from dlkit.config.schema import Recipe
 from dlkit.config.search_space import Parameter
 from dlkit.errors import DivergedError, ModelFileError, UsageError
 from dlkit.experiments import trainings
@@ -148,7 +149,7 @@ def _check_data_and_networks(recipe: Recipe, space: Sequence[Parameter], say: Sa
     _check_validation_data(recipe, space)
     built: list[tuple[Any, ...]] = []
     for values in search_space.corners(space):
-        chosen = over(recipe, search_space.settings(space, values))
+        chosen = with_settings(recipe, search_space.settings(space, values))
         made = (chosen.model, chosen.regularizers)
         if made in built or len(built) == NETWORKS_BUILT:
             continue
@@ -170,7 +171,7 @@ def _check_validation_data(recipe: Recipe, space: Sequence[Parameter]) -> None:
     varied = [parameter for parameter in space if parameter.key.startswith("data.options.")]
     options, fingerprints = list[Any](), set[str | None]()
     for values in search_space.corners(space) if varied else ():
-        chosen = over(recipe, search_space.settings(space, values))
+        chosen = with_settings(recipe, search_space.settings(space, values))
         if chosen.data.options not in options:
             options.append(chosen.data.options)
             fingerprints.add(prepare(chosen, silent).fingerprints.get("validation"))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dlkit import atomic_io
 from dlkit.config import ablation_parts, yaml_file
 from dlkit.config.keys import dotted
-from dlkit.config.recipe import MAY_CHANGE_ON_RESUME, Recipe, load, with_absolute_paths
+from dlkit.config.resolve import load, with_absolute_paths
+from dlkit.config.schema import MAY_CHANGE_ON_RESUME, Recipe
 from dlkit.errors import DataError, DivergedError, StoppedError, UsageError
 from dlkit.runs import run_creation
 from dlkit.runs.run_folder import RunFolder, is_run

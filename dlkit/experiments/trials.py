@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dlkit.config import search_space
-from dlkit.config.recipe import Recipe, changed, over
+from dlkit.config.resolve import with_changes, with_settings
+from dlkit.config.schema import Recipe
 from dlkit.config.search_space import Parameter, Values
 from dlkit.errors import DivergedError, DlkitError, OutOfMemoryError
 from dlkit.experiments import trainings
@@ -77,8 +78,8 @@ class Plan:
 
     def recipe_of(self, values: Values, seed: int = 0) -> Recipe:
         """The recipe with these values, under the first seed or the one so many above it."""
-        chosen = over(self.recipe, search_space.settings(self.space, values))
-        return changed(chosen, {"train.seed": self.recipe.train.seed + seed}) if seed else chosen
+        chosen = with_settings(self.recipe, search_space.settings(self.space, values))
+        return with_changes(chosen, {"train.seed": self.recipe.train.seed + seed}) if seed else chosen
 
 
 def lower_is_better(recipe: Recipe) -> bool:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from dlkit import registry
-from dlkit.config.recipe import Data, Recipe
+from dlkit.config.schema import Data, Recipe
 from dlkit.data import library
 from dlkit.data.images import decode as image_files
 from dlkit.data.splits import ImageFiles, MemoryImages

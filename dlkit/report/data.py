@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit import registry
-from dlkit.config.recipe import Data, Model, Recipe
+from dlkit.config.schema import Data, Model, Recipe
 from dlkit.errors import ModelFileError
 from dlkit.evaluation.record import EVALUATION, PREDICTIONS, read_evaluation, read_predictions, staleness
 from dlkit.runs.run_folder import KILLED, RUNNING, RunFolder

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from dlkit import documents
-from dlkit.config.recipe import Data, data_for
+from dlkit.config.resolve import data_for
+from dlkit.config.schema import Data
 from dlkit.data.fingerprint import fingerprint
 from dlkit.data.images import decode as image_files
 from dlkit.data.images.resize_crop import Pixels

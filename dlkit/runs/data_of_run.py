@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dlkit.config.recipe import Data, Recipe
-from dlkit.data_location import absolute, on_disk
+from dlkit.config.data_location import absolute, on_disk
+from dlkit.config.schema import Data, Recipe
 from dlkit.errors import DataError
 from dlkit.runs.run_folder import RunFolder
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from dlkit import atomic_io, documents
 from dlkit.config import yaml_file
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.errors import BusyError, StorageError, UsageError
 from dlkit.runs import run_lock
 from dlkit.runs.run_folder import RUNNING, SCHEMA, RunFolder, link_latest, now

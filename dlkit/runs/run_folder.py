@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlkit import atomic_io, documents, registry, specs
-from dlkit.config import recipe
 from dlkit.config.keys import dotted
-from dlkit.config.recipe import MAY_CHANGE_ON_RESUME, Recipe
+from dlkit.config.resolve import load
+from dlkit.config.schema import MAY_CHANGE_ON_RESUME, Recipe
 from dlkit.documents import Document
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.runs import manifest, run_info, run_lock
@@ -83,7 +83,7 @@ class RunFolder:
         return int(newest["step"] if which == "last" or best is None else best["step"])
 
     def recipe(self) -> Recipe:
-        return recipe.load(self.path / "recipe.yaml")
+        return load(self.path / "recipe.yaml")
 
     def trained_recipe(self) -> Recipe:
         """The recipe that the weights are of.

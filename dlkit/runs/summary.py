@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.data.download.store import about_of
 from dlkit.errors import DlkitError, StorageError
 from dlkit.runs import run_folder

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dlkit import registry
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.data.loader import TrainingData, batches_in_order, steps_per_epoch
 from dlkit.data.text.word_vectors import read_vectors
 from dlkit.errors import UsageError

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import torch
 
-from dlkit.config import recipe as recipes
+from dlkit.config.resolve import with_changes
 from dlkit.data.batches import Batch
 from dlkit.data.loader import TrainingData
 from dlkit.errors import UsageError
@@ -49,7 +49,7 @@ def with_largest_batch(materials: Materials, say: Say) -> Materials:
     )
     lr = materials.recipe.optimizer.lr
     say(f"batch size: {found:,} ({reason}); the lr stays {lr:g}, `dlkit lr-find --batch-size {found}` suggests one")
-    return replace(materials, recipe=recipes.changed(materials.recipe, {"train.batch_size": found}))
+    return replace(materials, recipe=with_changes(materials.recipe, {"train.batch_size": found}))
 
 
 class Trial:

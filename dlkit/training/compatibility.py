@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.data import fingerprint
 from dlkit.errors import DataError, ModelFileError
 from dlkit.runs import provenance

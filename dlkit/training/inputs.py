@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from dlkit import registry
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.data import library
 from dlkit.data.checks import duplicates
 from dlkit.data.classes import missing_classes

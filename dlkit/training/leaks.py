@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.errors import DlkitError
 from dlkit.runs.run_folder import RunFolder

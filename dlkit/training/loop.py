@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import atomic_io, metrics
-from dlkit.config.recipe import Train
+from dlkit.config.schema import Train
 from dlkit.data.batches import Batch
 from dlkit.data.loader import TrainingData
 from dlkit.data.rng import fold

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlkit.config import recipe
+from dlkit.config import schema
 from dlkit.metrics import cross_entropies
 from dlkit.specs import Link
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def build(settings: recipe.Loss) -> Loss:
+def build(settings: schema.Loss) -> Loss:
     """The loss of a recipe: (N, K) logits, targets (N,) class indices or (N, K) probabilities → (N,)."""
     if settings.name == "cross_entropy":
         return lambda logits, targets: F.cross_entropy(

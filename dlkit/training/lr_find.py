@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.data.batches import Batch
 from dlkit.data.loader import TrainingData
 from dlkit.errors import DivergedError, UsageError

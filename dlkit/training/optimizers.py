@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlkit.config import recipe
+from dlkit.config import schema
 from dlkit.layers.order import layers
 
 # Devices on which torch has a fused kernel of each; elsewhere its default (foreach) is used.
@@ -20,7 +20,7 @@ FUSED = {
 }
 
 
-def build(model: nn.Module, settings: recipe.Optimizer, device: torch.device) -> torch.optim.Optimizer:
+def build(model: nn.Module, settings: schema.Optimizer, device: torch.device) -> torch.optim.Optimizer:
     """The optimizer over a model's parameters that train.
 
     Vectors and scalars (biases, the gains of norms) are not decayed, unless `decay_all`: the usual practice since
@@ -55,7 +55,7 @@ def _parts(model: nn.Module, layer_decay: float) -> list[tuple[list[nn.Parameter
     ]
 
 
-def _groups(parameters: list[nn.Parameter], lr_factor: float, settings: recipe.Optimizer) -> list[dict[str, Any]]:
+def _groups(parameters: list[nn.Parameter], lr_factor: float, settings: schema.Optimizer) -> list[dict[str, Any]]:
     alike = settings.decay_all or settings.weight_decay == 0  # then one group does: fewer calls a step
     decayed = [parameter for parameter in parameters if alike or parameter.ndim > 1]
     others = [parameter for parameter in parameters if not alike and parameter.ndim <= 1]

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from dlkit import statistics
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.data.batches import Batch
 from dlkit.errors import DivergedError
 from dlkit.training import forecast, memory, state

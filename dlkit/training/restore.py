@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import registry
-from dlkit.config.recipe import Recipe
+from dlkit.config.schema import Recipe
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import LINKS, ImageSpec, Link, Spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from dlkit.config.recipe import Schedule
+from dlkit.config.schema import Schedule
 
 
 def learning_rate(schedule: Schedule, lr: float, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:

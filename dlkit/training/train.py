@@ -12,9 +12,9 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from dlkit import atomic_io, signals
-from dlkit.config import recipe as recipes
 from dlkit.config import yaml_file
-from dlkit.config.recipe import Recipe
+from dlkit.config.resolve import resolve, with_changes
+from dlkit.config.schema import Recipe
 from dlkit.data.fingerprint import write_files
 from dlkit.errors import DivergedError, DlkitError, StoppedError
 from dlkit.plots.learning_curves import learning_curve
@@ -84,7 +84,7 @@ def train(
         "train.device": device,
     }
     given = {key: value for key, value in named.items() if value is not None}
-    resolved = recipes.resolve(model, dataset, recipe=recipe, flags={**(settings or {}), **given})
+    resolved = resolve(model, dataset, recipe=recipe, flags={**(settings or {}), **given})
     for note in resolved.notes:
         say(note)
     return train_recipe(
@@ -171,7 +171,7 @@ def resume_run(
         if world.leads:
             stack.enter_context(folder.locked())
         info, stored = folder.info(), folder.trained_recipe()
-        recipe = recipe_of_run(folder, recipes.changed(stored, changes))
+        recipe = recipe_of_run(folder, with_changes(stored, changes))
         refuse_fitted(recipe)
         tracking.need(recipe.train.track)
         device = stack.enter_context(ready(recipe, world, info["threads"]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bad_input.case import Attempt, Bench, Case
 
-from dlkit.config import recipe as recipes
+from dlkit.config.resolve import load
 
 BASE = b"model: {name: mlp}\ndata: {name: shapes}\n"
 BOMB = b"a: &a [x]\n" + b"".join(  # nine levels
@@ -77,7 +77,7 @@ def _reads(key: str, text: bytes, expected: object) -> Attempt:
 
     def attempt(bench: Bench) -> int:
         names = b"".join(line + b"\n" for line in BASE.splitlines() if line.split(b":")[0] != text.split(b":")[0])
-        value: object = recipes.load(bench.write("recipe.yaml", names + text))
+        value: object = load(bench.write("recipe.yaml", names + text))
         for part in key.split("."):
             value = getattr(value, part)
         assert value == expected and type(value) is type(expected)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dlkit.config import recipe
+from dlkit.config.resolve import resolve
 from dlkit.training import forecast
 from dlkit.training.distributed import World
 from dlkit.training.inputs import Materials, gather
@@ -36,7 +36,7 @@ def trained(materials: Materials) -> tuple[float, float]:
 def main() -> None:
     for model, data in RECIPES:
         settings = {"train.epochs": 1, "schedule.warmup_epochs": 0.0}
-        chosen = recipe.resolve(model, data, flags=settings).recipe
+        chosen = resolve(model, data, flags=settings).recipe
         materials = gather(chosen, torch.device("cpu"), World(), Path(), str)
         clocks = (time.perf_counter, time.process_time)
         before = [forecast.epoch(materials, clock).seconds for clock in clocks]

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dlkit.config.recipe import Augment, Data
+from dlkit.config.schema import Augment, Data
 from dlkit.data import library
 from dlkit.data.images.pack import pack
 from dlkit.data.loader import TrainingData

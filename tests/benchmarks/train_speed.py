@@ -115,7 +115,7 @@ def build(model_name: str) -> object:
 
 
 def mnist() -> tuple[object, object]:
-    from dlkit.config.recipe import Data
+    from dlkit.config.schema import Data
     from dlkit.data import library as dataset
 
     train = dataset.splits(Data(name="mnist"), say=print).train

@@ -93,7 +93,7 @@ def as_run(model: Any) -> Any:
     """The Run that a recipe of SGD with momentum and nothing else comes to."""
     import torch
 
-    from dlkit.config.recipe import Loss, Train
+    from dlkit.config.schema import Loss, Train
     from dlkit.training import losses
     from dlkit.training.distributed import World
     from dlkit.training.loop import Run

@@ -15,7 +15,7 @@ import yaml
 import dlkit
 from dlkit import errors, registry
 from dlkit.config import yaml_file
-from dlkit.config.recipe import resolve
+from dlkit.config.resolve import resolve
 from dlkit.runs import run_folder
 from dlkit_cli import console, main, recipe_flags, train
 
@@ -95,8 +95,8 @@ MISTAKES = {
     "train lenet5 mnist more": "unexpected extra argument",
     "train lenet5 minst": "Did you mean 'mnist'?",
     "train lenet5 --dataset mnist --format xml": "'xml' is not one of 'auto'",
-    "train": "which model?",
-    "train lenet5": "which data set?",
+    "train": "no model given",
+    "train lenet5": "no data set given",
     "train lenet6 --dataset mnist": "Did you mean 'lenet5'?",
     "train lenet5 --dataset minst": "Did you mean 'mnist'?",
     "train lenet5 --dataset mnist --set optimizer.lrr=1": "recipe.optimizer has no key 'lrr'. Did you mean 'lr'?",
@@ -120,7 +120,7 @@ MISTAKES = {
     "train --resume first --recipe mlp-mnist": "it does not go with --recipe",
     "train --resume first --check": "it does not go with --check",
     "train mlp --dataset shapes --batch-size aut": "recipe.train.batch_size is 'aut'",
-    "lr-find lenet5": "which data set?",
+    "lr-find lenet5": "no data set given",
     "lr-find lenet5 --dataset mnist --low 1": "dlkit lr-find has no option '--low'. Did you mean '--lowest'?",
     "reproduce": "there are no runs in runs",
     "recipes show lenet5-mnits": "Did you mean 'lenet5-mnist'?",
@@ -307,7 +307,7 @@ def test_resume_takes_a_run_or_stands_alone(
 
 def test_resume_changes_only_what_may_change(capsys: Captured, one_run: run_folder.RunFolder) -> None:
     for line, said in (
-        ("--lr 0.1", "--lr 0.1 cannot change when a run goes on; these can: train.epochs"),
+        ("--lr 0.1", "--lr 0.1 cannot change when a run is resumed. These can: train.epochs"),
         ("--set optimizer.lr=0.1", "--set optimizer.lr=0.1 cannot change"),
         ("--epochs 0", "recipe.train.epochs is 0"),
         ("--dataset mnist", "data.name cannot change"),

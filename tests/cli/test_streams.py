@@ -14,7 +14,7 @@ import pytest
 import run_folders
 
 import dlkit
-from dlkit.config.recipe import resolve
+from dlkit.config.resolve import resolve
 from dlkit_cli import console, recipes
 
 

@@ -15,16 +15,8 @@ from pydantic import BaseModel
 from dlkit.config import keys as recipe_keys
 from dlkit.config import yaml_file
 from dlkit.config.checks import USED_BY
-from dlkit.config.recipe import (
-    MAY_CHANGE_ON_RESUME,
-    Recipe,
-    Setting,
-    changed,
-    changes_on_resume,
-    load,
-    parse_setting,
-    resolve,
-)
+from dlkit.config.resolve import Setting, changes_on_resume, load, parse_setting, resolve, with_changes
+from dlkit.config.schema import MAY_CHANGE_ON_RESUME, Recipe
 from dlkit.errors import StorageError, UsageError
 
 BASE = "model: {name: mlp}\ndata: {name: shapes}\n"
@@ -262,9 +254,9 @@ def test_misspelt_names_get_the_nearest_right_one() -> None:
     assert "no data set is called 'minst'. Did you mean 'mnist'?" in refusal(dataset="minst")
     with pytest.raises(UsageError, match="Did you mean 'lenet5-mnist'"):
         resolve(recipe="lenet5-mnits")
-    with pytest.raises(UsageError, match="which model"):
+    with pytest.raises(UsageError, match="no model given"):
         resolve(None, "mnist")
-    with pytest.raises(UsageError, match="which data set"):
+    with pytest.raises(UsageError, match="no data set given"):
         resolve("lenet5")
 
 
@@ -322,7 +314,7 @@ def test_every_shipped_recipe_can_be_tried_for_one_epoch() -> None:
 def test_the_recipe_of_a_run_that_an_older_version_began_is_read_and_may_go_on(recipe: Path) -> None:
     recipe.write_text(BASE + "schedule: {name: onecycle, warmup_epochs: 1}\n")
     stored = load(recipe)
-    assert changed(stored, {"train.epochs": 12}).schedule.warmup_epochs == 1
+    assert with_changes(stored, {"train.epochs": 12}).schedule.warmup_epochs == 1
     with pytest.raises(UsageError, match="onecycle has a warm-up of its own"):
         resolve(recipe=recipe)
 
@@ -371,8 +363,8 @@ def test_a_pair_with_a_recipe_gets_it_and_one_without_gets_the_starting_point() 
 def test_changes_on_resume_are_of_the_closed_list() -> None:
     recipe = with_settings()
     assert changes_on_resume(recipe, [parse_setting("train.epochs=99")]) == {"train.epochs": 99}
-    assert changed(recipe, {"train.epochs": 99}).train.epochs == 99
-    with pytest.raises(UsageError, match=r"--lr 1 cannot change when a run goes on; these can: train\.epochs"):
+    assert with_changes(recipe, {"train.epochs": 99}).train.epochs == 99
+    with pytest.raises(UsageError, match=r"--lr 1 cannot change when a run is resumed\. These can: train\.epochs"):
         changes_on_resume(recipe, [Setting("optimizer.lr", 1, "--lr 1")])
     with pytest.raises(UsageError, match=r"recipe\.train\.epochs is 0"):
         changes_on_resume(recipe, [parse_setting("train.epochs=0")])

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import dlkit
-from dlkit.config import recipe as recipes
 from dlkit.config import yaml_file
-from dlkit.config.recipe import Data, resolve
+from dlkit.config.resolve import resolve
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.splits import ImageFiles, MemoryImages, Splits
 from dlkit.datasets import sst
@@ -66,7 +66,7 @@ def test_a_shipped_recipe_takes_two_steps(name: str, tmp_path: Path, monkeypatch
         "schedule.warmup_epochs": 0.0,
         "model.weights": None,
     }
-    recipe = recipes.resolve(recipe=name, flags={"data.dir": "DIR"} if name.endswith("-folder") else {}).recipe
+    recipe = resolve(recipe=name, flags={"data.dir": "DIR"} if name.endswith("-folder") else {}).recipe
     if recipe.data.name in MADE_BY_CODE:
         settings["data.options.train"] = SAMPLES
     else:

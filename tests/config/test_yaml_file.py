@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlkit.config import yaml_file
-from dlkit.config.recipe import Recipe, load
+from dlkit.config.resolve import load
+from dlkit.config.schema import Recipe
 from dlkit.errors import DlkitError
 
 

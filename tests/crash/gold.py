@@ -14,7 +14,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dlkit.config import recipe
+from dlkit.config import schema
+from dlkit.config.resolve import resolve
 from dlkit.runs.run_folder import RunFolder
 from dlkit.training import assembly, checkpoint, train
 
@@ -61,8 +62,8 @@ class Small(nn.Module):
         return self.output(self.dropout(maps.flatten(1)))
 
 
-def gold_recipe(**changes: object) -> recipe.Recipe:
-    return recipe.resolve("mlp", "shapes", flags={**SETTINGS, **changes}).recipe
+def gold_recipe(**changes: object) -> schema.Recipe:
+    return resolve("mlp", "shapes", flags={**SETTINGS, **changes}).recipe
 
 
 def use_small_model() -> None:

@@ -16,12 +16,12 @@ from corpus import encoded, picture
 from mnist_files import MNIST_HERE, made_up_mnist
 
 from dlkit import cache
-from dlkit.config.recipe import Data
+from dlkit.config.data_location import resolve_dataset
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.download import download as downloads
 from dlkit.data.download import store as dataset_cache
 from dlkit.data.splits import ImageFiles, MemoryImages
-from dlkit.data_location import located
 from dlkit.datasets import mnist
 from dlkit.errors import DataError, StorageError, UsageError, VerificationError
 
@@ -303,18 +303,18 @@ def test_a_data_set_is_named_or_is_a_folder(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     for name in ("mnist", "photos", "a:b"):
         (tmp_path / name).mkdir()
-    assert located("mnist") == ("mnist", None)
-    assert located("./mnist") == ("folder", "./mnist")
-    assert located("photos") == ("folder", "photos")
-    assert located("a:b") == ("folder", "a:b")
-    assert located("wds:shards") == located("wds", "shards") == ("wds", "shards")
+    assert resolve_dataset("mnist") == ("mnist", None)
+    assert resolve_dataset("./mnist") == ("folder", "./mnist")
+    assert resolve_dataset("photos") == ("folder", "photos")
+    assert resolve_dataset("a:b") == ("folder", "a:b")
+    assert resolve_dataset("wds:shards") == resolve_dataset("wds", "shards") == ("wds", "shards")
     with pytest.raises(UsageError, match="Say it once"):
-        located("wds:shards", "others")
+        resolve_dataset("wds:shards", "others")
     for given, place in (("photo", None), ("mnits", None), ("photos", "there"), ("mnits:there", None)):
         with pytest.raises(UsageError, match=f"no folder, table or shard '{given}', and no data set is called"):
-            located(given, place)
+            resolve_dataset(given, place)
     with pytest.raises(DataError, match="there is no such folder, table or shard"):
-        located("./mnits")
+        resolve_dataset("./mnits")
 
 
 def test_a_path_is_read_by_the_data_set_for_what_lies_there(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_path_is_read_by_the_data_set_for_what_lies_there(tmp_path: Path) -> N
         ("archive", images): "folder", ("saved", images): "hf", ("one.pack", images): "packed",
     }  # fmt: skip
     for (name, takes), reader in readers.items():
-        assert located(str(tmp_path / name), None, takes) == (reader, str(tmp_path / name)), (name, takes)
+        assert resolve_dataset(str(tmp_path / name), None, takes) == (reader, str(tmp_path / name)), (name, takes)
     (tmp_path / "photos.zip").touch()
     with pytest.raises(UsageError, match="not a folder, a table"):
-        located(str(tmp_path / "photos.zip"))
+        resolve_dataset(str(tmp_path / "photos.zip"))

@@ -15,7 +15,7 @@ import torch
 from corpus import encoded, picture
 
 import dlkit
-from dlkit.config.recipe import resolve
+from dlkit.config.resolve import resolve
 from dlkit.data.batches import normalize
 from dlkit.data.images import decode, resize_crop
 from dlkit.data.link import log_probabilities, probabilities

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dlkit.config.recipe import Augment
+from dlkit.config.schema import Augment
 from dlkit.data import batches
 from dlkit.data import workers as loader_workers
 from dlkit.data.holdout import held_out_places

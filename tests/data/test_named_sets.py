@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.download import idx, mat
 from dlkit.data.download import store as dataset_cache

@@ -15,7 +15,7 @@ import pytest
 from corpus import encoded, picture, tar_member, tar_of
 from mnist_files import MNIST_HERE, made_up_mnist
 
-from dlkit.config.recipe import resolve
+from dlkit.config.resolve import resolve
 from dlkit.data.download import idx, pickles
 from dlkit.data.splits import ImageFiles, MemoryImages, Splits
 from dlkit.datasets import cifar10, folder, mnist, shapes

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from corpus import encoded, picture
 
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.images import decode
 from dlkit.data.loader import split

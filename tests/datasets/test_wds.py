@@ -17,7 +17,7 @@ from corpus import encoded, picture, tar_member, tar_of
 from same_images import write_shard
 
 from dlkit import cache
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.fingerprint import fingerprint
 from dlkit.data.images import decode, shards

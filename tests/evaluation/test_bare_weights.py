@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dlkit import imagenet, registry
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data.library import spec_of
 from dlkit.datasets import cifar10
 from dlkit.errors import UsageError

@@ -16,8 +16,8 @@ from shapes_on_disk import form
 
 from dlkit import atomic_io, documents
 from dlkit.config import ablation_parts, yaml_file
-from dlkit.config import recipe as recipes
-from dlkit.config.recipe import Recipe
+from dlkit.config.resolve import resolve
+from dlkit.config.schema import Recipe
 from dlkit.errors import DataError, PartialError, UsageError
 from dlkit.experiments.ablate import Ablation, ablate, planned
 from dlkit.plots import bars, drawing
@@ -53,7 +53,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         "data.augment.horizontal_flip": 0.5, "model.options.hidden": "16", "optimizer.lr": 0.01,
         "train.clip_grad": 1e6, "train.epochs": 5, "train.batch_size": 8,
     }  # fmt: skip
-    return recipes.resolve("mlp", "folder", flags=flags).recipe
+    return resolve("mlp", "folder", flags=flags).recipe
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +243,7 @@ def test_a_training_that_diverges_is_said_and_its_pair_left_out(recipe: Recipe, 
 def test_every_part_of_every_shipped_recipe_can_be_left_out_and_is_then_gone() -> None:
     swept = set()
     for name in yaml_file.shipped_names():
-        recipe = recipes.resolve(recipe=name, flags={"data.dir": "somewhere"}).recipe
+        recipe = resolve(recipe=name, flags={"data.dir": "somewhere"}).recipe
         for part, changes in ablation_parts.parts(recipe).items():
             less = ablation_parts.without(recipe, changes)
             assert less != recipe and part not in ablation_parts.parts(less), (name, part)
@@ -260,9 +260,9 @@ def test_a_part_is_there_where_the_recipe_uses_it() -> None:
     names = {key: key.split(".")[-1] for key in flags}
     names |= {"schedule.warmup_epochs": "warmup", "regularizers.l2.strength": "l2"}
     for key, value in flags.items():
-        there = ablation_parts.parts(recipes.resolve("mlp", "shapes", flags={key: value}).recipe)
+        there = ablation_parts.parts(resolve("mlp", "shapes", flags={key: value}).recipe)
         assert names[key] in there and not set(names.values()) - {names[key]} & set(there)
-    off = recipes.resolve("mlp", "shapes", flags={"regularizers.l2.strength": 0.0}).recipe
+    off = resolve("mlp", "shapes", flags={"regularizers.l2.strength": 0.0}).recipe
     assert "l2" not in ablation_parts.parts(off)
 
 

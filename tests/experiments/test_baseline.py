@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import dlkit
 from dlkit import registry
-from dlkit.config import recipe as recipes
+from dlkit.config.resolve import resolve
 from dlkit.data.splits import MemoryImages
 from dlkit.datasets import shapes
 from dlkit.errors import UsageError
@@ -150,7 +150,7 @@ def test_a_summary_of_it_can_be_had(kind: str) -> None:
 
 def baseline(kind: str, runs_dir: Path, **given: Any) -> RunFolder:
     limit, said = given.pop("limit", None), given.pop("say", lambda text: None)
-    recipe = recipes.resolve(kind, "shapes", flags={**SMALL, **given}).recipe
+    recipe = resolve(kind, "shapes", flags={**SMALL, **given}).recipe
     return fit_baseline(recipe, limit=limit, name=kind, runs_dir=runs_dir, argv=[], say=said)
 
 
@@ -189,7 +189,7 @@ def test_eval_and_predict_read_it_and_need_no_scikit_learn(
 def test_the_run_predicts_as_scikit_learn_fitted_to_the_same_split(runs_dir: Path, kind: str) -> None:
     from dlkit.training.inputs import prepare
 
-    recipe = recipes.resolve(kind, "shapes", flags=SMALL).recipe
+    recipe = resolve(kind, "shapes", flags=SMALL).recipe
     data = prepare(recipe, lambda text: None)
     train, validation = data.splits["train"], data.splits["validation"]
     assert isinstance(data.spec, ImageSpec)
@@ -225,7 +225,7 @@ def test_images_in_files_are_fitted_to_like_those_in_memory(tmp_path: Path) -> N
     write_folder(tmp_path, "train")
     write_folder(tmp_path, "test", count=40)
     flags = {"data.dir": str(tmp_path), "data.size": 28, "data.workers": 0}
-    recipe = recipes.resolve("knn", "folder", flags=flags).recipe
+    recipe = resolve("knn", "folder", flags=flags).recipe
     run = fit_baseline(recipe, limit=None, name="files", runs_dir=tmp_path / "runs", argv=[], say=lambda text: None)
     model = restore(run, device="cpu").model
     assert isinstance(model, knn.NearestNeighbours) and len(model.images) == 144
@@ -266,7 +266,7 @@ def test_what_is_fitted_is_not_trained_and_what_is_trained_is_not_fitted(tmp_pat
     assert names() == list(KINDS)
     with pytest.raises(UsageError, match="dlkit baseline knn --dataset shapes"):
         dlkit.train("knn", dataset="shapes", runs_dir=tmp_path)
-    recipe = recipes.resolve("mlp", "shapes").recipe
+    recipe = resolve("mlp", "shapes").recipe
     with pytest.raises(UsageError, match="dlkit train mlp"):
         fit_baseline(recipe, limit=None, name=None, runs_dir=tmp_path, argv=[], say=lambda text: None)
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from tiny_training import same_bits
 import dlkit
 from dlkit import atomic_io
 from dlkit.config import yaml_file
-from dlkit.config.recipe import changed
+from dlkit.config.resolve import with_changes
 from dlkit.data.fingerprint import read_files
 from dlkit.datasets import shapes
 from dlkit.errors import DataError, ModelFileError, StoppedError, UsageError
@@ -53,7 +53,7 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolde
     shutil.copytree(made, tmp_path, dirs_exist_ok=True, symlinks=True)
     monkeypatch.chdir(tmp_path)
     copy = RunFolder(tmp_path / "runs" / "a")
-    recipe = changed(copy.recipe(), {"data.dir": str(tmp_path / "pictures")})
+    recipe = with_changes(copy.recipe(), {"data.dir": str(tmp_path / "pictures")})
     atomic_io.write_text(copy.path / "recipe.yaml", yaml_file.dump(recipe))
     copy.update(recipe=recipe.model_dump(mode="json"))
     return copy
@@ -134,7 +134,7 @@ def test_the_first_epochs_alone_keep_the_whole_schedule_and_can_be_gone_on_with(
 @pytest.mark.parametrize("pauses", [[], [7], [3, 7]])
 def test_a_run_that_was_extended_is_replayed_as_it_happened(pauses: list[int], run: RunFolder) -> None:
     """Two epochs of five steps on a cosine, stopped at some steps to go on for more epochs each time."""
-    recipe = changed(run.recipe(), {"schedule.name": "cosine", "train.epochs": 2})
+    recipe = with_changes(run.recipe(), {"schedule.name": "cosine", "train.epochs": 2})
     with contextlib.suppress(StoppedError):
         train_recipe(
             recipe, name="c", runs_dir=run.path.parent, argv=[], say=str, progress=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from dlkit.config import recipe as recipes
+from dlkit.config.resolve import resolve, with_changes
 from dlkit.errors import UsageError
 from dlkit.experiments.seeds import train_seeds
 from dlkit.runs.run_folder import RunFolder
@@ -21,10 +21,10 @@ QUICK = {
 
 
 def test_a_group_is_trained_once_and_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = recipes.resolve("mlp", "shapes", flags=QUICK).recipe
+    recipe = resolve("mlp", "shapes", flags=QUICK).recipe
     first = train_seeds(recipe, 2, name="g", runs_dir=tmp_path)
     runs = [RunFolder(tmp_path / "g" / f"seed{seed}") for seed in (3, 4)]
-    assert [run.recipe() for run in runs] == [recipe, recipes.changed(recipe, {"train.seed": 4})]
+    assert [run.recipe() for run in runs] == [recipe, with_changes(recipe, {"train.seed": 4})]
     values = [run.info()["best"]["value"] for run in runs]
     assert first.values == tuple(values) and first.estimate is not None
     assert first.estimate.low < first.estimate.value < first.estimate.high  # even if both are right as often
@@ -39,7 +39,7 @@ def test_a_group_is_trained_once_and_grows(tmp_path: Path, capsys: pytest.Captur
     document = json.loads((tmp_path / "g" / "seeds.json").read_text())
     assert document == again.document() and document["schema"] == "dlkit.seeds/1"
     with pytest.raises(UsageError, match=r"holds another group of seeds: optimizer.lr was"):
-        train_seeds(recipes.changed(recipe, {"optimizer.lr": 0.5}), 3, name="g", runs_dir=tmp_path)
+        train_seeds(with_changes(recipe, {"optimizer.lr": 0.5}), 3, name="g", runs_dir=tmp_path)
     words = ["train", "--recipe", str(tmp_path / "g" / "recipe.yaml"), "--seeds", "3", "--name", "g"]
     assert dlkit([*words, "--runs-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'g'}\n"

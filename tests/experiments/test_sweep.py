@@ -16,9 +16,9 @@ from shapes_on_disk import form
 
 import dlkit
 from dlkit import atomic_io, documents
-from dlkit.config import recipe as recipes
 from dlkit.config import search_space, yaml_file
-from dlkit.config.recipe import Recipe
+from dlkit.config.resolve import resolve, with_changes
+from dlkit.config.schema import Recipe
 from dlkit.errors import DivergedError, UsageError
 from dlkit.experiments import evidence
 from dlkit.experiments.proposals import Sampler, propose
@@ -45,7 +45,7 @@ def recipe() -> Recipe:
         "data.options.train": 80, "data.options.test": 8, "model.options.hidden": "16", "train.threads": 1,
         "train.epochs": EPOCHS, "train.monitor": "val/loss",
     }  # fmt: skip
-    return recipes.resolve("mlp", "shapes", flags=flags).recipe
+    return resolve("mlp", "shapes", flags=flags).recipe
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +171,14 @@ def test_another_sweep_does_not_go_into_the_same_folder(found: Sweep, no_trainin
         again(found, pruner="none")
     with pytest.raises(UsageError, match=r"space.optimizer.momentum was 0..0.9, is None"):
         sweep(found.recipe, VARIED[:2], runs_dir=found.folder.parent)
-    other = recipes.changed(found.recipe, {"train.epochs": 4})
+    other = with_changes(found.recipe, {"train.epochs": 4})
     with pytest.raises(UsageError, match=r"train.epochs was 3, is 4"):
         sweep(other, VARIED, runs_dir=found.folder.parent)
 
 
 @pytest.mark.parametrize("batch_size", [8, 128])  # at a step, and in the validation after the only step
 def test_a_trial_that_diverges_is_said_and_not_tried_again(recipe: Recipe, batch_size: int, tmp_path: Path) -> None:
-    wild = recipes.changed(recipe, {"optimizer.name": "sgd", "train.epochs": 1, "train.batch_size": batch_size})
+    wild = with_changes(recipe, {"optimizer.name": "sgd", "train.epochs": 1, "train.batch_size": batch_size})
     said: list[str] = []
     for _ in range(2):
         ended = sweep(wild, ["optimizer.lr=1e-3,1e30"], trials=4, runs_dir=tmp_path, say=said.append)
@@ -192,7 +192,7 @@ def test_a_trial_that_diverges_is_said_and_not_tried_again(recipe: Recipe, batch
 
 
 def test_a_small_space_is_covered_and_nothing_is_tried_twice(recipe: Recipe, tmp_path: Path) -> None:
-    few = recipes.changed(recipe, {"train.epochs": 1})
+    few = with_changes(recipe, {"train.epochs": 1})
     for trials, expected in ((2, 2), (9, 3)):
         ended = sweep(few, ["train.batch_size=16,32,64"], trials=trials, runs_dir=tmp_path)
         assert len(ended.trials) == len({trial.parameters["train.batch_size"] for trial in ended.trials}) == expected
@@ -217,7 +217,7 @@ def test_every_sampler_draws_without_replacement(sampler: Sampler, recipe: Recip
 
 
 def test_guesses_are_tried_first(recipe: Recipe, tmp_path: Path) -> None:
-    few = recipes.changed(recipe, {"train.epochs": 1})
+    few = with_changes(recipe, {"train.epochs": 1})
     varied = ["optimizer.lr=log:1e-4..1e-1", "optimizer.betas=[0.9,0.99],[0.9,0.999]", "train.batch_size=8..64"]
     guesses = ["optimizer.lr=0.002,optimizer.betas=[0.9,0.99],train.batch_size=16", "train.batch_size=40"]
     ended = sweep(few, varied, trials=2, enqueue=guesses, runs_dir=tmp_path)
@@ -240,7 +240,7 @@ def test_fewer_trials_remove_none(found: Sweep, tmp_path: Path) -> None:
 
 
 def test_a_trial_under_several_seeds_has_their_mean_and_the_noise_between_them(recipe: Recipe, tmp_path: Path) -> None:
-    few = recipes.changed(recipe, {"train.epochs": 1})
+    few = with_changes(recipe, {"train.epochs": 1})
     ended = sweep(few, ["train.batch_size=8,16"], trials=2, seeds_per_trial=2, runs_dir=tmp_path)
     for trial in ended.trials:
         runs = [RunFolder(ended.folder / name) for name in (trial.run, f"{trial.run}-seed1")]
@@ -253,7 +253,7 @@ def test_a_trial_under_several_seeds_has_their_mean_and_the_noise_between_them(r
 
 
 def test_the_best_can_be_confirmed_under_fresh_seeds(recipe: Recipe, tmp_path: Path, no_second: list[str]) -> None:
-    few = recipes.changed(recipe, {"train.epochs": 1})
+    few = with_changes(recipe, {"train.epochs": 1})
     ended = sweep(few, ["train.batch_size=16,32"], trials=2, confirm=2, runs_dir=tmp_path)
     assert [found.trial for found in ended.confirmed] == [trial.number for trial in ended.ranked]
     for found in ended.confirmed:
@@ -280,7 +280,7 @@ def no_second(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_trials_made_with_other_packages_are_refused_or_tried_again(recipe: Recipe, tmp_path: Path) -> None:
-    few = recipes.changed(recipe, {"train.epochs": 1})
+    few = with_changes(recipe, {"train.epochs": 1})
     ended = sweep(few, ["optimizer.lr=1e-4..1e-2"], trials=2, runs_dir=tmp_path)
     run = RunFolder(ended.folder / "trial-000")
     run.update(versions=run.info()["versions"] | {"dlkit": "0.0.1"})

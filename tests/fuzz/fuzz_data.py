@@ -20,7 +20,8 @@ from law import Target, check_error, replace_file
 from mutation import json_mutants, mutants
 from PIL import Image
 
-from dlkit.config import recipe, yaml_file
+from dlkit.config import yaml_file
+from dlkit.config.resolve import load, resolve
 from dlkit.data.download import archives, idx, mat
 from dlkit.data.images import decode, packed
 from dlkit.data.inputs import Ahead, Stream, inputs
@@ -44,8 +45,8 @@ def recipes(folder: Path) -> Target:
     path = folder / "recipe.yaml"
 
     def read(data: bytes) -> None:
-        recipe.load(replace_file(path, data))
-        recipe.resolve(recipe=str(path))
+        load(replace_file(path, data))
+        resolve(recipe=str(path))
 
     valid = [path.read_bytes() for path in paths]
     return Target(mutants(valid, YAML), read, valid)
@@ -193,9 +194,9 @@ def table(ending: str, folder: Path) -> Target:
 
     def read(data: bytes) -> int:
         path, refused = replace_file(folder / f"train.{ending}", data), 0
-        for load in (csv.load, partial(text_csv.load, least=1)):
+        for read_table in (csv.load, partial(text_csv.load, least=1)):
             try:
-                load(path)
+                read_table(path)
             except DlkitError as error:
                 check_error(error)
                 refused += 1

@@ -11,7 +11,8 @@ import torch
 from corpus import encoded, picture
 from PIL import Image
 
-from dlkit.config.recipe import Data, resolve
+from dlkit.config.resolve import resolve
+from dlkit.config.schema import Data
 from dlkit.data.loader import TrainingData
 from dlkit.data.splits import MemoryImages
 from dlkit.datasets import shapes

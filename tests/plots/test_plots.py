@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dlkit.config.recipe import resolve
+from dlkit.config.resolve import resolve
 from dlkit.errors import StorageError
 from dlkit.plots import axes, curves, drawing, learning_curves, matrix
 from dlkit.plots.terminal import BRAILLE, chart

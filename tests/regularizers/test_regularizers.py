@@ -16,7 +16,7 @@ from tiny_training import TINY, in_two_processes, same_bits, tiny, weights
 from torch import Tensor, nn
 
 from dlkit import atomic_io, registry
-from dlkit.config import recipe
+from dlkit.config.resolve import resolve
 from dlkit.data.batches import Batch
 from dlkit.errors import DivergedError, ModelFileError, UsageError
 from dlkit.layers.averaging import estimating_norms
@@ -74,7 +74,7 @@ def test_the_sweep_sweeps_something() -> None:
 def trained(**settings: object) -> loop.Run:
     """A run after its steps, in memory alone."""
     chosen = {**TINY, **SETTINGS, **settings}
-    made = recipe.resolve("mlp", "shapes", flags=chosen).recipe
+    made = resolve("mlp", "shapes", flags=chosen).recipe
     data = inputs.prepare(made, str)
     model, scratch = assembly.begin(made, data, None, str)
     run = assembly.assemble(made, data, torch.device("cpu"), World(), model, scratch, Path(), str)

@@ -9,7 +9,8 @@ import pytest
 from corpus import encoded, picture
 
 import dlkit
-from dlkit.config.recipe import Data, changed, resolve, with_absolute_paths
+from dlkit.config.resolve import resolve, with_absolute_paths, with_changes
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.errors import DataError, StorageError
 from dlkit.evaluation.evaluate import evaluate
@@ -74,4 +75,4 @@ def test_addresses_and_names_of_a_hub_stay_as_they_are(tmp_path: Path, monkeypat
         assert resolve("mlp", given).recipe.data.dir == given.partition(":")[2]
     listed = resolve("mlp", "wds:s-{0..3}.tar", flags={"data.options.names": "names.txt"}).recipe
     assert (listed.data.dir, listed.data.options["names"]) == (f"{tmp_path}/s-{{0..3}}.tar", f"{tmp_path}/names.txt")
-    assert with_absolute_paths(listed) == listed and changed(listed, {}) == listed
+    assert with_absolute_paths(listed) == listed and with_changes(listed, {}) == listed

@@ -12,7 +12,7 @@ import run_folders
 from crash import gold_recipe
 
 from dlkit import atomic_io
-from dlkit.config import recipe
+from dlkit.config import schema
 from dlkit.errors import ModelFileError, StorageError, UsageError
 from dlkit.runs import run_creation, run_folder
 from dlkit.runs.prune import remove
@@ -91,7 +91,7 @@ def test_a_run_whose_first_save_fails_never_exists(tmp_path: Path) -> None:
 
 def test_the_recipe_in_a_run_is_the_recipe_it_was_made_with(tmp_path: Path) -> None:
     assert made(tmp_path, "a").recipe() == gold_recipe()
-    assert isinstance(gold_recipe(), recipe.Recipe)
+    assert isinstance(gold_recipe(), schema.Recipe)
 
 
 def test_a_line_of_metrics_cut_short_is_left_out(tmp_path: Path) -> None:

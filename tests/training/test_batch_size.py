@@ -12,7 +12,7 @@ import torch
 from tiny_training import TINY, same_bits
 
 import dlkit
-from dlkit.config.recipe import load
+from dlkit.config.resolve import load
 from dlkit.errors import UsageError
 from dlkit.training import batch_size, memory
 from dlkit.training.train import resume_run
@@ -93,4 +93,4 @@ def test_auto_is_of_one_process_and_of_no_resume(
         batch_size.with_largest_batch(several, str)  # type: ignore[arg-type]
     dlkit.train("mlp", dataset="shapes", settings={**TINY, "train.epochs": 1}, name="a", runs_dir=tmp_path)
     assert main.run(["train", "--resume", "a", "--runs-dir", str(tmp_path), "--batch-size", "auto"]) == 2
-    assert "cannot change when a run goes on" in capsys.readouterr().err
+    assert "cannot change when a run is resumed" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from tiny_training import TINY
 from torch import Tensor
 from torch.testing._internal.distributed import multi_threaded_pg
 
-from dlkit.config import recipe
+from dlkit.config.resolve import resolve
 from dlkit.training import assembly, inputs, loop
 from dlkit.training.distributed import World
 
@@ -24,7 +24,7 @@ SETTINGS = {
 
 def trained(world: World) -> tuple[loop.Run, dict[str, float] | None]:
     """A run after three steps, and its validation."""
-    made = recipe.resolve("mlp", "shapes", flags=SETTINGS).recipe
+    made = resolve("mlp", "shapes", flags=SETTINGS).recipe
     data = inputs.prepare(made, str)
     model, scratch = assembly.begin(made, data, None, str)
     run = assembly.assemble(made, data, torch.device("cpu"), world, model, scratch, Path(), str)

@@ -10,6 +10,7 @@ import pytest
 from shapes_on_disk import write_folder
 
 import dlkit
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.loader import split
 from dlkit.export.export import export
@@ -97,6 +98,6 @@ def test_files_leak_by_their_bytes_wherever_they_lie(tmp_path: Path) -> None:
      {"name": "x", "run": "\0", "data": {"name": "nothing"}}, {"name": "x", "data": {"name": "mnist"}, "sha256": "z"}],
 )  # fmt: skip
 def test_a_record_that_cannot_be_followed_says_nothing(record: dict[str, Any], tmp_path: Path) -> None:
-    data = dlkit.config.recipe.Data(name="shapes", options={"train": 40, "test": 8})  # type: ignore[attr-defined]
+    data = Data(name="shapes", options={"train": 40, "test": 8})
     parts = split(library.splits(data), 0.25, 0)
     assert leaks.warnings([record], parts, data) == []

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_training import TINY
 
 import dlkit
-from dlkit.config import recipe
+from dlkit.config.resolve import resolve
 from dlkit.errors import UsageError
 from dlkit.training import lr_find
 from dlkit.training.lr_find import Point
@@ -64,7 +64,7 @@ TRAINABLE: list[tuple[str, str, dict[str, object]]] = [
 def test_a_network_trains_at_the_suggested_rate(
     model: str, dataset: str, settings: dict[str, object], tmp_path: Path
 ) -> None:
-    made = recipe.resolve(model, dataset, flags={"train.threads": 1, **settings}).recipe
+    made = resolve(model, dataset, flags={"train.threads": 1, **settings}).recipe
     suggestion = lr_find.lr_find(made, steps=60).suggestion
     assert suggestion is not None
     schedule = {"schedule.name": "constant", "train.epochs": 4, "optimizer.lr": suggestion, "train.threads": 1}
@@ -76,7 +76,7 @@ def test_a_network_trains_at_the_suggested_rate(
 def test_a_network_that_overfits_the_sweep_trains_at_the_suggested_rate(tmp_path: Path) -> None:
     """The smallest loss is at two hundred times the rate that is suggested: all samples are in one batch."""
     settings = {**TINY, "model.options.hidden": "256", "data.options.train": 60, "train.batch_size": 54}
-    found = lr_find.lr_find(recipe.resolve("mlp", "shapes", flags=settings).recipe, steps=60)
+    found = lr_find.lr_find(resolve("mlp", "shapes", flags=settings).recipe, steps=60)
     assert found.minimum is not None and found.minimum.loss < 0.1
     assert found.suggestion is not None and found.suggestion < found.minimum.lr / 10
     schedule = {"schedule.name": "constant", "train.epochs": 20, "optimizer.lr": found.suggestion}
@@ -92,7 +92,7 @@ def test_a_loss_that_never_falls_suggests_nothing(losses: list[float]) -> None:
 
 def found(**settings: object) -> lr_find.RangeTest:
     chosen = {**TINY, "train.batch_size": 16, "optimizer.name": "sgd", "optimizer.momentum": 0.0, **settings}
-    return lr_find.lr_find(recipe.resolve("mlp", "shapes", flags=chosen).recipe, steps=60)
+    return lr_find.lr_find(resolve("mlp", "shapes", flags=chosen).recipe, steps=60)
 
 
 def test_the_rate_rises_geometrically_until_the_loss_diverges() -> None:
@@ -111,7 +111,7 @@ def test_the_suggestion_trains_and_the_same_test_gives_the_same_answer() -> None
 
 
 def test_a_range_that_is_none_is_refused() -> None:
-    made = recipe.resolve("mlp", "shapes", flags=TINY).recipe
+    made = resolve("mlp", "shapes", flags=TINY).recipe
     for wrong in ({"lowest": 0.0}, {"lowest": 1.0, "highest": 0.1}, {"steps": 3}, {"highest": math.inf}):
         with pytest.raises(UsageError, match="the range must rise"):
             lr_find.lr_find(made, **wrong)  # type: ignore[arg-type]

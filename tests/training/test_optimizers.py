@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlkit.config import recipe
+from dlkit.config import schema
 from dlkit.training import optimizers
 
 NAMES = ["sgd", "adam", "adamw", "adagrad", "rmsprop"]
@@ -16,8 +16,8 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def settings(name: str, **others: object) -> recipe.Optimizer:
-    return recipe.Optimizer.model_validate({"name": name, "lr": 0.05, **others})
+def settings(name: str, **others: object) -> schema.Optimizer:
+    return schema.Optimizer.model_validate({"name": name, "lr": 0.05, **others})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,7 +14,7 @@ import torch
 from tiny_training import TINY, same_bits, tiny
 from torch import Tensor, nn
 
-from dlkit.config import recipe
+from dlkit.config.resolve import resolve
 from dlkit.training import assembly, forecast, memory, preflight, train
 from dlkit_cli import main
 
@@ -40,7 +40,7 @@ def use(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def looked_at(**settings: object) -> preflight.Preflight:
-    return preflight.preflight(recipe.resolve("mlp", "shapes", flags={**TINY, **settings}).recipe, runs_dir=Path("."))
+    return preflight.preflight(resolve("mlp", "shapes", flags={**TINY, **settings}).recipe, runs_dir=Path("."))
 
 
 def results(found: preflight.Preflight) -> dict[str, str]:
@@ -86,7 +86,7 @@ def small_trial() -> preflight.Trial:
     from dlkit.training.distributed import World
     from dlkit.training.inputs import gather
 
-    made = recipe.resolve("mlp", "shapes", flags=TINY).recipe
+    made = resolve("mlp", "shapes", flags=TINY).recipe
     return preflight.small_trial(gather(made, torch.device("cpu"), World(), Path(), str))
 
 

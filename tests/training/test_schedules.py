@@ -9,7 +9,7 @@ import torch
 from torch.optim import lr_scheduler as schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
-from dlkit.config.recipe import Schedule
+from dlkit.config.schema import Schedule
 from dlkit.training.schedules import describe_change, learning_rate
 
 NAMES = ["constant", "step", "cosine", "onecycle", "exponential"]

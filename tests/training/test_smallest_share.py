@@ -13,7 +13,7 @@ from test_train import TINY, same_bits
 from torch import Tensor, nn
 
 import dlkit
-from dlkit.config.recipe import Augment
+from dlkit.config.schema import Augment
 from dlkit.data.batches import Batch
 from dlkit.data.loader import TrainingData
 from dlkit.data.splits import MemoryImages

@@ -13,7 +13,7 @@ import pytest
 from tiny_training import same_bits, tiny
 
 from dlkit import atomic_io, registry
-from dlkit.config.recipe import resolve
+from dlkit.config.resolve import resolve
 from dlkit.errors import UsageError
 from dlkit.runs.run_folder import RunFolder
 from dlkit.trackers import numbers, tensorboard

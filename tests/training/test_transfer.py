@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import dlkit
 from dlkit import atomic_io, imagenet, registry
-from dlkit.config import recipe, yaml_file
+from dlkit.config import schema, yaml_file
+from dlkit.config.resolve import load, resolve
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.evaluation.model_summary import natural_spec
 from dlkit.layers.order import head, layers, matching
@@ -367,7 +368,7 @@ def test_gradual_unfreezing_resumes_to_the_same_bits_without_its_source(
 
 def test_each_layer_learns_at_a_fixed_part_of_the_next_ones_rate() -> None:
     model = build("lenet5_relu", natural_spec(1, 28, 28, 10), {})
-    settings = recipe.Optimizer(weight_decay=0.1, layer_decay=0.5)
+    settings = schema.Optimizer(weight_decay=0.1, layer_decay=0.5)
     optimizer = optimizers.build(model, settings, torch.device("cpu"))
     named = {id(parameter): name for name, parameter in model.named_parameters()}
     factors = {named[id(p)]: group["lr_factor"] for group in optimizer.param_groups for p in group["params"]}
@@ -410,14 +411,14 @@ def test_the_first_step_of_each_layer_is_as_long_as_its_rate_says(tmp_path: Path
 )
 def test_a_recipe_that_transfers_nothing_is_refused_at_once(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        recipe.resolve("mlp", "mnist", flags=settings)
+        resolve("mlp", "mnist", flags=settings)
 
 
 def test_the_keys_of_transfer_come_back_from_a_written_recipe(tmp_path: Path) -> None:
     settings = {"model.weights": "a", "model.init_layers": "*", "train.freeze": "c*,[ab]", "train.unfreeze": [1, 3]}
-    made = recipe.resolve("mlp", "shapes", flags=settings).recipe
+    made = resolve("mlp", "shapes", flags=settings).recipe
     (tmp_path / "recipe.yaml").write_text(yaml_file.dump(made))
-    assert recipe.load(tmp_path / "recipe.yaml") == made and made.train.unfreeze == (1, 3)
+    assert load(tmp_path / "recipe.yaml") == made and made.train.unfreeze == (1, 3)
 
 
 def test_a_bare_state_dict_of_other_classes_trains_on_with_a_new_head(

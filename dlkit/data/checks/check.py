@@ -18,13 +18,13 @@ from typing import Any
 
 from dlkit import atomic_io, registry
 from dlkit.config import text_options
-from dlkit.config.recipe import Data
+from dlkit.config.data_location import resolve_dataset
+from dlkit.config.schema import Data
 from dlkit.data import library as dataset
 from dlkit.data.checks import texts
 from dlkit.data.checks.findings import ScannedSurvey
 from dlkit.data.checks.survey import FAULT, NOTE, Finding, Survey, survey_folder, survey_splits
 from dlkit.data.images.decode import Header
-from dlkit.data_location import located
 from dlkit.errors import UsageError
 from dlkit.registry import did_you_mean
 from dlkit.specs import MAX_PIXELS, SequenceSpec
@@ -111,7 +111,7 @@ def check(
     for kind in ignore:
         if kind not in KINDS:
             raise UsageError(f"unknown kind of fault {kind!r}. {did_you_mean(kind, KINDS)}")
-    name, path = located(target, None if data_dir is None else str(data_dir))
+    name, path = resolve_dataset(target, None if data_dir is None else str(data_dir))
     if fix_list is not None:
         with atomic_io.storage_errors(fix_list):
             fix_list.parent.stat()  # before the work

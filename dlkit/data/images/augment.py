@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlkit.config.recipe import Augment
+from dlkit.config.schema import Augment
 
 Draw = Callable[[str], Tensor]  # name → (N,) float32 in [0, 1), on the images' device
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlkit import atomic_io
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.download.download import nothing_said
 from dlkit.data.images import decode, packed

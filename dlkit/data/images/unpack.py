@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dlkit import atomic_io
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.splits import MemoryImages
 from dlkit.errors import UsageError

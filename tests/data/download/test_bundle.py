@@ -16,7 +16,7 @@ from corpus import ARCHIVES, Bad, tar_member, tar_of
 from mnist_files import made_up_mnist
 
 from dlkit import cache
-from dlkit.config.recipe import Data
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.download import bundle
 from dlkit.data.download import store as dataset_cache

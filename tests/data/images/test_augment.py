@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional
 
-from dlkit.config.recipe import Augment
+from dlkit.config.schema import Augment
 from dlkit.data.images import augment as changes
 from dlkit.data.images.augment import ERASED_AREA, ERASED_ASPECT
 from dlkit.data.images.resize_crop import random_box

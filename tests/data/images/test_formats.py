@@ -13,7 +13,7 @@ from corpus import encoded, picture, png
 from PIL import Image
 
 import dlkit
-from dlkit.config.recipe import resolve
+from dlkit.config.resolve import resolve
 from dlkit.data import library
 from dlkit.data.images import decode, formats
 from dlkit.data.images.formats import UnsupportedImageError

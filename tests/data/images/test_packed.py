@@ -18,7 +18,7 @@ from PIL import Image
 from shapes_on_disk import write_folder
 
 import dlkit
-from dlkit.config.recipe import Augment, Data
+from dlkit.config.schema import Augment, Data
 from dlkit.data import library
 from dlkit.data import rng as randomness
 from dlkit.data.checks.check import check

@@ -14,7 +14,7 @@ from PIL import Image
 from same_images import as_folder, as_saved, as_shards, as_table
 
 import dlkit
-from dlkit.config.recipe import Augment, Data
+from dlkit.config.schema import Augment, Data
 from dlkit.data import library
 from dlkit.data.checks import check as dataset_check
 from dlkit.data.fingerprint import fingerprint

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from dlkit import cache, registry
-from dlkit.config.recipe import Data, resolve
+from dlkit.config.resolve import resolve
+from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.checks.check import check
 from dlkit.data.checks.near_texts import SHORTEST, SIMILAR, near_pairs

@@ -13,7 +13,8 @@ import torch
 
 import dlkit
 from dlkit import atomic_io, specs
-from dlkit.config.recipe import Augment, resolve
+from dlkit.config.resolve import resolve
+from dlkit.config.schema import Augment
 from dlkit.data.batches import Batch
 from dlkit.data.inputs import Stream, pieces
 from dlkit.data.loader import TrainingData, batches_in_order, split

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlkit.config.recipe import Setting, data_for, load, resolve
+from dlkit.config.resolve import Setting, data_for, load, resolve
 from dlkit.data import library
 from dlkit.data.text.tokenization import plain_word, words_of
 from dlkit.errors import ModelFileError, UsageError

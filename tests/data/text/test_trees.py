@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dlkit
-from dlkit.config.recipe import Augment
+from dlkit.config.schema import Augment
 from dlkit.data.inputs import Stream
 from dlkit.data.loader import TrainingData, batches_in_order
 from dlkit.data.splits import TreeSamples

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from dlkit import registry as catalog
 from dlkit.atomic_io import storage_errors
+from dlkit.config.split_names import resolve_splits
 from dlkit.errors import DataError, UsageError
-from dlkit.split_names import resolve_splits
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # two letters at least: C:/ is a drive
 TABLES = (".csv", ".tsv", ".tab")
@@ -38,7 +38,7 @@ def apart(dataset: str | None, place: str | None = None) -> tuple[str | None, st
     return name, inner or None
 
 
-def located(given: str, place: str | None = None, takes: Sequence[str] = ()) -> tuple[str, str | None]:
+def resolve_dataset(given: str, place: str | None = None, takes: Sequence[str] = ()) -> tuple[str, str | None]:
     """A data set's name and where it lies, from NAME, NAME:PLACE or a path; `takes` are the kinds that a model takes.
 
     Raises:

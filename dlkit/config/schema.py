@@ -1,0 +1,151 @@
+"""The schema of a recipe: everything a training run is, with bounds and defaults. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from dlkit.specs import MAX_PIXELS
+
+NO_WEIGHTS = "none"
+
+
+def none_for(value: Any) -> Any:
+    """None for "none", which asks for no weights."""
+    return None if value == NO_WEIGHTS else value
+
+
+def _whole(value: Any) -> Any:
+    if type(value) is not int:  # a Literal alone would take true and 1.0 for 1
+        raise ValueError("not a whole number")
+    return value
+
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Patterns = Annotated[str, Field(min_length=1)]  # globs over the names of parameters, with commas between
+Options = dict[str, bool | int | float | str | None]
+
+
+class Section(BaseModel):
+    """What every part of a recipe obeys: no unknown key, no silent conversion, no change after it is made."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    name: str
+    options: Options = {}
+    weights: Annotated[str | None, BeforeValidator(none_for)] = None  # to start from: "imagenet", a run or a file
+    init_layers: Patterns | None = None  # of them, what fits these; the rest starts from scratch; none: all
+
+
+class Augment(Section):
+    """Random changes to training images; all off by default. Probabilities and ranges, an image at a time."""
+
+    crop_padding: Annotated[int, Field(ge=0, le=512)] = 0  # pixels added on each side before a random crop
+    resized_crop: tuple[Positive, Positive] | None = None  # least and greatest area kept, folders only
+    horizontal_flip: Fraction = 0.0  # probability
+    vertical_flip: Fraction = 0.0  # probability
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
+    translate: Fraction = 0.0  # of the side, either way
+    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0  # degrees, either way
+    brightness: NonNegative = 0.0  # factor in [1 - x, 1 + x]; likewise contrast and saturation
+    contrast: NonNegative = 0.0
+    saturation: NonNegative = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # turns of the colour circle, either way
+    erasing: Fraction = 0.0  # probability
+    policy: Literal["none", "trivial", "rand"] = "none"  # TrivialAugment or RandAugment, by torchvision
+
+
+OnBadImage = Literal["error", "skip"]
+
+
+class Data(Section):
+    name: str
+    dir: str | None = None
+    options: Options = {}
+    vectors: str | None = None  # a file of word vectors, as GloVe's are written, to start the embedding from
+    validation: Below1 = 0.1  # of train; a data set's own validation split goes first
+    size: Count | None = None  # pixels a side; none: the data set's own
+    channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
+    workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
+    loader_timeout: Positive = 7.0  # seconds that those may neither compute nor wait for a disk
+    max_pixels: Count = MAX_PIXELS  # of an image; larger ones are refused
+    on_bad_image: OnBadImage = "error"  # skip: left out before the first epoch or batch, up to 1 % of a split
+    augment: Augment = Augment()
+
+
+class Optimizer(Section):
+    name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adam"
+    lr: Positive = 0.001
+    momentum: Below1 = 0.9  # sgd, rmsprop
+    nesterov: bool = False  # sgd
+    betas: tuple[Below1, Below1] = (0.9, 0.999)  # adam, adamw
+    eps: Positive = 1e-8  # adam, adamw, adagrad, rmsprop
+    weight_decay: NonNegative = 0.0
+    decay_all: bool = False  # also decay biases and norms
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on the lr of each layer, from the last to the first
+
+
+class Schedule(Section):
+    name: Literal["constant", "step", "cosine", "onecycle", "exponential"] = "constant"
+    warmup_epochs: NonNegative = 0.0  # from the start of the run; not with onecycle, which has its own
+    step_epochs: Positive = (
+        30.0  # step: a drop at each multiple, from the start of the run; exponential: to fall by gamma
+    )
+    milestones: tuple[Positive, ...] | None = None  # step: epochs of the run with a drop, in place of step_epochs
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # step and exponential: factor of each drop
+    final: Fraction = 0.0  # cosine and onecycle: the last lr as a fraction of the highest
+    rise: Annotated[float, Field(gt=0, lt=1)] = 0.3  # onecycle: fraction of the run spent rising
+
+
+class Loss(Section):
+    name: Literal["cross_entropy", "mse", "bce"] = "cross_entropy"
+    label_smoothing: Below1 = 0.0
+
+
+class Train(Section):
+    epochs: Count = 10
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128  # images a step, over all ranks
+    accumulate: Count = 1  # parts a batch is computed in: less memory; batch norm averages each part alone
+    clip_grad: Positive | None = None
+    clip_mode: Literal["norm", "value"] = "norm"
+    ema: Below1 = 0.0  # decay of the averaged weights; 0 is off
+    patience: Count | None = None  # epochs without a better monitor before stopping
+    freeze: Count | Patterns | None = None  # first layers, or parameters, that keep the weights they start from
+    unfreeze: Count | tuple[Count, ...] | None = None  # epochs between two thaws, or those after which one comes
+    monitor: Literal["val/loss", "val/top1", "val/top5", "train/loss"] = "val/top1"
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    device: Annotated[
+        str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$", description="auto, cpu, cuda, cuda:N or mps")
+    ] = "auto"
+    threads: Count | None = None  # CPU threads; none: torch's choice
+    amp: Literal["off", "auto", "bf16", "fp16"] = "off"
+    channels_last: bool | None = None  # none: where it is quicker
+    compile: bool = False
+    checkpoint_every: Count = 500  # steps
+    log_every: Count = 100  # steps
+    keep: Annotated[int, Field(ge=2, le=10**6)] = 2  # newest checkpoints kept, beside the best
+    track: tuple[str, ...] = ()  # where else the figures are shown: tensorboard, mlflow, wandb
+
+
+class Recipe(Section):
+    model: Model
+    data: Data
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    loss: Loss = Loss()
+    regularizers: dict[str, Options] = {}
+    train: Train = Train()
+
+
+MAY_CHANGE_ON_RESUME = (
+    "train.epochs", "train.log_every", "train.checkpoint_every", "train.keep", "train.track", "data.workers",
+    "data.loader_timeout", "data.dir",
+)  # fmt: skip
