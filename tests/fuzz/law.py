@@ -58,7 +58,7 @@ def check_error(error: DlkitError) -> None:
         console.error(str(error))
     line = shown.getvalue().removesuffix("\n").encode(errors="backslashreplace").decode()  # as stderr writes it
     assert error.exit_code in CODES, f"exit {error.exit_code}: {line}"
-    assert str(error) and line.isprintable(), f"not one line: {line!r}"
+    assert str(error) and len(line.splitlines()) == 1 and "\x1b" not in line, f"not one line: {line!r}"
     assert len(line) <= 10 + console.LONGEST_LINE, f"a line of {len(line)} characters: {line[:300]!r}"
 
 
