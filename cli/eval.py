@@ -109,13 +109,13 @@ def eval_command(
     flags = {"--classes": classes, "--img-size": img_size, "--mean": mean, "--std": std, "--option": option}
     misplaced = [flag for flag, value in flags.items() if value is not None]
     if misplaced and weights is None:
-        raise UsageError(f"{misplaced[0]} says what --weights FILE is for. Give that too, or leave {misplaced[0]} out.")
+        raise UsageError(f"{misplaced[0]} describes --weights FILE. Add --weights, or remove {misplaced[0]}.")
     if model is not None or weights is not None:
         from dlkit.evaluation.bare_weights import Inputs
         from dlkit.evaluation.exported_file import evaluate_file, open_model
 
         if run is not None or mc_dropout is not None:
-            raise UsageError("--model and --weights stand for a run: neither a run nor --mc-dropout goes with them.")
+            raise UsageError("--model and --weights cannot be combined with a run or --mc-dropout. Remove one of them.")
         pixels, options = (numbers(mean, "--mean"), numbers(std, "--std")), model_options(option)
         inputs = Inputs(dataset, data_dir, classes, img_size, *pixels, options)
         file = open_model(model, weights, inputs, runs_dir, checkpoint.value, console.say)

@@ -31,7 +31,7 @@ from .inputs import (
 
 COLUMNS = ("path", "rank", "class", "index", "probability", "error")
 TABLE_COLUMNS = ("path", "rank", "class", "probability", "error")
-DOUBT_COLUMNS = ("predictive_entropy", "mutual_information")  # with --mc-dropout, before the error
+UNCERTAINTY_COLUMNS = ("predictive_entropy", "mutual_information")  # with --mc-dropout, before the error
 NODE_COLUMNS: tuple[str, ...] = ("path", "node", "parent", "word", "words", "class", "index", "probability", "error")
 
 
@@ -100,7 +100,7 @@ def predict_command(
         columns: tuple[str, ...] = TABLE_COLUMNS if resolved == console.Format.table else COLUMNS
         columns = NODE_COLUMNS if nodes else columns
         if mc_dropout is not None:
-            columns = (*columns[:-1], *DOUBT_COLUMNS, columns[-1])
+            columns = (*columns[:-1], *UNCERTAINTY_COLUMNS, columns[-1])
         console.write_rows(chain.from_iterable(map(_rows, documents)), columns, resolved, stream=True)
     count.report()
 
@@ -115,5 +115,5 @@ def _rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif not document["predictions"]:
         yield path
     else:
-        doubts = {name: document[name] for name in DOUBT_COLUMNS if name in document}
-        yield from ({**path, **ranked, **doubts} for ranked in document["predictions"])
+        uncertainty = {name: document[name] for name in UNCERTAINTY_COLUMNS if name in document}
+        yield from ({**path, **ranked, **uncertainty} for ranked in document["predictions"])

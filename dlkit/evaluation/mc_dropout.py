@@ -1,12 +1,12 @@
-"""Monte Carlo dropout: a network's dropout left on, N answers of N thinned networks in place of one.
+"""Monte Carlo dropout: N passes with dropout enabled, whose mean probabilities are the prediction.
 
-Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML 2016: a network trained with dropout is, each time its
-masks are drawn, a draw from an approximate posterior over the weights; the mean of their probabilities is the answer.
-Differs from the paper: a pass draws its masks once for all images and not for each, as the posterior is over weights
+Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML 2016: each set of dropout masks is a sample from an
+approximate posterior over the weights.
+Differs from the paper: all images of a pass share its masks, because the posterior is over weights
 (Kirsch, van Amersfoort and Gal, "BatchBALD", NeurIPS 2019, call it consistent dropout). A mask is a function of (seed,
-pass, layer, call): an image's answer is the same alone and in any batch, and does not depend on the order.
+pass, layer, call): the prediction for an image does not depend on its batch or on the order.
 
-Only dropout layers (nn.Dropout and its 1d, 2d and 3d forms) are on; batch norm, stochastic depth and the dropout of
+Only dropout layers (nn.Dropout and its 1d, 2d and 3d forms) are enabled; batch norm, stochastic depth and dropout of
 attention weights stay as in evaluation.
 """
 
@@ -30,7 +30,7 @@ ELEMENTS, CHANNELS = (nn.Dropout,), (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def check_model(model: nn.Module, name: str) -> None:
-    """Raises: UsageError where the model has no dropout layer that does anything."""
+    """Raises: UsageError if the model has no dropout layer with p > 0."""
     if not _layers(model):
         raise UsageError(
             f"--mc-dropout needs dropout, and {name} has none. Train it with some, as in `dlkit train … --dropout 0.5`."
@@ -39,8 +39,8 @@ def check_model(model: nn.Module, name: str) -> None:
 
 def passes_of(model: nn.Module, inputs: Tensor, passes: int, seed: int) -> Tensor:
     """The outputs of each pass: (N, …) → (T, N, K) float64 on the CPU. The model is in eval mode."""
-    with _dropping(model, seed) as begin:
-        return torch.stack([_one_pass(model, inputs, begin, number) for number in range(passes)])
+    with _enable_dropout(model, seed) as begin_pass:
+        return torch.stack([_run_pass(model, inputs, begin_pass, index) for index in range(passes)])
 
 
 def log_probabilities_of(passes: Tensor, link: Link) -> Tensor:
@@ -48,8 +48,8 @@ def log_probabilities_of(passes: Tensor, link: Link) -> Tensor:
     return torch.stack([torch.from_numpy(log_probabilities(outputs.numpy(), link)) for outputs in passes])
 
 
-def _one_pass(model: nn.Module, inputs: Tensor, begin: Callable[[int], None], number: int) -> Tensor:
-    begin(number)
+def _run_pass(model: nn.Module, inputs: Tensor, begin_pass: Callable[[int], None], index: int) -> Tensor:
+    begin_pass(index)
     outputs: Tensor = model(inputs)
     return outputs.cpu().double()
 
@@ -59,40 +59,40 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _dropping(model: nn.Module, seed: int) -> Iterator[Callable[[int], None]]:
-    """While the block runs the dropout layers drop, though in eval mode; call what it gives with a pass's number."""
-    calls: dict[int, int] = {}  # layer → how often this pass has come through it
+def _enable_dropout(model: nn.Module, seed: int) -> Iterator[Callable[[int], None]]:
+    """Enable the dropout layers of a model in eval mode; yields a function that begins the pass of an index."""
+    calls: dict[int, int] = {}  # layer → its calls in this pass
     current = 0
 
-    def begin(number: int) -> None:
+    def begin_pass(index: int) -> None:
         nonlocal current
-        current = number
+        current = index
         calls.clear()
 
-    def hook_of(place: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    def dropout_hook(layer_index: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def drop(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
-            calls[place] = calls.get(place, 0) + 1
-            return output * _mask(layer, output, fold(seed, current, place, calls[place]))
+            calls[layer_index] = calls.get(layer_index, 0) + 1
+            return output * _mask(layer, output, fold(seed, current, layer_index, calls[layer_index]))
 
         return drop
 
     with ExitStack() as stack:
-        for place, layer in enumerate(_layers(model)):
-            stack.callback(layer.register_forward_hook(hook_of(place)).remove)
-        yield begin
+        for layer_index, layer in enumerate(_layers(model)):
+            stack.callback(layer.register_forward_hook(dropout_hook(layer_index)).remove)
+        yield begin_pass
 
 
 def _mask(layer: nn.Module, x: Tensor, seed: int) -> Tensor:
-    """0 with probability p, else 1 / (1 - p): the shape of one sample, one number a channel where channels drop."""
+    """0 with probability p, else 1 / (1 - p): the shape of one sample, or one value per channel."""
     shape = x.shape[1:] if isinstance(layer, ELEMENTS) else (x.shape[1], *[1] * (x.ndim - 2))
     assert isinstance(layer, ELEMENTS + CHANNELS)
-    generator = torch.Generator().manual_seed(seed % 2**63)  # on the CPU, so that all devices drop alike
-    numbers = torch.rand(shape, generator=generator)
-    return ((numbers >= layer.p) / (1 - layer.p)).to(x)
+    generator = torch.Generator().manual_seed(seed % 2**63)  # on the CPU: equal on all devices
+    uniform = torch.rand(shape, generator=generator)
+    return ((uniform >= layer.p) / (1 - layer.p)).to(x)
 
 
-class ThinnedClassifier:
-    """A network in eval mode, on that device, answering prepared images in passes with dropout on."""
+class McDropoutClassifier:
+    """A network in eval mode on a device, with passes of MC dropout over prepared images."""
 
     def __init__(
         self, module: nn.Module, device: torch.device, spec: ImageSpec, passes: int, seed: int, link: Link = "softmax"

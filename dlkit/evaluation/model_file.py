@@ -1,6 +1,6 @@
-"""An exported file as a model to be used: .onnx by onnxruntime, without torch; .safetensors by torch.
+"""An exported file as a model: .onnx runs in onnxruntime without torch, .safetensors in torch.
 
-A file is told by its ending, checked whole, and only then handed to the library that reads its format.
+The suffix determines the format; a file is checked before its library reads it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUFFIXES = (".onnx", ".safetensors", ".pt2")
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file that was checked; `load` makes from a device's name what answers its images or texts."""
+    """A checked file; `load` makes its classifier on a device."""
 
     path: Path
     about: About
@@ -31,7 +31,7 @@ class ModelFile:
 
 
 def is_model_file(name: str) -> bool:
-    """Whether this names a file, and not a network: timm/NAME is one."""
+    """Whether this names a file and not a model such as timm/NAME."""
     return Path(name).suffix.lower() in SUFFIXES or ("/" in name and not name.startswith("timm/"))
 
 
@@ -54,18 +54,18 @@ def open_model_file(path: Path) -> ModelFile:
 
 
 def from_bytes(data: bytes, path: Path) -> ModelFile:
-    """The same for bytes that were or will be at `path`."""
-    with _told_of(path):
+    """Check the bytes of a file at `path`."""
+    with _errors_of(path):
         if path.suffix.lower() == ".onnx":
-            whole, about = _onnx_safety.checked(data, path)
-            return ModelFile(path, about, lambda device: _named(path, onnx.classifier, whole, about, device))
+            complete, about = _onnx_safety.checked(data, path)
+            return ModelFile(path, about, lambda device: _named(path, onnx.classifier, complete, about, device))
         export_metadata.check_seal(data, safetensors.MARKER)
-        found = safetensors.read_about(data)
-        if found is None:
+        about_file = safetensors.read_about(data)
+        if about_file is None:
             raise ModelFileError(
                 "it does not say what it is: no export of dlkit. For bare weights give --model NAME --weights FILE."
             )
-        return ModelFile(path, found, lambda device: _on_device(path, data, found, device))
+        return ModelFile(path, about_file, lambda device: _on_device(path, data, about_file, device))
 
 
 def _on_device(path: Path, data: bytes, about: About, device: str) -> Classifier:
@@ -77,36 +77,36 @@ def _on_device(path: Path, data: bytes, about: About, device: str) -> Classifier
 def _named(
     path: Path, load: Callable[[bytes, About, str], Classifier], data: bytes, about: About, device: str
 ) -> Classifier:
-    with _told_of(path):
-        return Named(path, load(data, about, device))
+    with _errors_of(path):
+        return FileClassifier(path, load(data, about, device))
 
 
 @dataclass(frozen=True)
-class Named:
+class FileClassifier:
     """A classifier whose errors name its file."""
 
     path: Path
     classify: Any  # a Classifier, of trees a TextClassifier
 
     def __call__(self, inputs: Any) -> LogProbabilities:
-        with _told_of(self.path):
-            found: LogProbabilities = self.classify(inputs)
-            return found
+        with _errors_of(self.path):
+            log_probabilities: LogProbabilities = self.classify(inputs)
+            return log_probabilities
 
     def answer(self, inputs: Any) -> Answer:
-        with _told_of(self.path):
-            found: Answer = self.classify.answer(inputs)
-            return found
+        with _errors_of(self.path):
+            answer: Answer = self.classify.answer(inputs)
+            return answer
 
     def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:
-        """Those of each node of trees."""
-        with _told_of(self.path):
-            found: list[LogProbabilities] = self.classify.nodes(texts)
-            return found
+        """The log probabilities of each node of trees."""
+        with _errors_of(self.path):
+            nodes: list[LogProbabilities] = self.classify.nodes(texts)
+            return nodes
 
 
 @contextmanager
-def _told_of(path: Path) -> Iterator[None]:
+def _errors_of(path: Path) -> Iterator[None]:
     try:
         yield
     except (ModelFileError, VerificationError) as error:

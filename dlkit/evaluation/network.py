@@ -1,4 +1,4 @@
-"""The network that answers: a run's, an exported file's, one of the shelf with weights, or ResNet-50 of ImageNet."""
+"""Select the network for predictions: a run's, an exported file's, a registered model with weights, or ResNet-50."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
     from dlkit.inference.classifier import Classifier
 
-DEFAULT_MODEL = "resnet50"  # where there is no run at all
+DEFAULT_MODEL = "resnet50"  # if there are no runs
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model that is known but not yet built: `load` imports torch, nothing else here does."""
+    """A model that is not built yet; only `load` and `module` import torch."""
 
     name: str
     spec: Spec
     load: Callable[[str], Classifier]  # from a device's name
-    module: Callable[[str], tuple[nn.Module, torch.device]] | None = None  # likewise, where torch computes it
+    module: Callable[[str], tuple[nn.Module, torch.device]] | None = None  # None: not a torch model
     seed: int = 0
     link: Link = "softmax"
 
 
-def chosen(
+def select_network(
     run: RunFolder | Path | str | None,
     model: str | None,
     weights: Path | str | None,
@@ -48,23 +48,23 @@ def chosen(
     checkpoint: CheckpointName,
     say: Say,
 ) -> Network:
-    """The network that the caller means."""
+    """The network that the options of predict select."""
     by_name = model is not None or weights is not None
     if by_name and run is not None:
-        raise UsageError("give a run, or --model and --weights; not both.")
+        raise UsageError("a run and --model or --weights cannot be combined. Use one of them.")
     if network := _from_model_file(model, weights, inputs):
         return network
     if by_name:
         return _from_weights(model, weights, inputs, runs_dir, checkpoint, say)
     if inputs.given():
-        raise UsageError(f"{inputs.given()[0]} says what --weights are for; a run knows that itself.")
+        raise UsageError(f"{inputs.given()[0]} describes --weights, and a run has its own description. Remove it.")
     if run is None and not list_runs(runs_dir):
         return _without_a_run(runs_dir, checkpoint, say)
     return _from_run(select_run(run, runs_dir, say), checkpoint, say)
 
 
-def check_answerable(network: Network, nodes: bool) -> None:
-    """Raises: UsageError where predict cannot read what the model is for, or it has no nodes."""
+def check_predictable(network: Network, nodes: bool) -> None:
+    """Raises: UsageError if predict cannot read the model's inputs, or they have no nodes."""
     spec = network.spec
     if isinstance(spec, SequenceSpec) and not (spec.classes and spec.words):
         raise UsageError(f"predict reads images and text; {network.name} was trained on sequences of numbers.")
@@ -72,17 +72,17 @@ def check_answerable(network: Network, nodes: bool) -> None:
         raise UsageError(f"--nodes is for models of trees; {network.name} reads {spec.kind}.")
 
 
-def thinned(network: Network, passes: int) -> Network:
-    """The network with its dropout on, that many times."""
+def with_mc_dropout(network: Network, passes: int) -> Network:
+    """The network with that many passes of MC dropout."""
     module, spec = network.module, network.spec
     if module is None or not isinstance(spec, ImageSpec):
         kind = "an exported file" if module is None else f"a model of {spec.kind}"
         raise UsageError(f"--mc-dropout is for a run's or a weights file's model of images; this is {kind}.")
 
     def load(device: str) -> Any:
-        from dlkit.evaluation.mc_dropout import ThinnedClassifier
+        from dlkit.evaluation.mc_dropout import McDropoutClassifier
 
-        return ThinnedClassifier(*module(device), spec, passes, network.seed, network.link)
+        return McDropoutClassifier(*module(device), spec, passes, network.seed, network.link)
 
     return replace(network, load=load)
 
@@ -99,7 +99,7 @@ def _from_run(run: RunFolder, checkpoint: CheckpointName, say: Say) -> Network:
 
 
 def _from_model_file(model: str | None, weights: Path | str | None, inputs: Inputs) -> Network | None:
-    """The exported file that --model names, or none where it is a name of the shelf."""
+    """The exported file that --model names; None if it is the name of a model."""
     if model is None:
         return None
     from dlkit.evaluation.model_file import is_model_file, open_model_file
@@ -108,9 +108,9 @@ def _from_model_file(model: str | None, weights: Path | str | None, inputs: Inpu
         return None
     others = [*(["--weights"] if weights is not None else []), *inputs.given()]
     if others:
-        raise UsageError(f"--model {model} holds its own weights and classes. Leave {others[0]} out.")
-    found = open_model_file(Path(model))
-    return Network(found.about.model, found.about.spec, found.load, link=found.about.link)
+        raise UsageError(f"--model {model} has its own weights and classes. Remove {others[0]}.")
+    file = open_model_file(Path(model))
+    return Network(file.about.model, file.about.spec, file.load, link=file.about.link)
 
 
 def _from_weights(
@@ -121,13 +121,13 @@ def _from_weights(
     checkpoint: CheckpointName,
     say: Say,
 ) -> Network:
-    """A model of the shelf, with weights that know their images and classes, or of which `inputs` say it."""
-    found = find_network(model, weights, inputs, runs_dir, checkpoint, say)
-    return _by_torch(title(found, weights), found.spec, found.module, link=found.source.link)
+    """A registered model with weights that have their own spec, or whose spec `inputs` describe."""
+    network = find_network(model, weights, inputs, runs_dir, checkpoint, say)
+    return _by_torch(title(network, weights), network.spec, network.module, link=network.source.link)
 
 
 def _without_a_run(runs_dir: Path, checkpoint: CheckpointName, say: Say) -> Network:
-    """What answers where nothing was ever trained."""
+    """The default network if there are no runs."""
     if offline() and cached(imagenet.FILES[DEFAULT_MODEL], say) is None:
         raise UnreachableError(
             f"there are no runs in {runs_dir}, and DLKIT_OFFLINE forbids fetching the ImageNet weights of "
@@ -152,8 +152,8 @@ def _by_torch(
         from dlkit.training.precision import lay_out
 
         memory.keep_freed()
-        network, place = module(device)
-        lay_out(network, place)
-        return torch_classifier(network, place, spec, link)
+        model, torch_device = module(device)
+        lay_out(model, torch_device)
+        return torch_classifier(model, torch_device, spec, link)
 
     return Network(name, spec, load, module, seed, link)

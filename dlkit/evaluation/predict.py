@@ -1,8 +1,8 @@
-"""What a trained model sees in images, or reads in text: an answer for each input, in order, as soon as it is known.
+"""Predict images or text with a trained model: a prediction for each input, in order, as soon as it is computed.
 
-A thread reads the inputs and a few decode them, ahead of the model by a bounded number of images; so memory is bounded
-and the first answer does not wait for the last path. Paths that come one at a time (a pipe, a generator) are answered
-as they come; a list is answered in full batches.
+A thread reads the inputs and others decode them, at most a fixed number ahead of the model: memory is bounded and the
+first prediction does not wait for the last path. Inputs of a pipe or a generator are predicted as they arrive, those of
+a list in full batches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dlkit.data.inputs import Ahead, Given, Stream, inputs
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.bare_weights import Inputs
 from dlkit.evaluation.coverage import Coverage
-from dlkit.evaluation.network import Network, check_answerable, chosen, thinned
+from dlkit.evaluation.network import Network, check_predictable, select_network, with_mc_dropout
 from dlkit.evaluation.options import DEFAULT_TOPK, check_batch_size, check_passes
 from dlkit.evaluation.prediction import WORDS_SHOWN, Failure, Node, Prediction, Ranked, Uncertainty
 from dlkit.runs.run_folder import CheckpointName, RunFolder
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dlkit.data.text.treebank import Parsed
     from dlkit.inference.classifier import LogProbabilities, Outputs
 
-WAIT_S = 0.05  # how long a batch that has begun waits for another image of a slow source
+WAIT_S = 0.05  # that an incomplete batch waits for the next input
 
 Say = Callable[[str], None]
 
@@ -56,20 +56,20 @@ def predict(
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
 ) -> Iterator[Prediction | Failure]:
-    """Answer images in order: files, folders (searched through, sorted), globs, http(s) URLs, or an image's bytes.
+    """Predict images in order: files, folders (searched through, sorted), globs, http(s) URLs, or an image's bytes.
 
     A model of text reads it from .txt files, an example each, or from bytes; of trees they hold one in brackets, as in
-    (3 (2 a) (4 gem)), whose labels may be left out, or dependency trees in a .conllu file, and with `nodes` every node
-    is answered. A data.inputs.Stream is lines: paths of images, or examples of text, whose path is then "-:3" of the
+    (3 (2 a) (4 gem)), with or without labels, or dependency trees in a .conllu file, and with `nodes` every node
+    is predicted. A data.inputs.Stream is lines: paths of images, or examples of text, whose path is then "-:3" of the
     third line; a dependency tree takes several.
 
-    The model is a run's (the newest, where none is named), an exported file's, or `model` with `weights`: "imagenet", a
+    The model is a run's (by default the newest), an exported file's, or `model` with `weights`: "imagenet", a
     run or a file. A bare file needs `dataset` (its images need not be here), or `classes` (a data set, or a file with a
-    name a line) and `img_size`; mean and std of the pixels and `model_options` are its network's. Where there is no run
-    at all it is ResNet-50 with ImageNet's weights. An input that cannot be read is answered by a Failure and the
-    rest go on. topk is 5, or the number of classes where that is less; ranks below min_prob are left out. mc_dropout is
-    a number of passes with the dropout left on (evaluation/mc_dropout.py), drawn from the run's seed, or 0 of a file's
-    weights: the probabilities are then their means, and the uncertainty is told.
+    name a line) and `img_size`; mean and std of the pixels and `model_options` are its network's. If there are no
+    runs it is ResNet-50 with ImageNet weights. An input that cannot be read gives a Failure, and the rest continue.
+    topk is by default 5 or the number of classes, whichever is less; ranks below min_prob are omitted. mc_dropout is a
+    number of passes with dropout enabled (mc_dropout.py), seeded by the run's seed, or 0 for a weights file: the
+    probabilities are then their means, and each prediction has its uncertainty.
 
     Raises:
         UsageError: no such run, model or k; at once, before anything is read.
@@ -77,10 +77,10 @@ def predict(
     """
     check_passes(mc_dropout)
     inputs = Inputs(dataset, data_dir, classes, img_size, mean, std, model_options or {})
-    network = chosen(run, model, weights, inputs, Path(runs_dir), checkpoint, say)
-    check_answerable(network, nodes)
+    network = select_network(run, model, weights, inputs, Path(runs_dir), checkpoint, say)
+    check_predictable(network, nodes)
     if mc_dropout is not None:
-        network = thinned(network, mc_dropout)
+        network = with_mc_dropout(network, mc_dropout)
     count = len(network.spec.classes)
     k = min(DEFAULT_TOPK, count) if topk is None else topk
     if not 1 <= k <= count:
@@ -109,23 +109,23 @@ def _predictions(
         wait_s = None if isinstance(paths, Sequence) else WAIT_S
         for batch in ahead.batches(batch_size, wait_s):
             readable: list[Any] = [read.content for read in batch if not isinstance(read.content, DlkitError)]
-            answers = iter(_answers(classify, spec, readable, topk, nodes) if readable else ())
+            results = iter(_predict_batch(classify, spec, readable, topk, nodes) if readable else ())
             for read in batch:
                 for note in read.notes:
                     say(f"warning: {note}")
                 if isinstance(read.content, DlkitError):
                     yield Failure(read.name, network.name, read.content.exit_code, str(read.content))
                 else:
-                    ranks, inner, doubts = next(answers)
+                    ranks, inner, uncertainty = next(results)
                     kept = tuple(ranked for ranked in ranks if ranked.probability >= min_prob)
                     limits = coverage(read, say)
                     notes = (*read.notes, *limits.notes)
                     counts = (limits.unknown, limits.truncated)
-                    yield Prediction(read.name, network.name, kept, inner, doubts, *counts, notes)
+                    yield Prediction(read.name, network.name, kept, inner, uncertainty, *counts, notes)
 
 
 def nodes_of(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:
-    """Each node of a tree, as it is written, with its best class, from (nodes, K)."""
+    """Each node of a tree in written order with its best class, from (nodes, K)."""
     import numpy as np
 
     from dlkit.data.text.treebank import words_below
@@ -139,11 +139,11 @@ def nodes_of(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> t
     )
 
 
-Answer = tuple[tuple[Ranked, ...], tuple[Node, ...], Uncertainty | None]
+BatchRow = tuple[tuple[Ranked, ...], tuple[Node, ...], Uncertainty | None]
 
 
-def _answers(classify: Any, spec: Spec, contents: list[Any], topk: int, nodes: bool) -> Iterator[Answer]:
-    """Of each input the best classes, where asked for those of a tree's nodes, and what passes leave open."""
+def _predict_batch(classify: Any, spec: Spec, contents: list[Any], topk: int, nodes: bool) -> Iterator[BatchRow]:
+    """For each input its best classes, the nodes of a tree if requested, and the uncertainty under MC dropout."""
     import numpy as np
 
     if nodes:
@@ -152,34 +152,33 @@ def _answers(classify: Any, spec: Spec, contents: list[Any], topk: int, nodes: b
         for tree, rows, ranks in zip(contents, of_nodes, _ranked(roots, spec, topk), strict=True):
             yield ranks, nodes_of(tree, rows, spec), None
     elif hasattr(classify, "passes"):
-        yield from _doubtful(classify.passes(np.stack(contents)), spec, topk, classify.link == "sigmoid")
+        yield from _with_uncertainty(classify.passes(np.stack(contents)), spec, topk, classify.link == "sigmoid")
     else:
         outputs, logs = classify.answer(np.stack(contents) if isinstance(spec, ImageSpec) else contents)
         yield from ((ranks, (), None) for ranks in _ranked(logs, spec, topk, outputs))
 
 
-def _doubtful(passes: torch.Tensor, spec: Spec, topk: int, independent: bool) -> Iterator[Answer]:
+def _with_uncertainty(passes: torch.Tensor, spec: Spec, topk: int, independent: bool) -> Iterator[BatchRow]:
     """From the log probabilities of each pass, (T, N, K)."""
     from dlkit import metrics
 
     ranks = _ranked(metrics.mean_of_passes(passes).numpy(), spec, topk)
-    figures = tuple(
-        of(passes, independent).tolist() for of in (metrics.predictive_entropies, metrics.mutual_informations)
-    )
-    for best, entropy, information in zip(ranks, *figures, strict=True):
+    entropies = metrics.predictive_entropies(passes, independent).tolist()
+    informations = metrics.mutual_informations(passes, independent).tolist()
+    for best, entropy, information in zip(ranks, entropies, informations, strict=True):
         yield best, (), Uncertainty(len(passes), entropy, information)
 
 
 def _ranked(
     log_probabilities: LogProbabilities, spec: Spec, topk: int, outputs: Outputs | None = None
 ) -> list[tuple[Ranked, ...]]:
-    """The best classes of each row of (N, K), by the outputs if there are any; ties go to the first."""
+    """The best classes of each row of (N, K), ranked by the outputs if given; ties go to the first."""
     import numpy as np
 
     ranking = log_probabilities if outputs is None else outputs
     finite = not np.isnan(log_probabilities).any() if outputs is None else np.isfinite(outputs).all()
     if not finite:
-        raise ModelFileError("the model's answers are not finite. Train it again.")
+        raise ModelFileError("the model's outputs are not finite. Train it again.")
     best = np.argsort(-ranking, axis=1, kind="stable")[:, :topk]
     probabilities = np.exp(np.take_along_axis(log_probabilities, best, axis=1))
     return [

@@ -1,4 +1,4 @@
-"""What predict answers: the classes of an input, or why it could not be read."""
+"""The records of predict: the classes of an input, or the error that prevented reading it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORDS_SHOWN = 30  # of a node
 
 @dataclass(frozen=True)
 class Ranked:
-    """One class that an input may be of; ranks count from 1."""
+    """A class with its rank, from 1."""
 
     rank: int
     name: str
@@ -21,7 +21,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a tree, numbered from its root in the order in which it is written, and its most probable class."""
+    """A node of a tree, numbered in written order from the root, and its most probable class."""
 
     node: int
     parent: int | None
@@ -32,7 +32,7 @@ class Node:
     probability: float
 
     def document(self) -> dict[str, Any]:
-        """As it stands in `dlkit.predict/1`."""
+        """The JSON form in `dlkit.predict/1`."""
         return {
             "node": self.node,
             "parent": self.parent,
@@ -46,7 +46,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What passes with dropout on leave open about an input, in nats: in all, and for want of agreement."""
+    """The uncertainty of MC dropout in nats: of the mean prediction, and from disagreement between passes."""
 
     passes: int
     predictive_entropy: float
@@ -55,16 +55,16 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one input, best first: of a tree its root's, and its nodes' where asked for."""
+    """The most probable classes of one input, best first: those of a tree's root, and of its nodes if requested."""
 
     path: str
     model: str
     predictions: tuple[Ranked, ...]
     nodes: tuple[Node, ...] = ()
     uncertainty: Uncertainty | None = None
-    unknown: int | None = None  # of a text: words that the vocabulary does not have
-    truncated: int | None = None  # of a text: words at its end that are not read
-    notes: tuple[str, ...] = ()  # what the answer does not cover: only the first frame of an animation was used
+    unknown: int | None = None  # words of a text that are not in the vocabulary
+    truncated: int | None = None  # words of a text beyond the longest sequence
+    notes: tuple[str, ...] = ()  # such as: only the first frame of an animation was used
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.predict/1`."""
@@ -72,17 +72,17 @@ class Prediction:
             {"rank": r.rank, "class": r.name, "index": r.index, "probability": r.probability} for r in self.predictions
         ]
         nodes = [node.document() for node in self.nodes]
-        found = {"schema": SCHEMA, "path": self.path, "model": self.model, "predictions": rows}
+        document = {"schema": SCHEMA, "path": self.path, "model": self.model, "predictions": rows}
         notes: dict[str, Any] = {"notes": list(self.notes)} if self.notes else {}
         if self.unknown is not None:
             notes = {"unknown": self.unknown, "truncated": self.truncated} | notes
-        return found | ({"nodes": nodes} if nodes else {}) | self._doubts() | notes
+        return document | ({"nodes": nodes} if nodes else {}) | self._uncertainty() | notes
 
-    def _doubts(self) -> dict[str, Any]:
+    def _uncertainty(self) -> dict[str, Any]:
         if self.uncertainty is None:
             return {}
-        figures = asdict(self.uncertainty)
-        return {"mc_dropout": figures.pop("passes"), **figures}
+        values = asdict(self.uncertainty)
+        return {"mc_dropout": values.pop("passes"), **values}
 
 
 @dataclass(frozen=True)

@@ -64,25 +64,25 @@ class TextClassifier:
         return Answer(outputs, log_probabilities(outputs, self.link))
 
     def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:
-        """Those of each node of each tree, (nodes, K), in the order in which it is written."""
-        found: list[LogProbabilities] = []
+        """The log probabilities of each tree's nodes, (nodes, K), in written order."""
+        node_log_probabilities: list[LogProbabilities] = []
         for part in parts(texts):
             ends = list(accumulate(size(text) for text in part))
-            found += np.split(log_probabilities(self._outputs(part, "all"), self.link), ends[:-1])
-        return found
+            node_log_probabilities += np.split(log_probabilities(self._outputs(part, "all"), self.link), ends[:-1])
+        return node_log_probabilities
 
-    def batch(self, texts: Sequence[Text], asked: str = "roots") -> Sequences | tree_batches.Trees:
-        """The texts as what the network reads; of trees the nodes `asked`, "roots" or "all"."""
+    def batch(self, texts: Sequence[Text], nodes: str = "roots") -> Sequences | tree_batches.Trees:
+        """The network's input for these texts; its outputs are for the "roots" or "all" nodes of trees."""
         if isinstance(self.spec, SequenceSpec):
             words = [text for text in texts if not isinstance(text, Parsed)]
             ids, lengths = self.vocabulary.padded(words, self.spec.longest)
             return Sequences(torch.from_numpy(ids), torch.from_numpy(lengths)).to(self.device)
         parsed = [text for text in texts if isinstance(text, Parsed)]
-        unlabelled = [[-1] * len(tree.parents) for tree in parsed]
-        samples = tree_samples(parsed, unlabelled, self.vocabulary, self.spec.tokens)
-        return tree_batches.gathered(samples, np.arange(len(parsed)), self.same, asked)[0].to(self.device)
+        unlabeled = [[-1] * len(tree.parents) for tree in parsed]
+        samples = tree_samples(parsed, unlabeled, self.vocabulary, self.spec.tokens)
+        return tree_batches.gathered(samples, np.arange(len(parsed)), self.same, nodes)[0].to(self.device)
 
-    def _outputs(self, texts: list[Text], asked: str) -> Outputs:
+    def _outputs(self, texts: list[Text], nodes: str) -> Outputs:
         with torch.inference_mode():
-            outputs: Outputs = self.module(self.batch(texts, asked)).cpu().double().numpy()
+            outputs: Outputs = self.module(self.batch(texts, nodes)).cpu().double().numpy()
         return outputs

@@ -253,7 +253,7 @@ def test_the_command_prints_the_path_or_the_document(
         (["--model", "m.onnx", "--weights", "x"], "own weights"),
         (["--model", "m.pt2"], "your own programs"),
         (["--model", "./folder"], "ends in .onnx"),
-        (["--model", "m.onnx", "--run", "r"], "not both"),
+        (["--model", "m.onnx", "--run", "r"], "cannot be combined"),
         (["--model", "m.onnx"], "o such file"),
     ],
 )
