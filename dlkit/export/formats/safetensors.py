@@ -16,7 +16,6 @@ from dlkit import atomic_io, export_metadata, registry
 from dlkit.errors import MALFORMED, ModelFileError, UsageError, VerificationError
 from dlkit.export_metadata import About
 from dlkit.inference.classifier import Classifier
-from dlkit.inference.torch_classifier import torch_classifier
 from dlkit.specs import Spec
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
     """
     import safetensors.torch
     import torch
+
+    from dlkit.inference.torch_classifier import torch_classifier
 
     try:
         options = registry.resolved_options("models", about.model, about.options)
