@@ -31,7 +31,7 @@ def bundle_command(
     """
     from dlkit.data.download.bundle import bundle
 
-    found = bundle(names, output, say=console.note)
+    found = bundle(names, output, log=console.note)
     resolved = console.resolve(format, json)
     if resolved in (Format.json, Format.jsonl):
         console.write_document({"schema": SCHEMA, **asdict(found), "path": str(found.path)}, resolved)
@@ -55,6 +55,6 @@ def unbundle_command(
 
     rows = [
         {"schema": "dlkit.dataset/1", "name": found.name, "bytes": found.bytes, "folder": str(found.folder)}
-        for found in unbundle(file, say=console.note)
+        for found in unbundle(file, log=console.note)
     ]
     console.write_rows(rows, ("name", "bytes", "folder"), console.resolve(format, json))

@@ -18,8 +18,8 @@ from .pack import is_pack, pack_command, show_pack
 
 if TYPE_CHECKING:
     from dlkit.data.checks.check import CheckReport
-    from dlkit.data.download.store import Cached
-    from dlkit.data.library import Info
+    from dlkit.data.download.store import CachedDataset
+    from dlkit.data.library import DatasetInfo
 
 SCHEMA = "dlkit.dataset/1"
 SHOWN_OF_A_KIND = 10  # findings, on a terminal
@@ -66,7 +66,7 @@ def download_command(
     from dlkit.data.download import store as dataset_cache
 
     with _Bars() as bars:
-        _show(dataset_cache.download(name, source, say=console.note, progress=bars.tell), console.resolve(format, json))
+        _show(dataset_cache.download(name, source, log=console.note, progress=bars.tell), console.resolve(format, json))
 
 
 dataset_app.command("bundle")(bundle_command)
@@ -150,7 +150,7 @@ def check_command(
     with _Bars("images") as bars:
         report = check(
             target, data_dir, fix_list=fix_list, null=null, max_pixels=max_pixels or MAX_PIXELS, hashes=hashes,
-            ignore=ignore or (), workers=workers, say=console.say,
+            ignore=ignore or (), workers=workers, log=console.say,
             progress=lambda done, total: bars.tell("checking", done, total),
         )  # fmt: skip
     _write_report(report, console.resolve(format, json))
@@ -173,7 +173,7 @@ def unpack_command(
     from dlkit.data.images.unpack import unpack
 
     console.write_text(
-        "".join(f"{path}\n" for path in unpack(name, folder, split=split, limit=limit, say=console.note))
+        "".join(f"{path}\n" for path in unpack(name, folder, split=split, limit=limit, log=console.note))
     )
 
 
@@ -247,7 +247,7 @@ class _Bars:
         self.close()
 
 
-def _show(found: Cached, format: console.Format) -> None:
+def _show(found: CachedDataset, format: console.Format) -> None:
     """The folder alone where a person or a pipe reads, the digests of its files in a document."""
     if format in (console.Format.table, console.Format.tsv, console.Format.csv):
         console.write_text(formats.escape(str(found.folder)))
@@ -257,7 +257,7 @@ def _show(found: Cached, format: console.Format) -> None:
     console.write_document(document, format)
 
 
-def _brief(info: Info) -> Mapping[str, Any]:
+def _brief(info: DatasetInfo) -> Mapping[str, Any]:
     """What a person wants to see of it: a line a fact."""
     hosts = {file: ", ".join(urls) for file, urls in info.sources.items() if urls}
     facts = {

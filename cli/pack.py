@@ -72,7 +72,7 @@ def pack_command(
         bar.advance(done - bar.done)
 
     try:
-        found = pack(data, output, side=side, workers=workers, say=console.say, progress=tell)
+        found = pack(data, output, side=side, workers=workers, log=console.say, progress=tell)
     finally:
         if bar is not None:
             bar.close()

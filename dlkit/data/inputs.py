@@ -251,7 +251,7 @@ def _fetched(url: str) -> bytes:
     from dlkit.data.download import http
 
     if offline():
-        raise StorageError(f"{http.shown(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
+        raise StorageError(f"{http.redact_url(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
     return http.read(url, URL_LIMIT)
 
 

@@ -9,7 +9,7 @@ A file on this shelf defines
                                             ABOUT.files. Absent where there is nothing to download
     load(folder, *, option=default, …) -> Splits
                                             the samples; `folder` is what fetch filled, or the user's --data-dir
-    bring(place, allow_download, say) -> Path
+    bring(place, allow_download, log) -> Path
                                             where a --data-dir that may be an address or a name is on this machine,
                                             fetched into the cache where need be. Absent where it is a path, no more
 

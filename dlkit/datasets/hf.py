@@ -65,7 +65,7 @@ class Row:
         return bytes(image["bytes"])
 
 
-def bring(place: str, allow_download: bool, say: Callable[[str], None]) -> Path:
+def bring(place: str, allow_download: bool, log: Callable[[str], None]) -> Path:
     """The folder of the data set; one of the hub is fetched into the cache, which is said."""
     if os.path.isdir(place):
         return Path(place)
@@ -77,9 +77,9 @@ def bring(place: str, allow_download: bool, say: Callable[[str], None]) -> Path:
     if offline() or not allow_download:
         raise user_images.not_fetched(f"{place}: there is no such folder, and the hub's data set of this name")
     cache.writable(folder.parent)
-    with locked(folder, say):
+    with locked(folder, log):
         if not folder.is_dir():
-            say(f"data set {place!r} is not in the cache; fetching it from the Hugging Face hub")
+            log(f"data set {place!r} is not in the cache; fetching it from the Hugging Face hub")
             _fetch(place, folder)
     return folder
 

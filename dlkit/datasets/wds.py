@@ -24,10 +24,10 @@ from dlkit import cache
 from dlkit.config.split_names import SYNONYMS
 from dlkit.data.classes import class_name, natural
 from dlkit.data.download.download import fetch
-from dlkit.data.download.http import shown
+from dlkit.data.download.http import redact_url
 from dlkit.data.folders import files_below
 from dlkit.data.images import shards, user_images
-from dlkit.data.images.byte_ranges import Piece
+from dlkit.data.images.byte_ranges import ByteRange
 from dlkit.data.images.formats import EXTENSIONS
 from dlkit.data.splits import ImageFiles, Source, Splits
 from dlkit.data.text import lines
@@ -39,10 +39,10 @@ ADDRESS = re.compile(r"(https?):/+(.*)")  # one slash is what a path makes of tw
 LONGEST_LABEL = 1 << 20  # bytes of a file that tells a label
 MOST_DIGITS = 20  # of a class's number; Python reads no more than 4,300
 
-Row = tuple[Piece, str]  # image, label
+Row = tuple[ByteRange, str]  # image, label
 
 
-def bring(place: str, allow_download: bool, say: Callable[[str], None]) -> Path:
+def bring(place: str, allow_download: bool, log: Callable[[str], None]) -> Path:
     """Where the shards lie on this machine; those at an address are fetched into the cache, which is said."""
     address = ADDRESS.match(place)
     if address is None:
@@ -54,9 +54,9 @@ def bring(place: str, allow_download: bool, say: Callable[[str], None]) -> Path:
         if path.is_file():
             continue
         if offline() or not allow_download:
-            raise user_images.not_fetched(shown(url))
+            raise user_images.not_fetched(redact_url(url))
         cache.writable(path.parent)
-        fetch([Source(url, "", 0)], path, say=say)
+        fetch([Source(url, "", 0)], path, log=log)
     return home / _beneath(place)
 
 
@@ -92,10 +92,10 @@ def load(
 
 def _beneath(url: str) -> Path:
     """Where a shard at this address is kept, below the cache's folder of shards."""
-    parts = urlsplit(shown(url))
+    parts = urlsplit(redact_url(url))
     path = Path(parts.netloc.replace(":", "_"), parts.path.lstrip("/"))
     if ".." in path.parts or not parts.path.strip("/"):
-        raise UsageError(f"{shown(url)}: not the address of a shard.")
+        raise UsageError(f"{redact_url(url)}: not the address of a shard.")
     return path
 
 
@@ -173,7 +173,7 @@ def _refuse_dots(shard: Path, key: str, sample: shards.Sample) -> None:
         )
 
 
-def _told(piece: Piece, field: str) -> str:
+def _told(piece: ByteRange, field: str) -> str:
     """The label that a member tells."""
     if piece.size > LONGEST_LABEL:
         raise DataError(f"{piece.size:,} bytes are too many for a label.")

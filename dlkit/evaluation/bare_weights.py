@@ -175,7 +175,7 @@ def _spec_of_data(model: str, inputs: Inputs, say: Say) -> Spec:
     assert inputs.dataset is not None
     data = data_for(model, inputs.dataset, None if inputs.data_dir is None else os.fspath(inputs.data_dir))
     registry.check_pair(model, data.name, data.options)
-    return spec_of(data, say=say)
+    return spec_of(data, log=say)
 
 
 def _natural(model: str, inputs: Inputs, say: Say) -> ImageSpec:

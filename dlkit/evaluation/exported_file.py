@@ -154,7 +154,7 @@ def _load_split(file: ModelFile, data: Data, split: str, say: Log) -> EvalSplit:
     from dlkit.data.fingerprint import fingerprint
     from dlkit.data.library import splits
 
-    found = splits(data, say=say)
+    found = splits(data, log=say)
     check_kind(found.spec, file.about.spec, data.name)
 
     from dlkit.data import loader  # imports torch: after all checks that need none

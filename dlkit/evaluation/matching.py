@@ -41,7 +41,7 @@ def load_split(run: RunFolder, data: Data, split: str, spec: Spec, log: Log) -> 
     from dlkit.data.fingerprint import fingerprint
     from dlkit.data.library import splits
 
-    found = splits(data, say=log)
+    found = splits(data, log=log)
     check_kind(found.spec, spec, data.name)
 
     from dlkit.data import loader  # imports torch: after all checks that need none
@@ -70,9 +70,9 @@ def readable(samples: Samples, split: str, data: Data, log: Log) -> tuple[Sample
     """The readable samples, and the unreadable ones if data.on_bad_image is "skip"."""
     if data.on_bad_image == "error":
         return samples, {}
-    from dlkit.data.images.readable import usable
+    from dlkit.data.images.readable import skip_bad_images
 
-    kept, left_out = usable({split: samples}, log, data.max_pixels)
+    kept, left_out = skip_bad_images({split: samples}, log, data.max_pixels)
     return kept[split], left_out
 
 

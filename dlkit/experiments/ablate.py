@@ -213,7 +213,7 @@ def _check_split(recipe: Recipe, split: Split, say: Say) -> str | None:
     refuse_fitted(recipe)
     if split not in CHECKPOINTS:
         raise UsageError(f"an ablation is measured on validation or test, not on {split!r}.")
-    found = splits(recipe.data, say=say)
+    found = splits(recipe.data, log=say)
     if not found.spec.classes:
         raise UsageError(f"an ablation counts right answers; data set {recipe.data.name!r} has no classes.")
     if split == "test" and found.test is None:

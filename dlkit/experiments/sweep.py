@@ -145,7 +145,7 @@ def _check_data_and_networks(recipe: Recipe, space: Sequence[Parameter], say: Sa
     from dlkit.training.restore import build
 
     refuse_fitted(recipe)
-    spec = splits(recipe.data, say=say).spec
+    spec = splits(recipe.data, log=say).spec
     _check_validation_data(recipe, space)
     built: list[tuple[Any, ...]] = []
     for values in search_space.corners(space):

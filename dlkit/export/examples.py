@@ -46,7 +46,7 @@ class Examples:
         from dlkit.runs.data_of_run import data_of_run
 
         recipe = restored.recipe
-        found = splits(data_of_run(restored.run, recipe.data, data_dir), say=say)
+        found = splits(data_of_run(restored.run, recipe.data, data_dir), log=say)
         if found.spec.classes != restored.spec.classes:
             raise DataError(f"data set {recipe.data.name!r} no longer has the classes of the run {restored.run.name}.")
         parts = loader.split(found, recipe.data.validation, recipe.train.seed)

@@ -44,7 +44,7 @@ def contact_sheet(
         raise UsageError(f"-o {path}: a contact sheet is a PNG file; give a name that ends in .png.")
     if hasattr(registry.load("datasets", data.name), "GIVES"):
         raise UsageError(f"data set {data.name!r} has no images to draw.")
-    splits = library.splits(data, say=say)
+    splits = library.splits(data, log=say)
     spec, train = splits.spec, splits.train
     assert isinstance(spec, ImageSpec) and isinstance(train, MemoryImages | ImageFiles)
     classes = np.unique(np.linspace(0, len(spec.classes) - 1, MOST_ROWS).round().astype(int))

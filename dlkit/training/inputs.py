@@ -17,7 +17,7 @@ from dlkit.data.checks import duplicates
 from dlkit.data.classes import missing_classes
 from dlkit.data.download.http import UnreachableError
 from dlkit.data.fingerprint import Files, file_digests, fingerprint, fingerprint_of_files
-from dlkit.data.images.readable import usable
+from dlkit.data.images.readable import skip_bad_images
 from dlkit.data.loader import split
 from dlkit.data.splits import ImageFiles, Samples, SequenceSamples, TreeSamples
 from dlkit.data.text.corpus import known_words, unknown_share
@@ -103,7 +103,7 @@ def ready(recipe: Recipe, world: World, threads: int | None) -> Iterator[torch.d
 
 def prepare(recipe: Recipe, say: Say) -> Prepared:
     """Read the data set and cut its validation split."""
-    found = library.splits(recipe.data, say=say)
+    found = library.splits(recipe.data, log=say)
     for warning in found.warnings:
         say(f"warning: {warning}")
     parts = split(found, recipe.data.validation, recipe.train.seed)
@@ -115,7 +115,7 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
     say(f"data: {recipe.data.name}, {counts}{_classes_line(found.spec.classes)}")
     left_out: dict[str, str] = {}
     if recipe.data.on_bad_image == "skip":
-        used, left_out = usable(used, say, recipe.data.max_pixels)
+        used, left_out = skip_bad_images(used, say, recipe.data.max_pixels)
     spec = known_words(found.spec, parts["train"])  # without those of the validation samples
     classes = found.spec.classes
     files = listed_files(recipe, used, classes, say)

@@ -100,7 +100,7 @@ def published(file: str, say: Say) -> Path:
             f"{cache.weights_dir()}."
         )
     source = Source(imagenet.URL + file, f"sha256:{imagenet.sha256_start(file)}", 0)
-    return download.fetch([source], cache.writable(cache.weights_dir()) / file, say=say)
+    return download.fetch([source], cache.writable(cache.weights_dir()) / file, log=say)
 
 
 def cached(file: str, say: Say) -> Path | None:

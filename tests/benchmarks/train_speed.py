@@ -118,7 +118,7 @@ def mnist() -> tuple[object, object]:
     from dlkit.config.schema import Data
     from dlkit.data import library as dataset
 
-    train = dataset.splits(Data(name="mnist"), say=print).train
+    train = dataset.splits(Data(name="mnist"), log=print).train
     return train.images, train.targets  # type: ignore[union-attr]
 
 

@@ -112,8 +112,8 @@ def test_altered_cache_is_noticed_on_next_use_and_repaired(name: str, spoil: str
     with pytest.raises(VerificationError, match=r"mnist.*dlkit dataset download mnist"):
         library.splits(Data(name="mnist"))
     said: list[str] = []
-    assert dataset_cache.download("mnist", str(copy), say=said.append).fetched
-    assert any("anew" in line for line in said)
+    assert dataset_cache.download("mnist", str(copy), log=said.append).fetched
+    assert any("again" in line for line in said)
     dataset_cache.verify("mnist")
     assert visible(home / "datasets") == ["mnist"]
 
@@ -126,7 +126,7 @@ def test_unreachable_sources_are_all_named_with_what_to_do(monkeypatch: pytest.M
     with pytest.raises(StorageError) as failed:
         library.splits(Data(name="mnist"))
     message = str(failed.value)
-    for part in ("ossci-datasets", "cvdf-datasets", "No matching distribution", "--from PLACE"):
+    for part in ("ossci-datasets", "cvdf-datasets", "No matching distribution", "--from DIR"):
         assert part in message
     assert visible(home / "datasets") in ([], [".mnist.parts"])
 
@@ -267,7 +267,7 @@ def test_who_loses_a_race_without_locks_leaves_all_as_it_is(
         (tmp_path / "another").rename(home / "datasets" / "mnist")
         return slower(*given)
 
-    where = "_write_manifest" if how_late == "before it looks" else "put_in_place"
+    where = "_write_manifest" if how_late == "before it looks" else "install_folder"
     slower = getattr(dataset_cache, where)
     monkeypatch.setattr(dataset_cache, where, another_is_quicker)
     anothers = (tmp_path / "another").stat().st_ino
@@ -285,7 +285,7 @@ def test_killed_download_leaves_no_set_and_the_next_one_tidies_up(copy: Path, ho
 
 
 def _die_before_renaming(copy: Path) -> None:
-    dataset_cache.put_in_place = lambda *_: os.kill(os.getpid(), 9)
+    dataset_cache.install_folder = lambda *_: os.kill(os.getpid(), 9)
     dataset_cache.download("mnist", str(copy))
 
 

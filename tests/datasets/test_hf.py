@@ -167,7 +167,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]
 def test_a_data_set_of_the_hub_is_fetched_once_and_said(hub: list[tuple[Any, ...]], tmp_path: Path) -> None:
     said: list[str] = []
     for _ in range(2):
-        splits = library.splits(Data(name="hf", dir="owner/set:small"), say=said.append)
+        splits = library.splits(Data(name="hf", dir="owner/set:small"), log=said.append)
         assert len(splits.train) == 8 and splits.test is not None and len(splits.test) == 4
     assert hub == [("owner/set", "small")] and len(said) == 1 and "owner/set:small" in said[0]
     there = [path.name for path in (tmp_path / "home/datasets/hf").iterdir()]

@@ -272,7 +272,7 @@ def test_shards_at_an_address_are_fetched_once(
     assert refused.value.exit_code == 7 and asked == []
     monkeypatch.delenv("DLKIT_OFFLINE")
     said: list[str] = []
-    assert len(library.splits(data, say=said.append).train) == 4 and len(asked) == 2
+    assert len(library.splits(data, log=said.append).train) == 4 and len(asked) == 2
     assert len(said) == 2 and "http://127.0.0.1" in said[0]
     monkeypatch.setenv("DLKIT_OFFLINE", "1")
     assert len(library.splits(data).train) == 4 and len(asked) == 2

@@ -37,7 +37,7 @@ KINDS = (  # of faults, and of notes that may be ignored, in the order of the re
     "two-classes", "leak", "near-leak", "altered", "gone", "duplicate", "near-duplicate",
 )  # fmt: skip
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 Progress = Callable[[int, int], None]  # images done, total
 
 
@@ -92,7 +92,7 @@ def check(
     hashes: Path | None = None,
     ignore: Collection[str] = (),
     workers: int | None = None,
-    say: Say = lambda text: None,
+    log: Log = lambda text: None,
     progress: Progress = lambda done, total: None,
 ) -> CheckReport:
     """Scans the images of a folder, or of a data set by name. Faults of a kind in `ignore` become notes.
@@ -119,11 +119,11 @@ def check(
     if name == "folder" and path is not None and texts.is_text_folder(folder):
         name = "text_folder"
     if hasattr(registry.load("datasets", name), "GIVES"):
-        report = _check_texts(name, path, folder, ignore, say)
-        _write_fix_list(report, fix_list, null, say)
+        report = _check_texts(name, path, folder, ignore, log)
+        _write_fix_list(report, fix_list, null, log)
         return report
     expected = {} if hashes is None else _read_hashes(hashes, folder)
-    survey = _survey(name, path, say)
+    survey = _survey(name, path, log)
     scanned = ScannedSurvey.scan(survey, workers, progress, max_pixels)
     splits_off_validation = "group" in registry.entry("datasets", name).options
     findings = [*survey.findings, *scanned.all_findings(expected, splits_off_validation)]
@@ -133,12 +133,12 @@ def check(
     census = _count_properties([scan.header for scan in scanned.scans if scan.header is not None])
     splits = {split: dict(counts) for split, counts in survey.counts().items()}
     report = CheckReport(str(folder), len(survey.samples), splits, census, tuple(findings))
-    _write_fix_list(report, fix_list, null, say)
+    _write_fix_list(report, fix_list, null, log)
     return report
 
 
-def _check_texts(name: str, path: str | None, folder: Path, ignore: Collection[str], say: Say) -> CheckReport:
-    data = dataset.splits(Data(name=name, dir=path, options=text_options.for_new_run(name)), say=say)
+def _check_texts(name: str, path: str | None, folder: Path, ignore: Collection[str], log: Log) -> CheckReport:
+    data = dataset.splits(Data(name=name, dir=path, options=text_options.for_new_run(name)), log=log)
     parts = texts.parts_of(name, data)
     assert isinstance(data.spec, SequenceSpec)
     findings = [replace(one, level=NOTE) if one.kind in ignore else one for one in texts.findings(parts, data.spec)]
@@ -148,22 +148,22 @@ def _check_texts(name: str, path: str | None, folder: Path, ignore: Collection[s
     return CheckReport(str(folder), sum(map(len, parts.values())), splits, census, tuple(findings))
 
 
-def _write_fix_list(report: CheckReport, path: Path | None, null: bool, say: Say) -> None:
+def _write_fix_list(report: CheckReport, path: Path | None, null: bool, log: Log) -> None:
     """Writes absolute paths, so that the list is valid in any folder."""
     if path is None:
         return
     broken = [] if null else [name for name in report.drop if "\n" in name]
     names = [os.path.join(os.getcwd(), name) for name in report.drop if name not in broken]
     atomic_io.write_text(path, "".join(name + ("\0" if null else "\n") for name in names))
-    say(f"{path}: {len(names):,} files to drop")
+    log(f"{path}: {len(names):,} files to drop")
     if broken:
-        say(f"warning: {len(broken):,} names with a line break are not listed, such as {broken[0]!a}. -0 lists them.")
+        log(f"warning: {len(broken):,} names with a line break are not listed, such as {broken[0]!a}. -0 lists them.")
 
 
-def _survey(name: str, path: str | None, say: Say) -> Survey:
+def _survey(name: str, path: str | None, log: Log) -> Survey:
     if name == "folder" and path is not None:
         return survey_folder(Path(path))
-    return survey_splits(dataset.splits(Data(name=name, dir=path), say=say))
+    return survey_splits(dataset.splits(Data(name=name, dir=path), log=log))
 
 
 def _read_hashes(path: Path, folder: Path) -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""Unpack an archive that a stranger made: plain files and folders, or nothing at all.
+"""Extract an untrusted archive: regular files and folders, all or nothing.
 
-tar (also .gz, .xz, .bz2) and zip, told apart by content. Refused: links of any kind, devices, names that are absolute,
-climb with "..", hold control characters or drive letters, or meet another member's name (also but for case); encrypted
-or overlapping zip entries; more members, bytes or compression than a limit. The members go into a temporary folder
-beside the target, which is renamed when all of them are there. Permissions and owners are not taken over.
+tar (also .gz, .xz, .bz2) and zip, recognized by content. Refused: links, devices, names that are absolute, contain
+"..", control characters or drive letters, or equal another name except for case; encrypted or overlapping zip entries;
+more members, bytes or compression than a limit. Members go to a temporary folder, which is renamed when complete.
+Permissions and owners are ignored. tarfile's data filter alone would allow links, and knows no limits.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from dlkit.atomic_io import move_folder, point, storage_error
 from dlkit.errors import DlkitError, VerificationError
 
 CHUNK = 1 << 18  # bytes
-LEAST_PACKED = 1 << 16  # bytes; below it a high ratio does no harm
-LONGEST_NAME = 255  # bytes a part of a path may have on common file systems
+MIN_PACKED = 1 << 16  # bytes; the ratio counts for larger archives only
+MAX_NAME = 255  # bytes per path component on common file systems
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an archive may grow to; a built-in data set may raise them."""
+class ExtractLimits:
+    """ExtractLimits of an extracted archive; a built-in data set may raise them."""
 
     members: int = 200_000
     bytes: int = 20 << 30
     ratio: float = 200.0  # unpacked to packed
 
 
-CAREFUL = Limits()
+DEFAULT_LIMITS = ExtractLimits()
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
-def extract(archive: Path, target: Path, limits: Limits = CAREFUL) -> None:
-    """Unpack `archive` as the new folder `target`, all of it or nothing.
+def extract(archive: Path, target: Path, limits: ExtractLimits = DEFAULT_LIMITS) -> None:
+    """Extracts `archive` to the new folder `target`, all of it or nothing.
 
     Raises:
-        VerificationError: damaged, or against one of the rules above; the message names the member.
-        StorageError: the disk refuses.
+        VerificationError: damaged, or breaks a rule above; the message names the member.
+        StorageError: the disk is full or not writable.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir()
-        cap = min(limits.bytes, int(limits.ratio * max(archive.stat().st_size, LEAST_PACKED)))
+        cap = min(limits.bytes, int(limits.ratio * max(archive.stat().st_size, MIN_PACKED)))
         with _members(archive, cap, limits) as members:
             _unpack(members, temporary, cap, limits)
         move_folder(temporary, target)
@@ -70,7 +70,7 @@ def extract(archive: Path, target: Path, limits: Limits = CAREFUL) -> None:
     except (DlkitError, MemoryError):
         raise
     except OSError as error:
-        if error.errno is None:  # gzip and bz2 report damage so
+        if error.errno is None:  # gzip and bz2 report damage like this
             raise _damaged(archive, error) from error
         raise storage_error(error, target) from error
     except Exception as error:  # hostile bytes may raise anything inside tarfile, zipfile and the decompressors
@@ -84,13 +84,13 @@ def _damaged(archive: Path, error: Exception) -> VerificationError:
     return VerificationError(f"{archive}: the archive is damaged: {reason}. Nothing was unpacked.")
 
 
-def _unpack(members: Iterable[_Member], folder: Path, cap: int, limits: Limits) -> None:
+def _unpack(members: Iterable[_Member], folder: Path, cap: int, limits: ExtractLimits) -> None:
     names = _Names()
     unpacked = count = 0
     for count, member in enumerate(members, start=1):
         if count > limits.members:
             raise VerificationError(f"more than {limits.members} members.")
-        parts = names.admit(member)
+        parts = names.add(member)
         path = folder.joinpath(*parts)
         point("extract_member")
         if member.is_folder:
@@ -105,7 +105,7 @@ def _unpack(members: Iterable[_Member], folder: Path, cap: int, limits: Limits) 
 
 
 def _write(member: _Member, path: Path) -> int:
-    """The member's bytes, exactly as many as it announced."""
+    """Writes the member, which must have exactly the size in its header."""
     content = member.open()
     if content is None:
         raise VerificationError(f"{_quoted(member.name)} is not a plain file.")
@@ -117,32 +117,34 @@ def _write(member: _Member, path: Path) -> int:
                 break
             file.write(chunk)
     if done != member.size:
-        raise VerificationError(f"{_quoted(member.name)} has not the {member.size} bytes that it announces.")
+        raise VerificationError(f"{_quoted(member.name)} does not have the {member.size} bytes of its header.")
     return done
 
 
 class _Names:
-    """The names met so far, as a file system that ignores case and Unicode form would see them."""
+    """The names so far, compared as on a file system that ignores case and Unicode normalization."""
 
     def __init__(self) -> None:
         self._files: set[tuple[str, ...]] = set()
         self._folders: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
 
-    def admit(self, member: _Member) -> tuple[str, ...]:
-        """The member's path, part by part, once it is known to be safe and new."""
+    def add(self, member: _Member) -> tuple[str, ...]:
+        """The components of the member's path. Raises: VerificationError if it is unsafe or not new."""
         parts = _safe_parts(member.name)
         if not parts and not member.is_folder:
             raise VerificationError("a member has no name.")
         keys = tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
         for depth in range(1, len(parts) + (1 if member.is_folder else 0)):
-            self._enter(keys[:depth], parts[:depth])
+            self._add_folder(keys[:depth], parts[:depth])
         if not member.is_folder:
             if keys in self._files or keys in self._folders:
-                raise VerificationError(f"{_quoted(member.name)} is there twice, or differs from another only in case.")
+                raise VerificationError(
+                    f"{_quoted(member.name)} occurs twice, or differs from another name only in case."
+                )
             self._files.add(keys)
         return parts
 
-    def _enter(self, key: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    def _add_folder(self, key: tuple[str, ...], parts: tuple[str, ...]) -> None:
         if key in self._files:
             raise VerificationError(f"{_quoted('/'.join(parts))} is a file and a folder.")
         if self._folders.setdefault(key, parts) != parts:
@@ -154,16 +156,16 @@ def _safe_parts(name: str) -> tuple[str, ...]:
         raise VerificationError(f"{_quoted(name)} is an absolute path, or holds a backslash or colon.")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
-        raise VerificationError(f"{_quoted(name)} climbs out of the folder.")
+        raise VerificationError(f"{_quoted(name)} leads out of the folder.")
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
         raise VerificationError(f"{_quoted(name)} holds control characters, or is not UTF-8.")
-    if any(len(part.encode()) > LONGEST_NAME for part in parts) or len(name) > 4096:
+    if any(len(part.encode()) > MAX_NAME for part in parts) or len(name) > 4096:
         raise VerificationError(f"{_quoted(name)} is too long a name.")
     return parts
 
 
 @contextmanager
-def _members(archive: Path, cap: int, limits: Limits) -> Iterator[Iterable[_Member]]:
+def _members(archive: Path, cap: int, limits: ExtractLimits) -> Iterator[Iterable[_Member]]:
     with open(archive, "rb") as file:
         head = file.read(6)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -183,7 +185,7 @@ _DECOMPRESSORS: dict[bytes, Any] = {
 
 
 class _Capped:
-    """A stream that ends in an error when it gives more bytes than it may: tarfile reads its headers unlimited."""
+    """A stream that raises after `cap` bytes: tarfile reads headers of any size."""
 
     def __init__(self, stream: IO[bytes], cap: int) -> None:
         self._stream, self._left, self._cap = stream, cap, cap
@@ -197,39 +199,39 @@ class _Capped:
 
 
 def _tar_members(stream: _Capped) -> Iterator[_Member]:
-    """The members as they come: nothing behind one that is refused is read."""
+    """The members in order; stops at the first that is refused."""
     with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:  # type: ignore[call-overload]
-        while (found := archive.next()) is not None:
-            if found.issparse() or not (found.isreg() or found.isdir()):
-                raise VerificationError(f"{_quoted(found.name)} is a link or a device, not a plain file.")
-            yield _Member(found.name, found.isdir(), found.size, partial(archive.extractfile, found))
-            archive.members = []  # tarfile would keep them all in memory
-    while stream.read(CHUNK):  # to its end, where gzip and xz keep their checksum
+        while (info := archive.next()) is not None:
+            if info.issparse() or not (info.isreg() or info.isdir()):
+                raise VerificationError(f"{_quoted(info.name)} is a link or a device, not a plain file.")
+            yield _Member(info.name, info.isdir(), info.size, partial(archive.extractfile, info))
+            archive.members = []  # else tarfile keeps all in memory
+    while stream.read(CHUNK):  # to the end, where gzip and xz store their checksum
         pass
 
 
-def _zip_members(archive: zipfile.ZipFile, limits: Limits) -> Iterator[_Member]:
+def _zip_members(archive: zipfile.ZipFile, limits: ExtractLimits) -> Iterator[_Member]:
     entries = archive.infolist()
     if len(entries) > limits.members:
         raise VerificationError(f"more than {limits.members} members.")
     _refuse_overlaps(entries)
-    for found in entries:
-        kind = found.external_attr >> 28  # the file type of a Unix mode; 0 where there is none
+    for info in entries:
+        kind = info.external_attr >> 28  # the file type of a Unix mode; 0 if there is none
         if kind not in (0, 0o10, 0o04):
-            raise VerificationError(f"{_quoted(found.orig_filename)} is a link or a device, not a plain file.")
-        if found.flag_bits & 0x1:
-            raise VerificationError(f"{_quoted(found.orig_filename)} is encrypted.")
+            raise VerificationError(f"{_quoted(info.orig_filename)} is a link or a device, not a plain file.")
+        if info.flag_bits & 0x1:
+            raise VerificationError(f"{_quoted(info.orig_filename)} is encrypted.")
         # orig_filename, because zipfile cuts names at NUL and rewrites separators.
-        yield _Member(found.orig_filename, found.is_dir(), found.file_size, partial(archive.open, found))
+        yield _Member(info.orig_filename, info.is_dir(), info.file_size, partial(archive.open, info))
 
 
 def _refuse_overlaps(entries: list[zipfile.ZipInfo]) -> None:
-    """Entries that share bytes are how a small file becomes a huge one."""
+    """Overlapping entries make a small file a zip bomb."""
     end = 0
-    for found in sorted(entries, key=lambda found: found.header_offset):
-        if found.header_offset < end:
-            raise VerificationError(f"{_quoted(found.orig_filename)} overlaps another entry.")
-        end = found.header_offset + 30 + len(found.orig_filename) + found.compress_size  # at least
+    for info in sorted(entries, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise VerificationError(f"{_quoted(info.orig_filename)} overlaps another entry.")
+        end = info.header_offset + 30 + len(info.orig_filename) + info.compress_size  # at least
 
 
 def _grows(member: _Member, cap: int) -> str:

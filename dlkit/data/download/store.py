@@ -1,7 +1,7 @@
-"""Named data sets in the cache: got there by one rename, whole or not at all, and compared with their digests.
+"""Downloaded data sets in the cache: installed atomically by one rename and verified by their digests.
 
-A set is a folder with a manifest of its files' digests. Where the true digests are pinned (CONTENTS on the shelf) the
-files must have those; else the ones that they had when the set was fetched.
+A data set is a folder with a manifest of its files' digests. Files with a pinned digest (CONTENTS of the data set's
+module) must have that one, others the one that they had when downloaded.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from types import ModuleType
 from typing import Any
 
 from dlkit import atomic_io, cache, documents, registry
-from dlkit.data.download.download import Progress, digest, fetch, locked, no_progress, nothing_said, place
-from dlkit.data.download.http import PATIENT, Network, UnreachableError
+from dlkit.data.download.download import Progress, digest, fetch, locked, no_log, no_progress, override_sources
+from dlkit.data.download.http import DEFAULT_RETRIES, RetryPolicy, UnreachableError
 from dlkit.data.splits import About, Source
 from dlkit.errors import MALFORMED, DataError, DlkitError, StorageError, UsageError, VerificationError
 from dlkit.privacy import offline
 
 SCHEMA = "dlkit.dataset/1"
 MANIFEST = "manifest.json"
-HASHED_ON_USE = 1 << 30  # bytes; of a larger set only the sizes are compared
+HASHED_ON_USE = 1 << 30  # bytes; of a larger data set only the file sizes are compared
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class File:
+class CachedFile:
     """A file of a data set in the cache."""
 
     name: str
@@ -40,13 +40,13 @@ class File:
 
 
 @dataclass(frozen=True)
-class Cached:
-    """A data set in the cache whose files are what they were, or what their publisher says."""
+class CachedDataset:
+    """A verified data set in the cache."""
 
     name: str
     folder: Path
-    files: tuple[File, ...]
-    fetched: bool = False  # now, by this call
+    files: tuple[CachedFile, ...]
+    fetched: bool = False  # by this call
 
     @property
     def bytes(self) -> int:
@@ -57,75 +57,77 @@ def download(
     name: str,
     source: str | None = None,
     *,
-    say: Say = nothing_said,
+    log: Log = no_log,
     progress: Progress = no_progress,
-    network: Network = PATIENT,
-) -> Cached:
-    """Have a named set in the cache; `source` is the --from folder, file or URL, and then the only one.
+    retries: RetryPolicy = DEFAULT_RETRIES,
+) -> CachedDataset:
+    """Downloads a data set into the cache, from its own sources or only from `source`: a folder, file or URL.
 
     Raises:
-        UsageError: the set needs no download, or `source` holds none of its files.
-        VerificationError: the bytes are not the set's; nothing of them is kept.
-        StorageError: no source could be reached, or the disk refuses. What was fetched so far is taken up next time.
+        UsageError: the data set needs no download, or `source` holds none of its files.
+        VerificationError: wrong bytes; none of them are kept.
+        StorageError: no source could be reached, or the disk is full or not writable. The next call resumes.
     """
     module = downloadable(name)
     about = about_of(name)
-    assert about is not None, "what can be fetched describes itself"
-    files = about.files if source is None else _trusting_contents(place(source, about.files), module)
+    assert about is not None, "a data set with fetch has ABOUT"
+    files = about.files if source is None else _drop_archive_digests(override_sources(source, about.files), module)
     base = cache.writable(cache.datasets_dir())
-    place_in_cache = home(name).name
-    parts = base / f".{place_in_cache}.parts"
-    with locked(base / place_in_cache, say, network.waiting_says_s):
-        if found := intact(name, say):
-            return found
+    folder_name = cache_folder(name).name
+    parts = base / f".{folder_name}.parts"
+    with locked(base / folder_name, log, retries.lock_message_s):
+        if cached := find_valid(name, log):
+            return cached
         if source is None and offline():
             raise UnreachableError(
-                f"data set {name!r} is not in the cache, and DLKIT_OFFLINE forbids the network. Unset it, or give a "
-                f"copy: dlkit dataset download {name} --from PLACE."
+                f"data set {name!r} is not in the cache, and DLKIT_OFFLINE forbids the network. Unset it, or use a "
+                f"copy: dlkit dataset download {name} --from DIR."
             )
-        remove_leftovers(base, place_in_cache)
+        remove_leftovers(base, folder_name)
         try:
-            fetched = _install(name, module, _supplier(parts, files, say, progress, network))
+            fetched = _install(name, module, _supplier(parts, files, log, progress, retries))
         except VerificationError:
             shutil.rmtree(parts, ignore_errors=True)
             raise
         except StorageError as error:
-            if found := intact(name, nothing_said):  # as in _install
+            if cached := find_valid(name, no_log):  # as in _install
                 shutil.rmtree(parts, ignore_errors=True)
-                return found
+                return cached
             if isinstance(error, UnreachableError):
-                raise UnreachableError(f"{error} Try again, or: dlkit dataset download {name} --from PLACE.") from error
+                raise UnreachableError(
+                    f"{error} Try again, or use a copy: dlkit dataset download {name} --from DIR."
+                ) from error
             raise
         shutil.rmtree(parts, ignore_errors=True)
         return replace(verify(name), fetched=fetched)
 
 
-def verify(name: str) -> Cached:
-    """Compare every file of a set in the cache with its digest.
+def verify(name: str) -> CachedDataset:
+    """Compares every file of a data set in the cache with its digest.
 
     Raises:
-        DataError: the set is not in the cache.
-        VerificationError: a file is missing or altered; the message names it and the command that repairs it.
+        DataError: the data set is not in the cache.
+        VerificationError: a file is missing or altered; the message names it and the repair command.
     """
     downloadable(name)
-    folder = home(name)
+    folder = cache_folder(name)
     if not cache.present(folder):
-        raise not_here(name)
-    return Cached(name, folder, check(name, folder, hashed=True))
+        raise not_cached(name)
+    return CachedDataset(name, folder, check(name, folder, hashed=True))
 
 
-def not_here(name: str) -> DataError:
-    return DataError(f"data set {name!r} is not in the cache. Fetch it: dlkit dataset download {name}.")
+def not_cached(name: str) -> DataError:
+    return DataError(f"data set {name!r} is not in the cache. Download it: dlkit dataset download {name}.")
 
 
 def about_of(name: str) -> About | None:
-    """What a set says of itself; a family whose members are other files has one About each."""
+    """The About of a data set; a family whose members have different files has one each."""
     about: About | Mapping[str, About] | None = getattr(registry.load("datasets", name), "ABOUT", None)
     return about[name] if isinstance(about, Mapping) else about
 
 
-def home(name: str) -> Path:
-    """A set's folder in the cache; members of a family that are read from the same files share one."""
+def cache_folder(name: str) -> Path:
+    """A data set's folder in the cache; members of a family with the same files share one."""
     abouts: About | Mapping[str, About] | None = getattr(registry.load("datasets", name), "ABOUT", None)
     if isinstance(abouts, Mapping):
         return cache.datasets_dir() / next(other for other in abouts if abouts[other].files == abouts[name].files)
@@ -135,13 +137,13 @@ def home(name: str) -> Path:
 def downloadable(name: str) -> ModuleType:
     module = registry.load("datasets", name)
     if not hasattr(module, "fetch"):
-        reason = "is made by code" if hasattr(module, "ABOUT") else "is your own"
+        reason = "is generated by code" if hasattr(module, "ABOUT") else "is your own"
         raise UsageError(f"data set {name!r} {reason}; there is nothing to download or verify.")
     return module
 
 
-def _trusting_contents(files: dict[str, list[Source]], module: ModuleType) -> dict[str, list[Source]]:
-    """Drop the digest of a .gz whose uncompressed file is pinned: another compressor gives other bytes around it."""
+def _drop_archive_digests(files: dict[str, list[Source]], module: ModuleType) -> dict[str, list[Source]]:
+    """Drops the digest of a .gz if that of its content is pinned: other compressors give other bytes."""
     contents = getattr(module, "CONTENTS", {})
     return {
         name: [replace(source, digest="", size=0) for source in sources]
@@ -152,84 +154,88 @@ def _trusting_contents(files: dict[str, list[Source]], module: ModuleType) -> di
 
 
 def _supplier(
-    parts: Path, files: Mapping[str, list[Source]] | Mapping[str, Any], say: Say, progress: Progress, network: Network
+    parts: Path,
+    files: Mapping[str, list[Source]] | Mapping[str, Any],
+    log: Log,
+    progress: Progress,
+    retries: RetryPolicy,
 ) -> Callable[[str], Path]:
-    """What a shelf file calls to get a verified file by name. Files wait in `parts` until the whole set is there."""
+    """The `supply` of a data set: a verified file by name. Files stay in `parts` until all are there."""
 
     def supply(name: str) -> Path:
         if name not in files:
-            raise UnreachableError(f"the place given by --from has no {name}.")
+            raise UnreachableError(f"--from has no {name}.")
         with atomic_io.storage_errors(parts):
             parts.mkdir(exist_ok=True)
-        return fetch(files[name], parts / name, say=say, progress=progress, network=network)
+        return fetch(files[name], parts / name, log=log, progress=progress, retries=retries)
 
     return supply
 
 
 def _install(name: str, module: ModuleType, supply: Callable[[str], Path]) -> bool:
-    """Prepare the set in a folder beside its place, then rename it there; whether it was not there by then."""
-    folder = home(name)
-    temporary = beside(folder)
+    """Prepares the data set in a temporary folder and renames it; False if another process was faster."""
+    folder = cache_folder(name)
+    temporary = temporary_name(folder)
     try:
         with atomic_io.storage_errors(temporary):
             temporary.mkdir()
-        fixed, taken = registry.entry("datasets", name).fixed, module.fetch.__kwdefaults__ or {}
-        module.fetch(temporary, supply, **{option: value for option, value in fixed.items() if option in taken})
+        fixed, accepted = registry.entry("datasets", name).fixed, module.fetch.__kwdefaults__ or {}
+        module.fetch(temporary, supply, **{option: value for option, value in fixed.items() if option in accepted})
         _write_manifest(name, module, temporary)
-        there = os.path.lexists(folder)
-        if there and intact(name, nothing_said):  # where locks do not work, another process was quicker
+        exists = os.path.lexists(folder)
+        if exists and find_valid(name, no_log):  # without working locks another process may be faster
             return False
-        put_in_place(temporary, folder, there)  # never moves a whole one away, which a third may be reading
+        install_folder(temporary, folder, exists)  # never replaces a valid one, which a third process may be reading
         return True
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_manifest(name: str, module: ModuleType, folder: Path) -> None:
-    """Note each file's digest; where the true one is known, it must be that."""
+    """Records the digest of each file, which must be the pinned one if there is one."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         file = path.relative_to(folder).as_posix()
         files[file] = {"bytes": path.stat().st_size, "sha256": digest(path)}
     for file, (_, expected) in getattr(module, "CONTENTS", {}).items():
-        found = files.get(file, {}).get("sha256", "no such file")
-        if found != expected:
-            raise VerificationError(f"{name}: {file} has SHA-256 {found}, expected {expected}. Nothing was kept.")
+        actual = files.get(file, {}).get("sha256", "no such file")
+        if actual != expected:
+            raise VerificationError(f"{name}: {file} has SHA-256 {actual}, expected {expected}. Nothing was kept.")
     documents.write(folder / MANIFEST, {"schema": SCHEMA, "name": name, "files": files})
 
 
-def put_in_place(temporary: Path, folder: Path, instead: bool = True) -> None:
-    """Rename the finished folder; with `instead`, what stands there gives way."""
-    old = beside(folder)
+def install_folder(temporary: Path, folder: Path, replace_existing: bool = True) -> None:
+    """Renames the finished folder, replacing an existing one."""
+    old = temporary_name(folder)
     with atomic_io.storage_errors(folder):
-        if instead and folder.is_dir() and not folder.is_symlink():
+        if replace_existing and folder.is_dir() and not folder.is_symlink():
             folder.rename(old)
-        elif instead and os.path.lexists(folder):
+        elif replace_existing and os.path.lexists(folder):
             folder.unlink()
     atomic_io.move_folder(temporary, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def intact(name: str, say: Say) -> Cached | None:
-    """The set as it is in the cache, if it is there and right."""
+def find_valid(name: str, log: Log) -> CachedDataset | None:
+    """The data set in the cache, if it is present and valid."""
     try:
         return verify(name)
     except VerificationError as error:
-        say(f"{error} Fetching it anew.")
+        log(f"{error} Downloading it again.")
     except DlkitError:
         pass
     return None
 
 
 def remove_leftovers(base: Path, name: str) -> None:
-    """What a killed process left of this set. Its parts stay: a broken download is taken up."""
+    """Removes temporary folders of killed processes. Partial downloads stay and are resumed."""
     for folder in base.glob(f".{name}.*.tmp"):
-        if not _is_alive(folder.name.split(".")[2].partition("-")[0]):  # it may be, where locks do not work
+        if not _is_alive(folder.name.split(".")[2].partition("-")[0]):  # possible if locks do not work
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def beside(folder: Path) -> Path:
-    """A new temporary name beside a folder, with this process's id in it."""
+def temporary_name(folder: Path) -> Path:
+    """A new temporary name beside a folder, containing the process id."""
     return folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
@@ -245,16 +251,16 @@ def _is_alive(process: str) -> bool:
     return True
 
 
-def check(name: str, folder: Path, hashed: bool = False) -> tuple[File, ...]:
-    """The files of a set in the cache, compared with the manifest and with the true digests where they are known."""
+def check(name: str, folder: Path, hashed: bool = False) -> tuple[CachedFile, ...]:
+    """The files of a data set in the cache, compared with the manifest and the pinned digests."""
     with _repairable(name, folder):
-        return compared(name, folder, hashed)
+        return check_folder(name, folder, hashed)
 
 
-def recorded(name: str) -> tuple[File, ...]:
-    """The files of a set in the cache as they were when it was fetched."""
-    with _repairable(name, home(name)):
-        return tuple(manifest(home(name)).values())
+def recorded_files(name: str) -> tuple[CachedFile, ...]:
+    """The files of a data set in the cache, from its manifest."""
+    with _repairable(name, cache_folder(name)):
+        return tuple(manifest(cache_folder(name)).values())
 
 
 @contextmanager
@@ -265,8 +271,8 @@ def _repairable(name: str, folder: Path) -> Iterator[None]:
         raise VerificationError(f"{folder}{os.sep}{error} Repair it: dlkit dataset download {name}.") from error
 
 
-def compared(name: str, folder: Path, hashed: bool = False) -> tuple[File, ...]:
-    """As check, for a set in any folder.
+def check_folder(name: str, folder: Path, hashed: bool = False) -> tuple[CachedFile, ...]:
+    """As `check`, for a data set in any folder.
 
     Raises:
         VerificationError: the message names the file within the folder.
@@ -277,11 +283,11 @@ def compared(name: str, folder: Path, hashed: bool = False) -> tuple[File, ...]:
     for file in files.values():
         size, expected = pinned.get(file.name, (file.bytes, file.sha256))
         try:
-            found = (folder / file.name).stat().st_size
+            actual = (folder / file.name).stat().st_size
         except OSError as error:
             raise VerificationError(f"{file.name}: {error.strerror or error}.") from error
-        if found != size:
-            raise VerificationError(f"{file.name}: {found} bytes instead of {size}.")
+        if actual != size:
+            raise VerificationError(f"{file.name}: {actual} bytes instead of {size}.")
         if hashed and (sha256 := digest(folder / file.name)) != expected:
             raise VerificationError(f"{file.name}: SHA-256 {sha256} instead of {expected}.")
     if missing := [file for file in pinned if file not in files]:
@@ -289,12 +295,13 @@ def compared(name: str, folder: Path, hashed: bool = False) -> tuple[File, ...]:
     return tuple(files.values())
 
 
-def manifest(folder: Path) -> dict[str, File]:
-    """What the manifest in `folder` says of its files, by name."""
+def manifest(folder: Path) -> dict[str, CachedFile]:
+    """The files in the manifest of `folder`, by name."""
     try:
         document = documents.read(folder / MANIFEST)
         return {
-            file: File(file, int(facts["bytes"]), str(facts["sha256"])) for file, facts in document["files"].items()
+            file: CachedFile(file, int(facts["bytes"]), str(facts["sha256"]))
+            for file, facts in document["files"].items()
         }
     except (DlkitError, *MALFORMED) as error:
         raise VerificationError(f"{MANIFEST}: missing or damaged.") from error

@@ -1,7 +1,7 @@
-"""Images that are no files of their own: byte ranges of a larger file.
+"""Images stored as byte ranges of a larger file.
 
-Read by their place, in any order, so that they obey the laws of files: the order of an epoch is drawn by the seed, and
-any number of workers and a resume see the same images.
+Random access makes them equivalent to files: the seed determines the order of an epoch, and any number of workers and a
+resumed run see the same images.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dlkit.errors import DataError
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Piece:
-    """A file within a file: `size` bytes of it from `start` on."""
+class ByteRange:
+    """`size` bytes of a file from `start`."""
 
     file: Path
     name: str
@@ -26,10 +26,10 @@ class Piece:
         return f"{self.file}/{self.name}"
 
     def read(self) -> bytes:
-        """Raises: DataError where the file ends before; StorageError where it cannot be read."""
+        """Raises: DataError if the file ends earlier; StorageError if it cannot be read."""
         with storage_errors(self.file), open(self.file, "rb", buffering=0) as file:
             file.seek(self.start)
             content = file.read(self.size)
         if len(content) != self.size:
-            raise DataError(f"{self.file.name} has become shorter since it was read first.")
+            raise DataError(f"{self.file.name} is shorter than when it was first read.")
         return content

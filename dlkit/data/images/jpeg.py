@@ -1,10 +1,10 @@
-"""Plain JPEG files decoded by torchvision: the pixels that images.decode gives, and small files in a third of its time.
+"""Decode plain JPEG files with torchvision: the same pixels as images.decode, small files in a third of the time.
 
-Both call libjpeg-turbo; whether their builds give the same pixels is asked once a process. torchvision means to drop
-its decoder one day: images.decode then does all. The operator is loaded alone, since torchvision takes a second.
+Both use libjpeg-turbo; each process checks once that the two builds agree. torchvision plans to remove its decoder;
+then images.decode decodes all. Only the operator is loaded, since importing torchvision takes a second.
 
-Plain is a file that is whole, of one or three components of 8 bits, and has no block that may turn it or change its
-colours. Any other, and any that fails, is left to images.decode, which also says what is wrong.
+A plain file is complete, has one or three 8-bit components, and no segment that rotates it or changes its colors.
+images.decode decodes all others, and those that fail, and explains errors.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from torch import Tensor
 END = b"\xff\xd9"
 APP0, QUANTIZATION, HUFFMAN, RESTART, COMMENT, SCAN = 0xE0, 0xDB, 0xC4, 0xDD, 0xFE, 0xDA
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive
-HARMLESS = (APP0, QUANTIZATION, HUFFMAN, RESTART, COMMENT)  # none of EXIF, Adobe's and ICC's
+HARMLESS = (APP0, QUANTIZATION, HUFFMAN, RESTART, COMMENT)  # not EXIF, Adobe or ICC
 
 
 def plain_size(content: bytes, channels: int) -> tuple[int, int] | None:
-    """(width, height) of a plain JPEG that becomes so many channels without arithmetic on colours, else None."""
-    place, found = 2, None
+    """(width, height) of a plain JPEG that needs no color conversion for so many channels, else None."""
+    position, size = 2, None
     if content[:2] != b"\xff\xd8" or not content.endswith(END):
         return None
-    while place + 10 <= len(content) and content[place] == 0xFF:
-        marker = content[place + 1]
+    while position + 10 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
         if marker == SCAN:
-            return found
+            return size
         if marker in FRAMES:
-            bits, components = content[place + 4], content[place + 9]
-            height, width = (int.from_bytes(content[place + at : place + at + 2]) for at in (5, 7))
-            if found is not None or bits != 8 or components not in (1, channels) or not width * height:
+            bits, components = content[position + 4], content[position + 9]
+            height, width = (int.from_bytes(content[position + offset : position + offset + 2]) for offset in (5, 7))
+            if size is not None or bits != 8 or components not in (1, channels) or not width * height:
                 return None
-            found = width, height
+            size = width, height
         elif marker not in HARMLESS:
             return None
-        place += 2 + int.from_bytes(content[place + 2 : place + 4])
+        position += 2 + int.from_bytes(content[position + 2 : position + 4])
     return None
 
 
 def decode(content: bytes, channels: int) -> Tensor | None:
-    """(C, H, W) uint8 of a plain JPEG, its memory (H, W, C); None where torchvision cannot."""
+    """(C, H, W) uint8 of a plain JPEG, its memory (H, W, C); None if torchvision cannot."""
     try:
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        pixels: Tensor = torch.ops.image.decode_jpeg(data, channels, False)  # its number for gray is 1, for RGB 3
+        pixels: Tensor = torch.ops.image.decode_jpeg(data, channels, False)  # ImageReadMode: 1 is gray, 3 is RGB
     except RuntimeError:
         return None
     return pixels
@@ -58,7 +58,7 @@ def decode(content: bytes, channels: int) -> Tensor | None:
 
 @functools.cache
 def agrees() -> bool:
-    """Whether torchvision is built with a decoder, and it gives Pillow's pixels."""
+    """Whether torchvision has a decoder and it agrees with Pillow."""
     torchvision = importlib.util.find_spec("torchvision")
     if torchvision is None or torchvision.origin is None:
         return False
@@ -76,5 +76,5 @@ def agrees() -> bool:
 def _same(image: Image.Image, subsampling: int, progressive: bool) -> bool:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80, subsampling=subsampling, progressive=progressive)
-    found = decode(file.getvalue(), 3)
-    return found is not None and np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(Image.open(file)))
+    pixels = decode(file.getvalue(), 3)
+    return pixels is not None and np.array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(Image.open(file)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from dlkit import atomic_io
 from dlkit.config.schema import Data
 from dlkit.data import library
-from dlkit.data.download.download import nothing_said
+from dlkit.data.download.download import no_log
 from dlkit.data.images import decode, packed
 from dlkit.data.images.resize_crop import Pixels
 from dlkit.data.splits import ImageFiles, Splits
@@ -20,7 +20,7 @@ from dlkit.specs import ImageSpec
 
 BATCH = 32  # images that a worker hands over at once
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 Progress = Callable[[str, int, int], None]  # what is done, images so far, of how many
 
 
@@ -44,7 +44,7 @@ def pack(
     *,
     side: int | None = None,
     workers: int | None = None,
-    say: Say = nothing_said,
+    log: Log = no_log,
     progress: Progress = lambda name, done, total: None,
 ) -> Packed:
     """Decode every image once and write the pack `output`, all of it or nothing.
@@ -59,7 +59,7 @@ def pack(
     """
     if output.is_dir():
         raise UsageError(f"{output} is a folder. -o names the file to write.")
-    found = library.splits(data, say=say)
+    found = library.splits(data, log=log)
     parts = _files(found, data.name)
     spec = found.spec
     assert isinstance(spec, ImageSpec), "files are images"
@@ -67,7 +67,7 @@ def pack(
     if side is not None and side < least:
         raise UsageError(f"--side {side} is less than the {least} pixels that the network's images are cut from.")
     for warning in found.warnings:
-        say(f"warning: {warning}")
+        log(f"warning: {warning}")
     total = sum(map(len, parts.values()))
     pixels = spec.height * spec.width if side is None else side * side
     _check_room(output, total * pixels * spec.channels)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dlkit.atomic_io import storage_errors
-from dlkit.data.images.byte_ranges import Piece
+from dlkit.data.images.byte_ranges import ByteRange
 from dlkit.errors import MALFORMED, DataError
 
 MOST_SHARDS = 100_000
@@ -21,7 +21,7 @@ MOST_DIGITS = 20  # of a shard's number; Python reads no more than 4,300
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
-Sample = dict[str, Piece]  # ending, in lower case → the member
+Sample = dict[str, ByteRange]  # ending, in lower case → the member
 
 
 def expanded(pattern: str) -> list[str]:
@@ -69,7 +69,7 @@ def _counted(pattern: str, first: str, last: str) -> list[str]:
     return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
 
 
-def _members(shard: Path) -> Iterator[Piece]:
+def _members(shard: Path) -> Iterator[ByteRange]:
     if not shard.is_file():
         raise DataError(f"{shard}: there is no such file.")
     with storage_errors(shard), open(shard, "rb") as file:
@@ -88,14 +88,14 @@ def _members(shard: Path) -> Iterator[Piece]:
             raise DataError(f"{shard}: damaged or cut off behind byte {end:,}.")
 
 
-def _pieces(shard: Path, archive: tarfile.TarFile) -> Iterator[Piece]:
+def _pieces(shard: Path, archive: tarfile.TarFile) -> Iterator[ByteRange]:
     while (member := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all in memory
         if member.isdir():
             continue
         if not member.isreg() or member.issparse():
             raise DataError(f"{shard}: {member.name!a} is a link or a device, not a plain file.")
-        yield Piece(shard, member.name, member.offset_data, member.size)
+        yield ByteRange(shard, member.name, member.offset_data, member.size)
 
 
 def _refuse_compressed(shard: Path, head: bytes) -> None:

@@ -1,7 +1,7 @@
-"""Damage in TIFF files that Pillow passes over: what libtiff complains of, and strips that end before their end.
+"""Damage in TIFF files that Pillow ignores: libtiff's warnings, and truncated strips.
 
-libtiff goes on after a bad code word and prints its complaint to the process's stderr. Its messages are taken from it
-here, a thread's own from that thread, and those of its decoders mean that the image is damaged.
+libtiff continues after a bad code word and prints a warning to stderr. Handlers here collect its messages per thread; a
+message from one of its decoders means that the image is damaged.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ COMPRESSION, FILL_ORDER, OFFSETS, COUNTS = 259, 266, (273, 324), (279, 325)  # t
 GROUP4, JPEG, DEFLATE = 4, 7, (8, 32946)
 END_OF_BLOCK = 0x001001  # of Group 4, ITU-T T.6: two end-of-line codes
 END_OF_IMAGE = b"\xff\xd9"
-DECODERS = (b"Decode", b"JPEG", b"LZW")  # in the names of those that complain
+DECODERS = (b"Decode", b"JPEG", b"LZW")  # parts of the names of libtiff's decoders
 
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
-_heard = threading.local()
+_messages = threading.local()
 
 
-def _hear(module: bytes | None, message: bytes | None, values: int | None) -> None:
-    if hasattr(_heard, "modules"):
-        _heard.modules.append(module or b"")
+def _handle(module: bytes | None, message: bytes | None, values: int | None) -> None:
+    if hasattr(_messages, "modules"):
+        _messages.modules.append(module or b"")
 
 
-_handler = _HANDLER(_hear)  # kept: libtiff calls it as long as the process lives
+_handler = _HANDLER(_handle)  # a global, because libtiff keeps the pointer
 
 
 @functools.cache
-def _listen() -> None:
-    """Take libtiff's messages, once a process; where Pillow hides its libtiff they stay what they are."""
+def _install_handlers() -> None:
+    """Sets libtiff's handlers, unless Pillow hides its libtiff."""
     try:
         library = ctypes.CDLL(_imaging.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
@@ -51,20 +51,20 @@ def _listen() -> None:
 
 @contextmanager
 def warnings_as_errors() -> Iterator[None]:
-    """Raises: DataError where libtiff complained of the data that was decoded in the block."""
-    _listen()
-    _heard.modules = []
+    """Raises: DataError if a decoder of libtiff reported an error in the block."""
+    _install_handlers()
+    _messages.modules = []
     try:
         yield
-        damaged = [module for module in _heard.modules if any(name in module for name in DECODERS)]
+        damaged = [module for module in _messages.modules if any(name in module for name in DECODERS)]
     finally:
-        del _heard.modules
+        del _messages.modules
     if damaged:
         raise DataError(f"the image is damaged: {damaged[0].decode(errors='replace')} could not read its data.")
 
 
 def check_strips(image: Image.Image, file: IO[bytes]) -> None:
-    """Raises: DataError where a strip or tile of an opened TIFF does not end as its compression does."""
+    """Raises: DataError if a strip or tile of an open TIFF lacks the end mark of its compression."""
     tags: Any = getattr(image, "tag_v2", {})
     compression = tags.get(COMPRESSION)
     check = {GROUP4: _ends_group4, JPEG: _ends_jpeg, **dict.fromkeys(DEFLATE, _ends_deflate)}.get(compression)
@@ -75,13 +75,13 @@ def check_strips(image: Image.Image, file: IO[bytes]) -> None:
     for offset, count in zip(offsets, counts, strict=False):
         file.seek(offset)
         if not check(file.read(count), tags):
-            raise DataError("the image is damaged: a part of its data ends before its end.")
+            raise DataError("the image is damaged: a strip of it is truncated.")
     file.seek(before)
 
 
 def _ends_group4(data: bytes, tags: Any) -> bool:
     tail = data.rstrip(b"\0")[-4:]
-    if tags.get(FILL_ORDER) == 2:  # bits from the lowest
+    if tags.get(FILL_ORDER) == 2:  # least significant bit first
         tail = bytes(int(f"{byte:08b}"[::-1], 2) for byte in tail)
     bits = int.from_bytes(tail, "big")
     return bool(bits) and (bits // (bits & -bits)) & 0xFFFFFF == END_OF_BLOCK
@@ -92,7 +92,7 @@ def _ends_jpeg(data: bytes, tags: Any) -> bool:
 
 
 def _ends_deflate(data: bytes, tags: Any) -> bool:
-    """Whether the stream is whole and its checksum right."""
+    """Whether the stream is complete and its checksum correct."""
     stream = zlib.decompressobj()
     try:
         while data and not stream.eof:

@@ -1,4 +1,4 @@
-"""Whether an image's file ends before its own header says, by formats that Pillow refuses without a reason."""
+"""Truncated image files, for formats whose errors Pillow does not explain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import IO
 
 
 def is_truncated(format: str, file: IO[bytes]) -> bool:
-    """Whether a TIFF, WebP, BMP, AVIF or HEIF file is shorter than it says."""
+    """Whether a TIFF, WebP, BMP, AVIF or HEIF file is shorter than its header states."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(16)
@@ -23,7 +23,7 @@ def is_truncated(format: str, file: IO[bytes]) -> bool:
 
 
 def _boxes_end(file: IO[bytes]) -> int:
-    """Where the last of the boxes that follow each other ends: a size, a name, and what is in it."""
+    """The end of the last top-level box; a box is a size, a name and its content."""
     end = 0
     while True:
         file.seek(end)

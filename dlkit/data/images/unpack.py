@@ -18,7 +18,7 @@ from dlkit.data.splits import MemoryImages
 from dlkit.errors import UsageError
 
 
-def unpack(name: str, folder: Path, *, split: str = "test", limit: int | None = None, say: library.Say) -> list[Path]:
+def unpack(name: str, folder: Path, *, split: str = "test", limit: int | None = None, log: library.Log) -> list[Path]:
     """Write folder/SPLIT/CLASS/00042.png for the first `limit` images of a split; returns the paths in order.
 
     Raises:
@@ -27,7 +27,7 @@ def unpack(name: str, folder: Path, *, split: str = "test", limit: int | None = 
     target = folder / split
     if target.exists():
         raise UsageError(f"{target} exists. Give another folder, or remove it first.")
-    found = library.splits(Data(name=name), say=say)
+    found = library.splits(Data(name=name), log=log)
     samples = {"train": found.train, "validation": found.validation, "test": found.test}.get(split)
     if not isinstance(samples, MemoryImages):
         raise UsageError(f"data set {name!r} has no {split} images in memory to unpack. --split is train or test.")

