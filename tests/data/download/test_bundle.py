@@ -15,7 +15,7 @@ import pytest
 from corpus import ARCHIVES, Bad, tar_member, tar_of
 from mnist_files import made_up_mnist
 
-from dlkit import cache
+from dlkit import cache, documents
 from dlkit.config.schema import Data
 from dlkit.data import library
 from dlkit.data.download import bundle
@@ -99,6 +99,7 @@ LABELS = "mnist/t10k-labels-idx1-ubyte"
 
 def altered(content: dict[str, bytes], kind: str) -> dict[str, bytes]:
     manifest = json.loads(content["mnist/manifest.json"])
+    del manifest[documents.DIGEST]
     if kind in ("byte", "byte and manifest"):
         content[LABELS] = content[LABELS][:-1] + bytes([content[LABELS][-1] ^ 1])
     if kind == "byte and manifest":  # its author made both agree; dlkit's own digest does not
@@ -106,14 +107,14 @@ def altered(content: dict[str, bytes], kind: str) -> dict[str, bytes]:
         path = Path(os.environ["DLKIT_HOME"]) / "x"
         path.write_bytes(content[LABELS])
         manifest["files"][name]["sha256"] = digest(path)
-        content["mnist/manifest.json"] = json.dumps(manifest).encode()
+        content["mnist/manifest.json"] = json.dumps(documents.sealed(manifest)).encode()
     if kind == "missing":
         del content[LABELS]
     if kind == "more":
         content["mnist/extra"] = b"x"
     if kind == "outside":
         manifest["files"]["../../canary"] = {"bytes": 1, "sha256": "0"}
-        content["mnist/manifest.json"] = json.dumps(manifest).encode()
+        content["mnist/manifest.json"] = json.dumps(documents.sealed(manifest)).encode()
     if kind == "manifest":
         content["mnist/manifest.json"] = b"[]"
     if kind == "second set":
