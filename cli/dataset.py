@@ -77,7 +77,8 @@ dataset_app.command("unbundle")(unbundle_command)
 def info_command(
     name: Name,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Draw images of each class, too.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Draw images of each class, as png, svg or pdf."),
     ] = None,
     augment: Annotated[
         str | None, typer.Option(metavar="RECIPE", help="Draw them as this recipe changes them in training.")
@@ -105,7 +106,7 @@ def info_command(
     if output is not None:
         _draw(name, output, augment, place)
     elif augment is not None:
-        raise UsageError("--augment goes with -o FILE.png, which is drawn.")
+        raise UsageError("--augment requires -o FILE: it changes the images that are drawn. Add -o FILE.png.")
     console.write_document({"schema": SCHEMA, **asdict(found)} if whole else _brief(found), resolved)
 
 

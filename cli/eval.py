@@ -101,7 +101,7 @@ def eval_command(
 
     A bare file of weights is measured by --model NAME --weights FILE --dataset NAME; nothing is written then.
 
-    The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv and plots/confusion_matrix.png.
+    The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv, and its figures in plots/.
     """
     from dlkit.evaluation.options import ceiling_names, gate_names, resolve_topk
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlkit.errors import DivergedError, UsageError
+from dlkit.plots.style import check_format
 
 from . import console
 from .console import Format
@@ -25,7 +26,7 @@ def lr_find_command(
     highest: Annotated[float, typer.Option(metavar="X", help="The one to end with.")] = 10.0,
     steps: Annotated[int, typer.Option(metavar="N", help="Steps from one to the other.")] = 200,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw the loss over the learning rate: a PNG.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw the loss as a .png, .svg or .pdf.")
     ] = None,
     runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where runs that --weights names are.")] = Path("runs"),
     format: Annotated[Format, typer.Option(help="Of the answer; json holds every step.")] = Format.auto,
@@ -37,6 +38,8 @@ def lr_find_command(
     stands the one at which the smoothed loss was smallest. More steps give a clearer curve. Exit 8 if the loss never
     fell, 2 if it never rose: then nothing shows which rates are too large. Nothing is written but what -o names.
     """
+    if output is not None:
+        check_format(output)
     auto_batch = takes_auto_batch(context)
     recipe = resolved(context)
     from dlkit.training.lr_find import draw, lr_find

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlkit.errors import UsageError
+from dlkit.plots.style import check_format
 
 from . import console
 from .console import Format
@@ -25,7 +25,7 @@ def plot_command(
         list[str] | None, typer.Argument(metavar="[RUN...]", help="Names or folders; else the newest.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw a picture, a PNG file; prints its path.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw a .png, .svg or .pdf; prints its path.")
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -42,10 +42,10 @@ def plot_command(
     On a terminal it is drawn there; in a pipe the numbers are written: step, epoch, run, metric, value. A run may still
     be in training.
 
-    Example: dlkit plot first second --metric val/top1 -o compared.png
+    Example: dlkit plot first second --metric val/top1 -o compared.pdf
     """
-    if output is not None and output.suffix.lower() != ".png":
-        raise UsageError(f"-o {output}: a plot is a PNG file. Name it {output.with_suffix('.png')}.")
+    if output is not None:
+        check_format(output)
     from dlkit.plots import curves
     from dlkit.runs import run_folder
 
@@ -68,7 +68,7 @@ def _draw(recorded: list[Recorded], metrics: list[str], output: Path) -> None:
     from dlkit.plots import curves, learning_curves
 
     one_legend = len(recorded) > 1 or bool(metrics)
-    learning_curves.curves(curves.panels(recorded, metrics), output, one_legend=one_legend)
+    learning_curves.write_curves(curves.panels(recorded, metrics), output, one_legend=one_legend)
     console.write_text(str(output))
 
 

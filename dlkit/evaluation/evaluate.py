@@ -1,8 +1,8 @@
 """Evaluate a trained model on a split: every sample once, exact counts, intervals, and files in the run folder.
 
 Counts are integers and means are summed in float64, so the result does not depend on the batch size or the workers.
-The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv and plots/confusion_matrix.png, which
-replace those of an earlier evaluation.
+The run folder gets evaluation.json, predictions.jsonl, confusion_matrix.csv and figures in plots/, which replace
+those of an earlier evaluation.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def evaluate(
     extra = {} if mc_dropout is None else uncertainties.metrics()
     evaluation = _evaluation(restored, part, data.name, split, checkpoint, tally, extra, mc_dropout)
     if write:
-        record.write_files(evaluation, lines)
+        record.write_files(evaluation, lines, tally.bins.numpy())
         say(f"wrote {', '.join(record.FILES)} to {run.path}")
     return evaluation
 

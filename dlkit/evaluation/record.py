@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dlkit.evaluation.outputs import BatchOutputs
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.jsonl"
-FILES = (PREDICTIONS, "confusion_matrix.csv", "plots/confusion_matrix.png", EVALUATION)
+FILES = (PREDICTIONS, "confusion_matrix.csv", "plots/confusion_matrix.png", "plots/calibration.png", EVALUATION)
 PREDICTIONS_DIGEST = "predictions_sha256"
 CONDITIONS = ("mc_dropout", "calibration", "tta")  # what changes the answers of the same weights
 
@@ -52,9 +52,10 @@ def prediction_lines(
         yield json.dumps(line)
 
 
-def write_files(evaluation: Evaluation, lines: Sequence[str]) -> None:
-    """Write the evaluation's files into the run folder, evaluation.json last."""
-    from dlkit.plots.matrix import confusion_matrix
+def write_files(evaluation: Evaluation, lines: Sequence[str], bins: npt.NDArray[np.float64]) -> None:
+    """Write the evaluation's files into the run folder, evaluation.json last; bins (3, bins) are the tally's."""
+    from dlkit.plots.calibration import write_calibration
+    from dlkit.plots.confusion_matrix import write_confusion_matrix
 
     assert isinstance(evaluation.run, RunFolder)
     folder = evaluation.run.path
@@ -66,7 +67,9 @@ def write_files(evaluation: Evaluation, lines: Sequence[str]) -> None:
     )
     predictions_sha256 = write_predictions(evaluation.run, lines)
     atomic_io.write_text(folder / "confusion_matrix.csv", confusion_csv(evaluation.confusion, names))
-    confusion_matrix(evaluation.confusion, names, title, folder / "plots" / "confusion_matrix.png")
+    write_confusion_matrix(evaluation.confusion, names, title, folder / "plots" / "confusion_matrix.png")
+    title = f"{title.split(':')[0]}: ECE {100 * evaluation.metrics['ece'].value:.2f} %"
+    write_calibration(bins, title, folder / "plots" / "calibration.png")
     write_evaluation(evaluation.run, evaluation.document(), predictions_sha256)
 
 

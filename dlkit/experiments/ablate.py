@@ -324,7 +324,7 @@ def _estimate(pairs: Sequence[tuple[Measured, Measured]], differences: Sequence[
 
 
 def _write(found: Ablation) -> None:
-    from dlkit.plots.bars import Bar, effects
+    from dlkit.plots.bars import Bar, write_effects
 
     rows = [effect.row() for effect in found.effects]
     cells = ([row.get(column) for column in COLUMNS] for row in rows)
@@ -333,5 +333,5 @@ def _write(found: Ablation) -> None:
     seeds = f"{len(found.seeds)} seed{'s' if len(found.seeds) > 1 else ''}"
     title = f"{found.recipe.model.name} on {found.recipe.data.name}, {found.split}: what each part brings, {seeds}"
     below = f"effect on top-1, percentage points; 95 % interval over {found.interval}"
-    effects(bars, title, below, found.folder / "effects.png")
+    write_effects(bars, title, below, found.folder / "effects.png")
     documents.write(found.folder / "ablation.json", found.document())

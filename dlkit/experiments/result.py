@@ -172,18 +172,20 @@ def _best_recipe(found: Sweep, best: Trial, argv: Sequence[str]) -> str:
 
 
 def _draw(found: Sweep, path: Path) -> None:
-    from dlkit.plots.parallel_coordinates import Trace, parallel, upright
+    from dlkit.plots.parallel_coordinates import TrialLine, parameter_axis, write_parallel
 
-    uprights = [
-        upright(varied, all(varied.key in trial.parameters for trial in found.trials)) for varied in found.space
+    parameters = [
+        parameter_axis(varied, all(varied.key in trial.parameters for trial in found.trials)) for varied in found.space
     ]
-    traces = [
-        Trace(
+    trials = [
+        TrialLine(
             [search_space.named(varied, trial.parameters) for varied in found.space],
             trial.value,
             trial.state == FINISHED,
         )
         for trial in reversed(found.ranked)
     ]
-    title = f"{found.recipe.model.name} on {found.recipe.data.name}: {len(traces)} trials"
-    parallel(uprights, traces, title, found.recipe.train.monitor, path, lower_is_better=lower_is_better(found.recipe))
+    title = f"{found.recipe.model.name} on {found.recipe.data.name}: {len(trials)} trials"
+    write_parallel(
+        parameters, trials, title, found.recipe.train.monitor, path, lower_is_better=lower_is_better(found.recipe)
+    )

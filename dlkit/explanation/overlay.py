@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from dlkit.plots.drawing import (  # fmt: skip
+from dlkit.explanation.drawing import (  # fmt: skip
     BLUE,
     GRID,
     INK,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ImageDraw
 
+from dlkit.explanation.drawing import GRID, INK, MARGIN, PAPER, SOFT, TEXT, Colour, clipped, save, text_width, write
 from dlkit.explanation.overlay import coloured, headed, scaled
-from dlkit.plots.drawing import GRID, INK, MARGIN, PAPER, SOFT, TEXT, Colour, clipped, save, text_width, write
 
 if TYPE_CHECKING:
     from dlkit.explanation.records import Explanation, Part, Word

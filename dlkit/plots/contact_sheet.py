@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from dlkit import registry
 from dlkit.config.schema import Data, Recipe
@@ -15,14 +15,15 @@ from dlkit.data import library
 from dlkit.data.images import decode as image_files
 from dlkit.data.splits import ImageFiles, MemoryImages
 from dlkit.errors import UsageError
-from dlkit.plots.drawing import INK, MARGIN, PAPER, SOFT, TEXT, TITLE, clipped, save, text_width, write
+from dlkit.plots.style import check_format, figure, shorten
 from dlkit.specs import ImageSpec
 
 COLUMNS = 10
 MOST_ROWS = 50  # classes; of more, every so many-th
 PIXELATED, LARGEST = 72, 112  # up to the first, pixels are enlarged as squares; above the second, images are shrunk
 GAP = 6
-LONGEST_NAME = 28  # letters
+DOTS = 100  # pixels of the sheet per inch
+LONGEST_NAME = 28  # characters
 
 Images = npt.NDArray[np.uint8]  # (N, C, H, W)
 
@@ -30,18 +31,17 @@ Images = npt.NDArray[np.uint8]  # (N, C, H, W)
 def contact_sheet(
     data: Data, path: Path, *, recipe: Recipe | None = None, say: Callable[[str], None] = lambda text: None
 ) -> None:
-    """Draw a PNG file: a row a class of the training split.
+    """Draw a row of images for each class of the training split.
 
     With a recipe, each row is one image as it is and then as the recipe's epochs 1, 2, … would show it to the network,
     by the code of training and with its seed.
 
     Raises:
-        UsageError: the data set has no images, or `path` does not end in .png.
+        UsageError: the data set has no images, or `path` ends in none of .png, .svg and .pdf.
         DataError: an image is damaged.
         StorageError: the disk refuses.
     """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"-o {path}: a contact sheet is a PNG file; give a name that ends in .png.")
+    check_format(path)
     if hasattr(registry.load("datasets", data.name), "GIVES"):
         raise UsageError(f"data set {data.name!r} has no images to draw.")
     splits = library.splits(data, log=say)
@@ -59,7 +59,7 @@ def contact_sheet(
     title = f"{data.dir or data.name}: " + (
         "as it is, then as training shows it, epoch by epoch" if recipe else "training images"
     )
-    save(_drawn(rows, title), path)
+    _write(rows, title, path)
 
 
 def _plain(samples: MemoryImages | ImageFiles, places: npt.NDArray[np.int64], spec: ImageSpec) -> Images:
@@ -90,20 +90,30 @@ def _augmented(
     return np.concatenate(shown)
 
 
-def _drawn(rows: dict[str, Images], title: str) -> Image.Image:
-    names = {name: clipped(name, LONGEST_NAME) for name in rows}
-    side = _side(next(iter(rows.values())).shape[-2:])
-    left = MARGIN + round(max(map(text_width, names.values()))) + 2 * GAP
-    top = MARGIN + TITLE + 3 * GAP
-    width = max(left + COLUMNS * (side[0] + GAP), MARGIN + round(text_width(title, TITLE)) + GAP)
-    sheet = Image.new("RGB", (width - GAP + MARGIN, top + len(rows) * (side[1] + GAP) - GAP + MARGIN), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    write(pen, (MARGIN, MARGIN), title, "la", INK, TITLE)
-    for row, (name, found) in enumerate(rows.items()):
-        y = top + row * (side[1] + GAP)
-        write(pen, (left - 2 * GAP, y + side[1] / 2), names[name], "rm", SOFT, TEXT)
-        for column, pixels in enumerate(found):
-            sheet.paste(_tile(pixels, side), (left + column * (side[0] + GAP), y))
+def _write(rows: dict[str, Images], title: str, path: Path) -> None:
+    sheet = _sheet(list(rows.values()))
+    with figure(path, sheet.shape[1] / DOTS, sheet.shape[0] / DOTS, framed=True) as drawing:
+        (axes,) = drawing.axes
+        axes.imshow(sheet, interpolation="nearest")
+        axes.set_title(title)
+        height = len(sheet) // len(rows)
+        axes.set_yticks(
+            [(row + 0.5) * height for row in range(len(rows))], [shorten(name, LONGEST_NAME) for name in rows]
+        )
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+
+
+def _sheet(rows: list[Images]) -> npt.NDArray[np.uint8]:  # (H, W, 3)
+    """The images of each row side by side, on white."""
+    width, height = _side(rows[0].shape[-2:])
+    sheet = np.full((len(rows) * (height + GAP), COLUMNS * (width + GAP), 3), 255, np.uint8)
+    for row, images in enumerate(rows):
+        for column, pixels in enumerate(images):
+            top, left = row * (height + GAP), column * (width + GAP)
+            sheet[top : top + height, left : left + width] = np.asarray(_tile(pixels, (width, height)))
     return sheet
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from dlkit.errors import DataError, DlkitError, ModelFileError, UsageError
 from dlkit.plots.axes import Axis, linear_axis, log_axis
-from dlkit.plots.drawing import BLUE, COLOURS, GREEN, ORANGE, Colour, Point
 from dlkit.registry import did_you_mean
 from dlkit.runs.run_folder import RunFolder
 
@@ -18,14 +17,15 @@ COLUMNS = ("step", "epoch", "run", "metric", "value")
 LOG_FROM = 20  # a loss that falls to a twentieth is drawn on a logarithmic axis
 
 Line = Mapping[str, Any]  # of metrics.jsonl
+Point = tuple[float, float]
 
 # what is shown of one run
-SERIES: dict[str, tuple[tuple[str, str, Colour], ...]] = {
-    "Loss": (("train/loss", "train", BLUE), ("val/loss", "validation", ORANGE)),
+SERIES: dict[str, tuple[tuple[str, str], ...]] = {
+    "Loss": (("train/loss", "train"), ("val/loss", "validation")),
     "Accuracy": (
-        ("train/top1", "train top-1", BLUE),
-        ("val/top1", "validation top-1", ORANGE),
-        ("val/top5", "validation top-5", GREEN),
+        ("train/top1", "train top-1"),
+        ("val/top1", "validation top-1"),
+        ("val/top5", "validation top-5"),
     ),
 }
 # what is shown of several: the first of each line that one of them recorded
@@ -37,7 +37,7 @@ class Curve:
     """One line of a panel: (epoch, value) in order."""
 
     label: str
-    colour: Colour
+    index: int  # of its color and dashes
     points: Sequence[Point]
 
 
@@ -50,14 +50,28 @@ class Panel:
     percent: bool = False
     loss: bool = False
 
+    @property
+    def _values(self) -> list[float]:
+        return [y for curve in self.curves for _, y in curve.points]
+
+    @property
+    def last_epoch(self) -> float:
+        return max(1.0, *(x for curve in self.curves for x, _ in curve.points))
+
     def epoch_axis(self) -> Axis:
-        last = max(1.0, *(x for curve in self.curves for x, _ in curve.points))
+        last = self.last_epoch
         whole = (tick for tick in linear_axis(0, last).ticks if tick == round(tick) and tick <= last + 1e-9)
         return Axis(0, last, tuple(whole))
 
+    @property
+    def is_log(self) -> bool:
+        """Whether the values are drawn on a logarithmic axis."""
+        values = self._values
+        return self.loss and min(values) > 0 and max(values) / min(values) >= LOG_FROM
+
     def value_axis(self, ticks: int = 6) -> Axis:
-        values = [y for curve in self.curves for _, y in curve.points]
-        if self.loss and min(values) > 0 and max(values) / min(values) >= LOG_FROM:
+        values = self._values
+        if self.is_log:
             return log_axis(min(values), max(values))
         return linear_axis(0 if self.loss else min(values), max(values), ticks)
 
@@ -125,7 +139,7 @@ def chosen(runs: Sequence[Recorded], metrics: Sequence[str]) -> list[str]:
     if metrics:
         return list(dict.fromkeys(metrics))
     if len(runs) == 1:
-        usual = [key for series in SERIES.values() for key, _, _ in series if key in known]
+        usual = [key for series in SERIES.values() for key, _ in series if key in known]
     else:
         usual = [there[0] for keys in OF_SEVERAL if (there := [key for key in keys if key in known])]
     return usual or known[:1]
@@ -143,7 +157,11 @@ def learning_panels(run: Recorded) -> list[Panel]:
     return [
         Panel(
             title,
-            [Curve(label, colour, points) for key, label, colour in series if (points := run.points(key))],
+            [
+                Curve(label, index, points)
+                for index, (key, label) in enumerate(series)
+                if (points := run.points(key)) and not _is_uninformative(key, points)
+            ],
             percent=title == "Accuracy",
             loss=title == "Loss",
         )
@@ -195,12 +213,13 @@ def _recorded(run: RunFolder, label: str, say: Callable[[str], None]) -> Recorde
 
 
 def _panel(runs: Sequence[Recorded], metric: str) -> Panel:
-    curves = [
-        Curve(run.label, COLOURS[place % len(COLOURS)], points)
-        for place, run in enumerate(runs)
-        if (points := run.points(metric))
-    ]
+    curves = [Curve(run.label, index, points) for index, run in enumerate(runs) if (points := run.points(metric))]
     return Panel(metric, curves, percent=is_accuracy(metric), loss=metric.endswith("loss"))
+
+
+def _is_uninformative(metric: str, points: Sequence[Point]) -> bool:
+    """Whether a top-5 is always 100 %, as that of five classes is."""
+    return metric.endswith("top5") and all(value == 100 for _, value in points)
 
 
 def _is_number(value: Any) -> bool:

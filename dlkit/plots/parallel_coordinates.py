@@ -1,56 +1,42 @@
-"""The picture of a sweep: an upright axis for each parameter and one for the value, a line through them for a trial.
+"""The trials of a sweep as parallel coordinates: an axis for each parameter and one for the value, a line per trial.
 
-Inselberg, "The plane with parallel coordinates", The Visual Computer 1, 1985. Pillow alone.
+Inselberg, "The plane with parallel coordinates", The Visual Computer 1, 1985.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from PIL import Image, ImageDraw
+from typing import TYPE_CHECKING, Any
 
 from dlkit.config.search_space import Choice, Parameter
 from dlkit.plots.axes import Axis, linear_axis, log_axis
 from dlkit.plots.curves import is_accuracy
-from dlkit.plots.drawing import (
-    BLUE,
-    INK,
-    MARGIN,
-    PAPER,
-    SMOOTH,
-    SOFT,
-    TEXT,
-    TITLE,
-    Colour,
-    Point,
-    clipped,
-    save,
-    text_width,
-    write,
-)
+from dlkit.plots.style import BLUE, GRAY, ORANGE, figure, legend, shorten
 
-GAP, HEIGHT = 190, 380  # between two axes, and of each
-PALE: Colour = (206, 219, 233)  # of the worst trial that finished; the best is blue
-ENDED: Colour = (243, 216, 196)  # of one that was ended early
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAP, HEIGHT = 1.7, 3.6  # inches between two axes, and of each
 UNUSED = "unused"
-LONGEST_NAME = 24  # characters
-FOOT = -0.09  # where a trial stands that has no value there
+LONGEST_NAME = 20  # characters
+FOOT = -0.09  # height of a trial without a value
+PALEST = 0.25  # how blue the worst trial is that finished
+ENDED = {"color": ORANGE, "alpha": 0.45, "linewidth": 0.9, "linestyle": ":"}
 
 
 @dataclass(frozen=True)
-class Upright:
-    """An axis: the values' places between 0 and 1, and what stands beside them."""
+class ParameterAxis:
+    """The axis of a parameter: where a value is between 0 and 1, and the texts beside it."""
 
     name: str
     axis: Axis
-    ticks: Sequence[tuple[float, str]]  # place, text
+    ticks: Sequence[tuple[float, str]]  # height, text
     names: tuple[str, ...] = ()  # of a choice
 
-    def place(self, value: Any) -> float:
+    def height(self, value: Any) -> float:
         if value is None:
             return FOOT
         if self.names:
@@ -59,110 +45,94 @@ class Upright:
 
 
 @dataclass(frozen=True)
-class Trace:
-    """A trial: a value for each axis or none, what it reached, and whether it was let finish."""
+class TrialLine:
+    """A trial: a value or None for each parameter, its result, and whether it was trained to the end."""
 
     values: Sequence[Any]  # of a choice its name
     value: float | None
     finished: bool
 
 
-def upright(varied: Parameter, always: bool = True) -> Upright:
-    """The axis of a parameter; `always` says that every trial has a value there."""
+def parameter_axis(parameter: Parameter, always: bool = True) -> ParameterAxis:
+    """The axis of a parameter; `always` if every trial has a value there."""
     unused = [] if always else [(FOOT, UNUSED)]
-    if isinstance(varied, Choice):
-        axis = Axis(-0.5, len(varied.names) - 0.5, tuple(range(len(varied.names))))
-        names = [(axis.place(tick), name) for tick, name in zip(axis.ticks, varied.names, strict=True)]
-        return Upright(varied.key, axis, names + unused, varied.names)
-    axis = log_axis(varied.low, varied.high) if varied.log else linear_axis(varied.low, varied.high)
-    ticks = tuple(tick for tick in axis.ticks if varied.low <= tick <= varied.high)
-    axis = Axis(varied.low, varied.high, ticks, axis.log)
-    return Upright(varied.key, axis, [(axis.place(tick), f"{tick:g}") for tick in ticks] + unused)
+    if isinstance(parameter, Choice):
+        axis = Axis(-0.5, len(parameter.names) - 0.5, tuple(range(len(parameter.names))))
+        names = [(axis.place(tick), name) for tick, name in zip(axis.ticks, parameter.names, strict=True)]
+        return ParameterAxis(parameter.key, axis, names + unused, parameter.names)
+    axis = (log_axis if parameter.log else linear_axis)(parameter.low, parameter.high)
+    ticks = tuple(tick for tick in axis.ticks if parameter.low <= tick <= parameter.high)
+    axis = Axis(parameter.low, parameter.high, ticks, axis.log)
+    return ParameterAxis(parameter.key, axis, [(axis.place(tick), f"{tick:g}") for tick in ticks] + unused)
 
 
-def parallel(
-    uprights: Sequence[Upright],
-    traces: Sequence[Trace],
+def write_parallel(
+    parameters: Sequence[ParameterAxis],
+    trials: Sequence[TrialLine],
     title: str,
     metric: str,
     path: Path,
     *,
     lower_is_better: bool,
 ) -> None:
-    """Draw the traces, the last above the others; the better one that finished, the bluer, and the best broad."""
-    # one that was ended early may be far out: it stands at the axis' end
-    values = [trace.value for trace in traces if trace.finished and trace.value is not None]
-    axes = [*uprights, _of_values(metric, values)]
-    left, top = MARGIN + 70, MARGIN + TITLE + 56
-    width = max(left + GAP * (len(axes) - 1) + 90, MARGIN + math.ceil(text_width(title, TITLE))) + MARGIN
-    size = (width, top + HEIGHT + 100 + MARGIN)
-    large = Image.new("RGB", (size[0] * SMOOTH, size[1] * SMOOTH), PAPER)
-    pen = ImageDraw.Draw(large)
-    best = _best(traces, lower_is_better)
-    for trace in sorted(traces, key=lambda trace: (trace is best, trace.finished)):
-        points = _points(axes, trace, (left, top))
-        colour = _colour(trace, values, lower_is_better)
-        large_points = [(x * SMOOTH, y * SMOOTH) for x, y in points]
-        pen.line(large_points, fill=colour, width=(4 if trace is best else 2) * SMOOTH, joint="curve")
-    image = large.resize(size, Image.Resampling.BOX)
-    draw = ImageDraw.Draw(image)
-    write(draw, (MARGIN, MARGIN), title, "lt", INK, TITLE)
-    for place, axis in enumerate(axes):
-        _axis(draw, axis, (left + GAP * place, top))
-    _legend(draw, (MARGIN + 70, size[1] - MARGIN - TEXT))
-    save(image, path)
+    with figure(path, GAP * len(parameters) + 1.6, HEIGHT + 0.9) as drawing:
+        draw_parallel(drawing, parameters, trials, title, metric, lower_is_better=lower_is_better)
 
 
-def _of_values(metric: str, values: Sequence[float]) -> Upright:
+def draw_parallel(
+    drawing: Figure,
+    parameters: Sequence[ParameterAxis],
+    trials: Sequence[TrialLine],
+    title: str,
+    metric: str,
+    *,
+    lower_is_better: bool,
+) -> None:
+    """A line per trial, darker the better it is, the best broad and above the others; dotted if it ended early."""
+    # the value of a trial that ended early may be far out: it is drawn at the end of the axis
+    values = [trial.value for trial in trials if trial.finished and trial.value is not None]
+    columns = [*parameters, _value_axis(metric, values)]
+    best = (min if lower_is_better else max)(values, default=None)
+    axes = drawing.subplots()
+    axes.set_axis_off()
+    axes.set(title=title, xlim=(-0.3, len(columns) - 0.7), ylim=(FOOT - 0.03, 1.12))
+    handles: dict[str, Any] = {}
+    for trial in sorted(trials, key=lambda trial: (trial.finished, trial.value == best)):
+        row = [*trial.values, *([] if trial.value is None else [trial.value])]
+        heights = [column.height(value) for column, value in zip(columns, row, strict=False)]
+        name, style = _style(trial, values, best, lower_is_better)
+        (handles[name],) = axes.plot(range(len(heights)), heights, **style)
+    for index, column in enumerate(columns):
+        _draw_axis(axes, index, column)
+    if handles:
+        legend(drawing, list(handles.values()), list(handles), loc="outside lower center", ncols=3)
+
+
+def _value_axis(metric: str, values: Sequence[float]) -> ParameterAxis:
     axis = linear_axis(min(values), max(values)) if values else linear_axis(0, 1)
     percent = is_accuracy(metric)
     ticks = [(axis.place(tick), f"{100 * tick:.4g} %" if percent else f"{tick:g}") for tick in axis.ticks]
-    return Upright(metric, axis, ticks)
+    return ParameterAxis(metric, axis, ticks)
 
 
-def _best(traces: Sequence[Trace], lower_is_better: bool) -> Trace | None:
-    finished = [trace for trace in traces if trace.finished and trace.value is not None]
-    choose = min if lower_is_better else max
-    return choose(finished, key=lambda trace: trace.value or 0.0, default=None)
+def _style(
+    trial: TrialLine, values: Sequence[float], best: float | None, lower_is_better: bool
+) -> tuple[str, dict[str, Any]]:
+    """The name in the legend, and how the line is drawn."""
+    if not trial.finished or trial.value is None:
+        return "ended early", ENDED
+    if trial.value == best:
+        return "best", {"color": BLUE, "linewidth": 3}
+    worse = sum(value > trial.value if lower_is_better else value < trial.value for value in values)
+    return "other trials, darker if better", {"color": BLUE, "alpha": PALEST + 0.5 * worse / len(values)}
 
 
-def _points(axes: Sequence[Upright], trace: Trace, at: Point) -> list[Point]:
-    """Where a trace crosses the axes; one that reached nothing ends before the last."""
-    values = [*trace.values, *([] if trace.value is None else [trace.value])]
-    left, top = at
-    return [
-        (left + GAP * place, top + HEIGHT * (1 - axis.place(value)))
-        for place, (axis, value) in enumerate(zip(axes, values, strict=False))
-    ]
-
-
-def _colour(trace: Trace, values: Sequence[float], lower_is_better: bool) -> Colour:
-    """Of one that finished, from pale to blue by its rank among their values."""
-    if not trace.finished or trace.value is None:
-        return ENDED
-    worse = sum(value > trace.value if lower_is_better else value < trace.value for value in values)
-    share = worse / max(len(values) - 1, 1)
-    red, green, blue = (round(pale + share * (full - pale)) for pale, full in zip(PALE, BLUE, strict=True))
-    return red, green, blue
-
-
-def _axis(draw: ImageDraw.ImageDraw, axis: Upright, at: Point) -> None:
-    x, top = at
-    section, _, key = axis.name.rpartition(".")
-    write(draw, (x, top - 20), clipped(key, LONGEST_NAME), "mm", INK)
-    write(draw, (x, top - 38), clipped(section, LONGEST_NAME), "mm", SOFT)
-    draw.line((x, top, x, top + HEIGHT), fill=SOFT)
-    for place, text in axis.ticks:
-        y = top + HEIGHT * (1 - place)
-        draw.line((x - 4, y, x, y), fill=SOFT)
-        shown = clipped(text, LONGEST_NAME)
-        draw.rectangle((x - 10 - text_width(shown), y - TEXT / 2 - 1, x - 7, y + TEXT / 2 + 1), fill=PAPER)
-        write(draw, (x - 8, y), shown, "rm")
-
-
-def _legend(draw: ImageDraw.ImageDraw, at: Point) -> None:
-    x, y = at
-    for text, colour, width in (("best", BLUE, 4), ("worse", PALE, 2), ("ended early", ENDED, 2)):
-        draw.line((x, y, x + 24, y), fill=colour, width=width)
-        write(draw, (x + 31, y), text, "lm")
-        x += 31 + text_width(text) + 26
+def _draw_axis(axes: Axes, index: int, column: ParameterAxis) -> None:
+    section, _, key = column.name.rpartition(".")
+    axes.text(index, 1.04, shorten(key, LONGEST_NAME), ha="center", va="bottom")
+    axes.text(index, 1.1, shorten(section, LONGEST_NAME), ha="center", va="bottom", color=GRAY, fontsize=8)
+    axes.plot([index, index], [0, 1], color=GRAY, linewidth=0.8, zorder=3)
+    for height, text in column.ticks:
+        axes.plot([index - 0.02, index], [height, height], color=GRAY, linewidth=0.8, zorder=3)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+        axes.text(index - 0.04, height, shorten(text, LONGEST_NAME), ha="right", va="center", fontsize=8, bbox=box)

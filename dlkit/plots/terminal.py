@@ -9,8 +9,7 @@ import string
 from collections.abc import Iterator, Sequence
 
 from dlkit.plots.axes import Axis
-from dlkit.plots.curves import Curve, Panel
-from dlkit.plots.drawing import Point
+from dlkit.plots.curves import Curve, Panel, Point
 
 Span = tuple[str, int | None]  # text, and the number of the curve whose colour it has
 Row = list[Span]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlkit.plots.drawing import clipped
+from dlkit.plots.style import shorten
 from dlkit.report import tables
 from dlkit.report.data import Answer, Facts
 from dlkit.report.examples import Explained, Look, Story
@@ -55,11 +55,11 @@ def confusion(facts: Facts, id: str) -> Markup:
 def _cells(facts: Facts) -> Markup:
     """The matrix as a table: a button in every cell that holds mistakes."""
     names = facts.spec.classes
-    head = [element("th", clipped(name, LABEL), scope="col", title=name) for name in names]
+    head = [element("th", shorten(name, LABEL), scope="col", title=name) for name in names]
     rows = [element("tr", element("td"), *head)]
     for true, counts in enumerate(facts.confusion.tolist()):
         cells = [_cell(names, true, said, number, sum(counts)) for said, number in enumerate(counts)]
-        rows.append(element("tr", element("th", clipped(names[true], LABEL), scope="row", title=names[true]), *cells))
+        rows.append(element("tr", element("th", shorten(names[true], LABEL), scope="row", title=names[true]), *cells))
     caption = element("caption", "Confusion matrix", class_="unseen")
     kinds = ["cells", "upright" * (max(map(len, names)) > 3), "small" * (len(names) > 12)]
     return element("table", caption, *rows, class_=" ".join(filter(None, kinds)))
@@ -81,7 +81,7 @@ def _pairs(facts: Facts) -> Markup:
     wrong = sorted((one for one in cell_counts(facts) if one[0] != one[1]), key=lambda one: -one[2])
     items = []
     for true, said, number in wrong[:PAIRS]:
-        told = f"{clipped(names[true], LONG_LABEL)} taken for {clipped(names[said], LONG_LABEL)}"
+        told = f"{shorten(names[true], LONG_LABEL)} taken for {shorten(names[said], LONG_LABEL)}"
         items.append(element("li", element("button", told, type="button", data_pair=f"{true},{said}"), f" {number:,}"))
     return element("ol", *items, class_="pairs")
 
@@ -99,8 +99,8 @@ def _card(facts: Facts, answer: Answer, look: Look) -> Markup:
     true, said, name = facts.spec.classes[answer.target], facts.spec.classes[answer.predicted], _name(answer)
     picture = element("img", src=look.picture, alt=f"{name}: said {said}, is {true}") if look.picture else None
     text = element("blockquote", look.text) if look.text else None
-    told = f"{clipped(said, LONG_LABEL)} at {100 * answer.probability:.1f}\u00a0%, is "
-    truth = element("b", clipped(true, LONG_LABEL))
+    told = f"{shorten(said, LONG_LABEL)} at {100 * answer.probability:.1f}\u00a0%, is "
+    truth = element("b", shorten(true, LONG_LABEL))
     caption = element("figcaption", told, truth, " ", element("small", name.rpartition("/")[2], title=name))
     return element("figure", picture, text, caption)
 
@@ -116,7 +116,7 @@ def classes(facts: Facts) -> Markup:
     rows = []
     for place, one in enumerate(facts.evaluation["classes"]):
         most, number = int(confusion[place].argmax()), int(confusion[place].max())
-        taken = f"{clipped(names[most], LONG_LABEL)} ({number:,})" if number else ""
+        taken = f"{shorten(names[most], LONG_LABEL)} ({number:,})" if number else ""
         rows.append([one["class"], one["precision"], one["recall"], one["f1"], one["support"], taken])
     heads = ["Class", "Precision", "Recall", "F1", "Samples", "Most often taken for"]
     return tables.values(heads, rows, [str, percent, percent, percent, count, str], sort=True)

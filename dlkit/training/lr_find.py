@@ -24,7 +24,7 @@ from dlkit.config.schema import Recipe
 from dlkit.data.batches import Batch
 from dlkit.data.loader import TrainingData
 from dlkit.errors import DivergedError, UsageError
-from dlkit.plots.learning_curves import range_test
+from dlkit.plots.lr_range import write_lr_range
 from dlkit.training.assembly import batches, new_run
 from dlkit.training.batch_size import with_largest_batch
 from dlkit.training.distributed import World
@@ -175,7 +175,7 @@ def chosen(points: Sequence[Point]) -> tuple[Point | None, Point | None]:
 
 
 def draw(found: RangeTest, path: Path) -> None:
-    """The losses over the learning rate, as a PNG."""
+    """The losses over the learning rate, as a figure."""
     losses = [(point.lr, point.loss) for point in found.points]
     smoothed = [(point.lr, point.smoothed) for point in found.points]
-    range_test(losses, smoothed, found.suggestion, f"loss of {found.model} on {found.dataset}", path)
+    write_lr_range(losses, smoothed, found.suggestion, f"Loss of {found.model} on {found.dataset}", path)

@@ -1,4 +1,4 @@
-"""What every picture is drawn with: colours, sizes, text, and the one way to a PNG file. Pillow alone."""
+"""Colors, sizes, text and the PNG file of explanations: drawn with Pillow, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ SOFT: Colour = (108, 117, 125)
 GRID: Colour = (226, 229, 233)
 BLUE: Colour = (23, 92, 163)
 ORANGE: Colour = (208, 84, 10)
-GREEN: Colour = (34, 127, 80)
-COLOURS: tuple[Colour, ...] = (  # of curves, in this order
-    BLUE, ORANGE, GREEN, (142, 68, 173), (192, 30, 70), (0, 134, 148), (122, 88, 20), (90, 98, 110)
-)  # fmt: skip
-SMOOTH = 4  # lines are drawn this much larger, then shrunk
 
 TEXT, TITLE = 14, 18  # font sizes
 MARGIN = 24
