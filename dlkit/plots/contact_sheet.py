@@ -15,14 +15,13 @@ from dlkit.data import library
 from dlkit.data.images import decode as image_files
 from dlkit.data.splits import ImageFiles, MemoryImages
 from dlkit.errors import UsageError
-from dlkit.plots.style import check_format, figure, shorten
+from dlkit.plots.style import DPI, check_format, figure, shorten
 from dlkit.specs import ImageSpec
 
 COLUMNS = 10
 MOST_ROWS = 50  # classes; of more, every so many-th
 PIXELATED, LARGEST = 72, 112  # up to the first, pixels are enlarged as squares; above the second, images are shrunk
 GAP = 6
-DOTS = 100  # pixels of the sheet per inch
 LONGEST_NAME = 28  # characters
 
 Images = npt.NDArray[np.uint8]  # (N, C, H, W)
@@ -92,7 +91,7 @@ def _augmented(
 
 def _write(rows: dict[str, Images], title: str, path: Path) -> None:
     sheet = _sheet(list(rows.values()))
-    with figure(path, sheet.shape[1] / DOTS, sheet.shape[0] / DOTS, framed=True) as drawing:
+    with figure(path, sheet.shape[1] / DPI, sheet.shape[0] / DPI, framed=True) as drawing:
         (axes,) = drawing.axes
         axes.imshow(sheet, interpolation="nearest")
         axes.set_title(title)

@@ -95,7 +95,7 @@ def draw_parallel(
     best = (min if lower_is_better else max)(values, default=None)
     axes = drawing.subplots()
     axes.set_axis_off()
-    axes.set(title=title, xlim=(-0.3, len(columns) - 0.7), ylim=(FOOT - 0.03, 1.12))
+    axes.set(title=title, xlim=(-0.3, len(columns) - 0.7), ylim=(FOOT - 0.03, 1.17))
     handles: dict[str, Any] = {}
     for trial in sorted(trials, key=lambda trial: (trial.finished, trial.value == best)):
         row = [*trial.values, *([] if trial.value is None else [trial.value])]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DPI = 200
 FORMATS = (".png", ".svg", ".pdf")
 INK, GRAY, GRID = "#212529", "#6c757d", "#d9dde1"
 BLUE, ORANGE = "#175ca3", "#d55e00"
@@ -33,7 +34,7 @@ MARKED_POINTS = 12  # of a curve, about
 LONGEST_LABEL = 40  # characters
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Hiragino Sans", "Microsoft YaHei")  # used if installed
 RC: Any = {
-    "figure.dpi": 200, "savefig.dpi": 200, "savefig.bbox": "tight", "savefig.pad_inches": 0.1,
+    "figure.dpi": DPI, "savefig.dpi": DPI, "savefig.bbox": "tight", "savefig.pad_inches": 0.1,
     "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left",
     "axes.edgecolor": GRAY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,

@@ -95,8 +95,9 @@ def test_figures_agree_with_the_predictions_that_are_written(own_run: RunFolder)
     ]
     assert [result.support for result in evaluation.classes] == [sum(row) for row in counts]
     assert read_evaluation(own_run).items() >= evaluation.document().items()
-    with Image.open(own_run.path / "plots" / "confusion_matrix.png") as picture:
-        assert picture.format == "PNG"
+    for name in ("confusion_matrix", "calibration"):
+        with Image.open(own_run.path / "plots" / f"{name}.png") as picture:
+            assert picture.format == "PNG"
 
 
 def test_validation_is_what_training_validated_on(tiny_run: RunFolder) -> None:

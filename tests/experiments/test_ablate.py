@@ -20,7 +20,7 @@ from dlkit.config.resolve import resolve
 from dlkit.config.schema import Recipe
 from dlkit.errors import DataError, PartialError, UsageError
 from dlkit.experiments.ablate import Ablation, ablate, planned
-from dlkit.plots import bars, drawing
+from dlkit.plots import bars, style
 from dlkit.runs.run_folder import RunFolder
 from dlkit.training import train as training
 from dlkit_cli.main import run as dlkit_command
@@ -290,14 +290,17 @@ def test_a_number_of_seeds_or_a_split_that_there_is_not_is_refused(recipe: Recip
 # -- the chart
 
 
-def test_bars_are_as_long_as_their_effects_and_coloured_by_their_sign(tmp_path: Path) -> None:
+def test_bars_are_as_long_as_their_effects_and_colored_by_their_sign() -> None:
     shown = [bars.Bar("helps", 4.0), bars.Bar("harms", -2.0, -3.0, -1.0), bars.Bar("diverged", None)]
-    bars.effects(shown, "title", "below", tmp_path / "plots" / "effects.png")
-    with Image.open(tmp_path / "plots" / "effects.png") as picture:
-        pixels = np.asarray(picture)
-    blue, orange = ((pixels == colour).all(axis=2) for colour in (drawing.BLUE, drawing.ORANGE))
-    assert blue.any(axis=0).sum() == pytest.approx(2 * orange.any(axis=0).sum(), abs=3)
-    assert np.flatnonzero(orange.any(axis=0)).max() <= np.flatnonzero(blue.any(axis=0)).min()
+    with style.styled(framed=True) as figure:
+        bars.draw_effects(figure, shown, "title", "effect")
+        (axes,) = figure.axes
+    helps, harms = axes.patches
+    assert (helps.get_width(), harms.get_width()) == (4, -2)
+    assert helps.get_facecolor() != harms.get_facecolor() and harms.get_hatch()
+    (whisker,) = (segments.get_segments()[0] for bar in axes.containers[2:] for segments in bar[2])
+    assert whisker.tolist() == [[-3, 1], [-1, 1]]
+    assert [text.get_text() for text in axes.texts] == ["+4.00", "-2.00", "not measured"]
 
 
 # -- the command

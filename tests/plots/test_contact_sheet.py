@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from corpus import encoded, picture
-from PIL import Image
 
 from dlkit.config.resolve import resolve
 from dlkit.config.schema import Data
@@ -17,7 +16,7 @@ from dlkit.data.loader import TrainingData
 from dlkit.data.splits import MemoryImages
 from dlkit.datasets import shapes
 from dlkit.errors import UsageError
-from dlkit.plots.contact_sheet import COLUMNS, GAP, MOST_ROWS, _augmented, contact_sheet
+from dlkit.plots.contact_sheet import COLUMNS, GAP, MOST_ROWS, _augmented, _sheet, contact_sheet
 from dlkit.specs import ImageSpec
 from dlkit_cli import main
 
@@ -26,17 +25,17 @@ CHANGED = {"data.options.train": 80, "data.augment.rotation": 30, "data.augment.
 
 
 def test_every_class_has_a_row_of_its_own_images(tmp_path: Path) -> None:
-    contact_sheet(SMALL, tmp_path / "sheet.png")
     train = shapes.load(train=80, test=8).train
     assert isinstance(train, MemoryImages)
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        pixels = np.asarray(sheet)
+    last = np.flatnonzero(train.targets == len(shapes.CLASSES) - 1)[-1:]
+    sheet = _sheet([train.images[:COLUMNS], train.images[last]])
     side = 2 * train.images.shape[-1]
-    right, bottom = pixels.shape[1] - 24, pixels.shape[0] - 24
-    last = train.images[np.flatnonzero(train.targets == len(shapes.CLASSES) - 1)[-1]]
-    tile = pixels[bottom - side : bottom, right - side : right]
-    assert (tile == last.transpose(1, 2, 0).repeat(2, 0).repeat(2, 1)).all()
-    assert pixels.shape[1] > COLUMNS * (side + GAP)
+    tile = sheet[side + GAP : -GAP, :side]
+    assert (tile == train.images[last[0]].transpose(1, 2, 0).repeat(2, 0).repeat(2, 1)).all()
+    assert (sheet[side + GAP :, side:] == 255).all() and sheet.shape[1] == COLUMNS * (side + GAP)
+    for ending, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        contact_sheet(SMALL, tmp_path / f"sheet{ending}")
+        assert (tmp_path / f"sheet{ending}").read_bytes().startswith(start)
 
 
 def test_augmented_images_are_those_of_the_recipes_epochs() -> None:
@@ -78,9 +77,9 @@ def test_a_folder_is_described_by_its_path_or_as_a_place(tmp_path: Path, capsys:
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="a PNG file"):
+    with pytest.raises(UsageError, match="figures are written as"):
         contact_sheet(SMALL, tmp_path / "sheet.jpg")
     assert main.run(["dataset", "info", "shapes", "--augment", "lenet5-mnist"]) == UsageError.exit_code
-    assert "goes with -o" in capsys.readouterr().err
+    assert "requires -o" in capsys.readouterr().err
     assert main.run(["dataset", "info", "sst", "-o", str(tmp_path / "sheet.png")]) == UsageError.exit_code
     assert "no images" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The pictures: that they hold what they should, where they should."""
+"""Figures: the axes hold the values, the files have their format, in the terminal as on paper."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,44 +22,56 @@ from PIL import Image
 
 from dlkit.config.resolve import resolve
 from dlkit.errors import StorageError
-from dlkit.plots import axes, curves, drawing, learning_curves, matrix
+from dlkit.plots import axes, bars, calibration, confusion_matrix, curves, learning_curves, style
 from dlkit.plots.terminal import BRAILLE, chart
 from dlkit.runs.run_folder import RunFolder
 from dlkit_cli import formats
 from dlkit_cli.main import run as dlkit_command
 
 
-def pixels(path: Path) -> np.ndarray:
+def png_size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
-        assert image.format == "PNG" and image.mode == "RGB"
-        return np.asarray(image).astype(int)
+        assert image.format == "PNG"
+        return image.size
 
 
-def share_of(picture: np.ndarray, colour: drawing.Colour) -> float:
-    """The fraction of pixels of exactly this colour."""
-    return float((picture == np.array(colour)).all(axis=2).mean())
-
-
-def test_a_perfect_matrix_is_blue_and_a_hopeless_one_orange(tmp_path: Path) -> None:
-    counts = {"perfect": np.eye(4, dtype=np.int64) * 7, "hopeless": np.roll(np.eye(4, dtype=np.int64) * 7, 1, axis=1)}
-    for name, confusion in counts.items():
-        matrix.confusion_matrix(confusion, list("abcd"), name, tmp_path / f"{name}.png")
-    perfect, hopeless = pixels(tmp_path / "perfect.png"), pixels(tmp_path / "hopeless.png")
-    assert share_of(perfect, drawing.BLUE) > 5 * share_of(perfect, drawing.ORANGE)
-    assert share_of(hopeless, drawing.ORANGE) > 5 * share_of(hopeless, drawing.BLUE)
+def curves_of(axes: Any) -> list[list[tuple[float, float]]]:
+    """The points of each line of the axes."""
+    return [list(zip(*(values.tolist() for values in line.get_data()), strict=True)) for line in axes.get_lines()]
 
 
 @pytest.mark.parametrize("classes", [1, 2, 20, 21, 150, 1200])
-def test_a_matrix_of_any_size_is_drawn_at_a_legible_size(tmp_path: Path, classes: int) -> None:
+def test_a_confusion_matrix_shows_shares_counts_and_names(tmp_path: Path, classes: int) -> None:
     names = [f"class\n{index} with quite a long name" for index in range(classes)]
-    matrix.confusion_matrix(np.eye(classes, dtype=np.int64), names, "title", tmp_path / "plots" / "matrix.png")
-    height, width, _ = pixels(tmp_path / "plots" / "matrix.png").shape
-    assert 200 < height < 2000 and 200 < width < 2000
+    counts = np.eye(classes, dtype=np.int64) * 7
+    counts[0, -1] += 3
+    with style.styled(7, 7, framed=True) as figure:
+        confusion_matrix.draw_confusion_matrix(figure, counts, names, "title")
+        axes = figure.axes[0]
+        correct, wrong = (image.get_array() for image in axes.get_images())
+        texts = {text.get_text() for text in axes.texts}
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+    last = min(classes, confusion_matrix.MAX_CELLS) - 1
+    assert correct[last, last] == 1
+    if classes > 1:
+        assert wrong[0, last] == 0.3 and correct.mask[0, last] and wrong.mask[0, 0]
+    assert texts == ({"7", "3"} if 1 < classes <= 20 else {"10"} if classes == 1 else set())
+    assert labels[0] == "class?0 with…a long name" and len(labels) <= confusion_matrix.MAX_NAMES
 
 
-def test_an_empty_row_is_left_white(tmp_path: Path) -> None:
-    matrix.confusion_matrix(np.zeros((3, 3), dtype=np.int64), list("abc"), "nothing", tmp_path / "matrix.png")
-    assert share_of(pixels(tmp_path / "matrix.png"), drawing.PAPER) > 0.8
+def test_an_empty_row_has_no_share(tmp_path: Path) -> None:
+    confusion_matrix.write_confusion_matrix(np.zeros((3, 3), dtype=np.int64), list("abc"), "t", tmp_path / "m.png")
+    assert min(png_size(tmp_path / "m.png")) > 400
+
+
+def test_calibration_bars_are_the_accuracies_of_the_bins_and_gaps_reach_the_confidence() -> None:
+    sums = np.array([[0, 4.0, 10.0], [0, 2.0, 9.0], [0, 3.0, 8.0]])
+    with style.styled() as figure:
+        calibration.draw_calibration(figure, sums, "title")
+        bars, gaps = figure.axes[0].containers
+    assert [bar.get_height() for bar in bars] == [0.75, 0.8]
+    assert [gap.get_y() + gap.get_height() for gap in gaps] == pytest.approx([0.5, 0.9])
+    assert [bar.get_height() for bar in figure.axes[1].containers[0]] == [4, 10]
 
 
 def lines(epochs: int) -> list[dict[str, float | None]]:
@@ -68,26 +82,72 @@ def lines(epochs: int) -> list[dict[str, float | None]]:
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 60])
-def test_a_learning_curve_shows_train_and_validation(tmp_path: Path, epochs: int) -> None:
-    learning_curves.learning_curve(lines(epochs), tmp_path / "curve.png")
-    picture = pixels(tmp_path / "curve.png")
-    assert share_of(picture, drawing.BLUE) > 0 and share_of(picture, drawing.ORANGE) > 0
-    assert share_of(picture, drawing.GREEN) == 0  # no top-5 was recorded
+def test_a_learning_curve_shows_train_and_validation(epochs: int) -> None:
+    with style.styled() as figure:
+        learning_curves.draw_curves(figure, curves.learning_panels(curves.from_lines(lines(epochs))))
+        loss, accuracy = figure.axes
+    assert curves_of(loss) == [[(e, factor / e) for e in range(1, epochs + 1)] for factor in (2, 3)]
+    assert curves_of(accuracy) == [[(e, 100 * (1 - 0.5 / e)) for e in range(1, epochs + 1)]]  # no top-5 was recorded
+    assert loss.get_yscale() == ("log" if epochs == 60 else "linear")
+
+
+def test_a_top5_that_is_always_right_is_left_out() -> None:
+    for top5, labels in ((1.0, ["validation top-1"]), (0.9, ["validation top-1", "validation top-5"])):
+        metrics = [{**line, "val/top5": top5} for line in lines(3)]
+        _, accuracy = curves.learning_panels(curves.from_lines(metrics))
+        assert [curve.label for curve in accuracy.curves] == labels
 
 
 @pytest.mark.parametrize(
     "metrics", [[], [{"step": 3, "epoch": 1, "train/loss": None, "val/loss": math.nan, "val/top1": math.inf}]]
 )
-def test_a_run_without_figures_still_gets_its_picture(tmp_path: Path, metrics: list[dict[str, float]]) -> None:
+def test_a_run_without_metrics_still_has_a_figure(tmp_path: Path, metrics: list[dict[str, float]]) -> None:
     learning_curves.learning_curve(metrics, tmp_path / "curve.png")
-    picture = pixels(tmp_path / "curve.png")
-    assert share_of(picture, drawing.BLUE) == 0 and picture.size
+    assert min(png_size(tmp_path / "curve.png")) > 400
 
 
-def test_the_same_figures_give_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        learning_curves.learning_curve(lines(3), tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+def test_the_same_input_gives_the_same_bytes_in_each_format(tmp_path: Path) -> None:
+    for ending, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")):
+        for name in "ab":
+            bars.write_effects([bars.Bar("part", 1.0, 0.0, 2.0)], "title", "effect", tmp_path / (name + ending))
+        written = (tmp_path / f"a{ending}").read_bytes()
+        assert written.startswith(start) and written == (tmp_path / f"b{ending}").read_bytes()
+
+
+def test_no_two_curves_look_alike_even_without_color() -> None:
+    looks = [style.line_style(index, 5) for index in range(28)]
+    assert len({(look["linestyle"], look["marker"], look["color"]) for look in looks}) == 28
+    assert len({(look["linestyle"], look["marker"]) for look in looks[:8]}) == 8
+
+
+def test_names_are_drawn_as_they_are_and_shortened_in_the_middle() -> None:
+    names = ["_hidden", "$\\broken$", "汉字", "resnet20-" + "x" * 60 + "-seed1"]
+    panel = curves.Panel("t", [curves.Curve(name, index, [(1, 1)]) for index, name in enumerate(names)])
+    with style.styled() as figure:
+        learning_curves.draw_curves(figure, [panel], one_legend=True)
+        figure.canvas.draw()  # would raise: tests treat warnings as errors, and mathtext is not parsed
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:3] == names[:3] and texts[3].startswith("resnet20-") and texts[3].endswith("-seed1")
+    assert len(texts[3]) == style.LONGEST_LABEL and "…" in texts[3]
+
+
+def test_matplotlib_is_silent_has_its_cache_in_dlkits_and_keeps_its_settings(tmp_path: Path) -> None:
+    code = """if True:
+        import os, sys
+        from pathlib import Path
+        from dlkit.plots import bars, calibration, confusion_matrix, learning_curves, lr_range, parallel_coordinates
+        assert "matplotlib" not in sys.modules
+        learning_curves.learning_curve([{"step": 1, "epoch": 1, "val/loss": 1.0}], Path(sys.argv[1]))
+        import matplotlib
+        assert "matplotlib.pyplot" not in sys.modules and "MPLCONFIGDIR" not in os.environ
+        assert matplotlib.rcParams["text.parse_math"] and matplotlib.rcParams["svg.hashsalt"] is None
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}
+    environment["DLKIT_HOME"] = str(tmp_path)
+    command = [sys.executable, "-c", code, str(tmp_path / "curve.png")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert list(tmp_path.glob("matplotlib/fontlist*"))
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
@@ -131,19 +191,19 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "runs"
 
 
-def test_each_run_has_a_colour_in_every_panel_and_one_legend(runs: Path) -> None:
+def test_each_run_has_a_color_in_every_panel_and_one_legend(runs: Path) -> None:
     flat = made(runs, "flat", 2, **{"val/top1": 0.7, "val/loss": 1.0})
     recorded = curves.recorded([flat, RunFolder(runs / "long")])
     panels = curves.panels(recorded)
     assert [panel.title for panel in panels] == ["val/loss", "val/top1"]
     assert all([curve.label for curve in panel.curves] == ["flat", "long"] for panel in panels)
-    learning_curves.curves(panels, runs / "both.png", one_legend=True)
-    picture = pixels(runs / "both.png")
-    blue, orange = ((picture == np.array(colour)).all(axis=2) for colour in (drawing.BLUE, drawing.ORANGE))
-    half = picture.shape[1] // 2
-    for side in (slice(0, half), slice(half, None)):  # long is orange, and reaches further to the right
-        assert np.flatnonzero(orange[:400, side].any(axis=0)).max() > np.flatnonzero(blue[:400, side].any(axis=0)).max()
-    assert blue[400:, :half].any() and not blue[400:, half:].any()
+    with style.styled() as figure:
+        learning_curves.draw_curves(figure, panels, one_legend=True)
+        loss, top1 = figure.axes
+    for panel in (loss, top1):
+        assert [len(points) for points in curves_of(panel)] == [2, 8] and panel.get_legend() is None
+        assert [line.get_color() for line in panel.get_lines()] == list(style.COLORS[:2])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["flat", "long"]
 
 
 def test_an_epoch_that_has_not_ended_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
@@ -179,7 +239,7 @@ def test_a_chart_is_as_wide_as_asked_and_its_curve_goes_where_the_values_go(runs
 @pytest.mark.parametrize("size", [(10, 1), (200, 40)])
 def test_a_chart_takes_few_points_many_runs_and_any_terminal(count: int, size: tuple[int, int], tmp_path: Path) -> None:
     points = [(1.0, 50.0)]
-    panel = curves.Panel("t", [curves.Curve(str(n), drawing.BLUE, points) for n in range(count)], percent=True)
+    panel = curves.Panel("t", [curves.Curve(str(n), n, points) for n in range(count)], percent=True)
     rows = chart(panel, *size)
     assert len(rows) == 1 + max(size[1], 4) + 2 + count
     assert chart(curves.Panel("t", []), *size)[1] == [("not recorded", None)]
@@ -196,7 +256,7 @@ def test_the_command_writes_numbers_into_a_pipe_and_a_picture_where_it_is_told(
     assert dlkit_command(["plot", "short", "--json"]) == 0
     assert {row["schema"] for row in json.loads(capsys.readouterr().out)} == {"dlkit.plot/1"}
     assert dlkit_command(["plot", "short", "long", "-o", "new/both.png"]) == 0
-    assert capsys.readouterr().out == "new/both.png\n" and pixels(Path("new/both.png")).size
+    assert capsys.readouterr().out == "new/both.png\n" and min(png_size(Path("new/both.png"))) > 400
 
 
 def test_the_command_draws_on_a_terminal(
@@ -220,7 +280,7 @@ def test_the_command_draws_on_a_terminal(
         ("plot short -m val/top2", 2, "no metric 'val/top2' is recorded in this run. Did you mean 'val/top1'?"),
         ("plot short long -m trainloss", 2, "in any of these runs. Did you mean 'train/loss'?"),
         ("plot shrot", 2, "Did you mean 'short'?"),
-        ("plot short -o curve.jpg", 2, "Name it curve.png."),
+        ("plot short -o curve.jpg", 2, "figures are written as .png, .svg or .pdf. Name it curve.png"),
         ("plot short -o runs/short/run.json/c.png", 7, "run.json"),
         ("plot empty", 4, "nothing is recorded yet in"),
     ],

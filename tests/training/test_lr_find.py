@@ -128,8 +128,11 @@ def test_the_command_takes_what_train_takes_and_writes_only_what_it_is_told(
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
     with Image.open("curve.png") as image:
         assert image.format == "PNG" and image.width > 400
+    assert main.run([*words, "--steps", "40", "-o", "curve.jpg"]) == 2 and not Path("curve.jpg").exists()
     assert main.run([*words, "--steps", "40", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert ".png, .svg or .pdf" in err
+    document = json.loads(out)
     assert document["schema"] == "dlkit.lr_find/1" and document["batch_size"] == 16
     assert set(document["points"][0]) == {"step", "lr", "loss", "smoothed"}
 
