@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlkit.errors import DivergedError, UsageError
-from dlkit.plots.style import check_format
 
 from . import console
 from .console import Format
@@ -39,6 +38,8 @@ def lr_find_command(
     fell, 2 if it never rose: then nothing shows which rates are too large. Nothing is written but what -o names.
     """
     if output is not None:
+        from dlkit.plots.style import check_format
+
         check_format(output)
     auto_batch = takes_auto_batch(context)
     recipe = resolved(context)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlkit.plots.style import check_format
-
 from . import console
 from .console import Format
 
@@ -45,6 +43,8 @@ def plot_command(
     Example: dlkit plot first second --metric val/top1 -o compared.pdf
     """
     if output is not None:
+        from dlkit.plots.style import check_format
+
         check_format(output)
     from dlkit.plots import curves
     from dlkit.runs import run_folder

@@ -27,13 +27,13 @@ class Bar:
 
 
 def write_effects(bars: Sequence[Bar], title: str, x_label: str, path: Path) -> None:
-    with figure(path, 4.6, ROW * (len(bars) + 0.2), framed=True) as drawing:
+    with figure(path, 4.6, ROW * (len(bars) + 0.2)) as drawing:
         draw_effects(drawing, bars, title, x_label)
 
 
 def draw_effects(drawing: Figure, bars: Sequence[Bar], title: str, x_label: str) -> None:
     """A row for each bar: blue above zero, orange and hatched below, the interval as a whisker."""
-    (axes,) = drawing.axes
+    axes = drawing.subplots()
     for row, bar in enumerate(bars):
         text = "not measured"
         if bar.value is not None:

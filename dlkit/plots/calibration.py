@@ -20,7 +20,7 @@ Sums = npt.NDArray[np.float64]  # (3, bins): answers, confidence and correct ans
 
 
 def write_calibration(sums: Sums, title: str, path: Path) -> None:
-    with figure(path, 4.4, 5.2) as drawing:
+    with figure(path, 3.6, 4.6) as drawing:
         draw_calibration(drawing, sums, title)
 
 
@@ -31,7 +31,7 @@ def draw_calibration(drawing: Figure, sums: Sums, title: str) -> None:
     count = sums[0, filled]
     confidence, accuracy = sums[1, filled] / count, sums[2, filled] / count
     left, width = filled / bins, 1 / bins
-    upper, lower = drawing.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    upper, lower = drawing.subplots(2, 1, sharex=True, height_ratios=(4, 1), gridspec_kw={"hspace": 0.08})
     bars = upper.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white")
     gaps = upper.bar(
         left, confidence - accuracy, width, accuracy, align="edge", color="none", edgecolor=ORANGE, hatch="////"

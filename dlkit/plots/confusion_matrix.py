@@ -29,7 +29,7 @@ def write_confusion_matrix(counts: Counts, classes: Sequence[str], title: str, p
     side = SIDE
     if len(classes) <= MAX_COUNTED:
         side = max(2.5, len(classes) * _cell_width(counts))
-    with figure(path, side, side, framed=True) as drawing:
+    with figure(path, side, side) as drawing:
         draw_confusion_matrix(drawing, counts, classes, title)
 
 
@@ -37,7 +37,7 @@ def draw_confusion_matrix(drawing: Figure, counts: Counts, classes: Sequence[str
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
     from matplotlib.ticker import PercentFormatter
 
-    (axes,), side = drawing.axes, drawing.get_figwidth()
+    axes, side = drawing.subplots(), drawing.get_figwidth()
     shares = _pooled(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     diagonal = np.eye(len(shares), dtype=bool)
     extent = (-0.5, len(classes) - 0.5, len(classes) - 0.5, -0.5)

@@ -91,8 +91,8 @@ def _augmented(
 
 def _write(rows: dict[str, Images], title: str, path: Path) -> None:
     sheet = _sheet(list(rows.values()))
-    with figure(path, sheet.shape[1] / DPI, sheet.shape[0] / DPI, framed=True) as drawing:
-        (axes,) = drawing.axes
+    with figure(path, sheet.shape[1] / DPI, sheet.shape[0] / DPI) as drawing:
+        axes = drawing.subplots()
         axes.imshow(sheet, interpolation="nearest")
         axes.set_title(title)
         height = len(sheet) // len(rows)

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL = (4.6, 3.2)  # inches
+WIDTH, HEIGHT = 3.9, 2.5  # of a panel, inches
+GAPS = {"wspace": 0.2, "hspace": 0.4}  # between panels, in panels
+LABEL_HEIGHT = 0.45  # below an axis, inches
 COLUMNS = 2  # of panels
-LEGEND_ROW = 0.2  # inches
 FEW_RUNS = 10  # whose names are in a legend of full length; of more, in two columns
 
 
@@ -27,14 +28,14 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
 def write_curves(panels: Sequence[Panel], path: Path, *, one_legend: bool = False) -> None:
     """Draw panels, two in a row; with `one_legend` below them all, if their curves have the same names."""
     columns, rows = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
-    names = {curve.label for panel in panels for curve in panel.curves} if one_legend else ()
-    with figure(path, columns * PANEL[0], rows * PANEL[1] + LEGEND_ROW * len(names)) as drawing:
+    width, height = columns * WIDTH * (1 + GAPS["wspace"]), rows * HEIGHT * (1 + GAPS["hspace"])
+    with figure(path, width - GAPS["wspace"] * WIDTH, height - GAPS["hspace"] * HEIGHT) as drawing:
         draw_curves(drawing, panels, one_legend=one_legend)
 
 
 def draw_curves(drawing: Figure, panels: Sequence[Panel], *, one_legend: bool = False) -> None:
     columns = min(COLUMNS, len(panels))
-    grid = drawing.subplots(-(-len(panels) // columns), columns, squeeze=False).flat
+    grid = drawing.subplots(-(-len(panels) // columns), columns, squeeze=False, gridspec_kw=GAPS).flat
     handles: dict[str, Any] = {}
     for axes, panel in zip(grid, panels, strict=False):
         lines = _draw_panel(axes, panel)
@@ -45,7 +46,8 @@ def draw_curves(drawing: Figure, panels: Sequence[Panel], *, one_legend: bool = 
         axes.remove()
     if one_legend and handles:
         columns = 1 if len(handles) <= FEW_RUNS else 2
-        legend(drawing, list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+        below = (0.5, -LABEL_HEIGHT / drawing.get_figheight())
+        legend(drawing, list(handles.values()), list(handles), loc="upper center", bbox_to_anchor=below, ncols=columns)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> dict[str, Any]:

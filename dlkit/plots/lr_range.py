@@ -18,7 +18,7 @@ def write_lr_range(
     losses: Sequence[Point], smoothed: Sequence[Point], suggestion: float | None, title: str, path: Path
 ) -> None:
     """Draw points (lr, loss), and the suggested learning rate as a vertical line."""
-    with figure(path) as drawing:
+    with figure(path, 5.8, 3.3) as drawing:
         draw_lr_range(drawing, losses, smoothed, suggestion, title)
 
 
@@ -37,5 +37,6 @@ def draw_lr_range(
         labels.append(f"suggested learning rate {suggestion:g}")
     axes.set(title=title, xlabel="learning rate", ylabel="loss")
     axes.set_ylim(min(0.0, *(loss for _, loss in losses)), 1.1 * highest)  # the last losses may be far out
+    axes.set_xlim(losses[0][0], losses[-1][0])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     legend(axes, handles, labels)

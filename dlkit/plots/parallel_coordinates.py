@@ -75,7 +75,7 @@ def write_parallel(
     *,
     lower_is_better: bool,
 ) -> None:
-    with figure(path, GAP * len(parameters) + 1.6, HEIGHT + 0.9) as drawing:
+    with figure(path, GAP * len(parameters) + 1, HEIGHT + 0.5) as drawing:
         draw_parallel(drawing, parameters, trials, title, metric, lower_is_better=lower_is_better)
 
 
@@ -105,7 +105,7 @@ def draw_parallel(
     for index, column in enumerate(columns):
         _draw_axis(axes, index, column)
     if handles:
-        legend(drawing, list(handles.values()), list(handles), loc="outside lower center", ncols=3)
+        legend(drawing, list(handles.values()), list(handles), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
 
 
 def _value_axis(metric: str, values: Sequence[float]) -> ParameterAxis:

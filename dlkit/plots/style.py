@@ -35,6 +35,7 @@ LONGEST_LABEL = 40  # characters
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Hiragino Sans", "Microsoft YaHei")  # used if installed
 RC: Any = {
     "figure.dpi": DPI, "savefig.dpi": DPI, "savefig.bbox": "tight", "savefig.pad_inches": 0.1,
+    "figure.subplot.left": 0, "figure.subplot.right": 1, "figure.subplot.bottom": 0, "figure.subplot.top": 1,
     "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left",
     "axes.edgecolor": GRAY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
@@ -57,10 +58,10 @@ def check_format(path: Path) -> None:
 
 
 @contextmanager
-def figure(path: Path, width: float = 6.4, height: float = 4.0, *, framed: bool = False) -> Iterator[Figure]:
+def figure(path: Path, width: float, height: float) -> Iterator[Figure]:
     """A figure to draw on, written to `path` when the block ends; its folder is created if needed.
 
-    Width and height are in inches. With `framed` they are those of the only axes, and labels are drawn around them.
+    Width and height, in inches, are those of the axes; the file is as large as they and the labels around them.
 
     Raises:
         UsageError: unknown file format.
@@ -70,14 +71,14 @@ def figure(path: Path, width: float = 6.4, height: float = 4.0, *, framed: bool 
     with atomic_io.storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     buffer, ending = io.BytesIO(), path.suffix.lower()
-    with styled(width, height, framed=framed) as drawing:
+    with styled(width, height) as drawing:
         yield drawing
         drawing.savefig(buffer, format=ending[1:], metadata=METADATA[ending])
     atomic_io.write_bytes(path, buffer.getvalue())
 
 
 @contextmanager
-def styled(width: float = 6.4, height: float = 4.0, *, framed: bool = False) -> Iterator[Figure]:
+def styled(width: float = 6.0, height: float = 4.0) -> Iterator[Figure]:
     """A figure in dlkit's style, of matplotlib's defaults and not the user's; the style ends with the block."""
     with _silence():
         _import_matplotlib()
@@ -90,10 +91,8 @@ def styled(width: float = 6.4, height: float = 4.0, *, framed: bool = False) -> 
         installed = set(font_manager.get_font_names())
         fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
         with matplotlib.rc_context({**defaults, **RC, "font.family": fonts}):
-            drawing = Figure(figsize=(width, height), layout=None if framed else "constrained")
+            drawing = Figure(figsize=(width, height))
             FigureCanvasAgg(drawing)
-            if framed:
-                drawing.add_axes((0, 0, 1, 1))
             yield drawing
 
 

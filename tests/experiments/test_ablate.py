@@ -292,7 +292,7 @@ def test_a_number_of_seeds_or_a_split_that_there_is_not_is_refused(recipe: Recip
 
 def test_bars_are_as_long_as_their_effects_and_colored_by_their_sign() -> None:
     shown = [bars.Bar("helps", 4.0), bars.Bar("harms", -2.0, -3.0, -1.0), bars.Bar("diverged", None)]
-    with style.styled(framed=True) as figure:
+    with style.styled() as figure:
         bars.draw_effects(figure, shown, "title", "effect")
         (axes,) = figure.axes
     helps, harms = axes.patches

@@ -45,7 +45,7 @@ def test_a_confusion_matrix_shows_shares_counts_and_names(tmp_path: Path, classe
     names = [f"class\n{index} with quite a long name" for index in range(classes)]
     counts = np.eye(classes, dtype=np.int64) * 7
     counts[0, -1] += 3
-    with style.styled(7, 7, framed=True) as figure:
+    with style.styled(7, 7) as figure:
         confusion_matrix.draw_confusion_matrix(figure, counts, names, "title")
         axes = figure.axes[0]
         correct, wrong = (image.get_array() for image in axes.get_images())
