@@ -102,14 +102,14 @@ def _rounded(effect: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_plan(recipe: Recipe, drop: list[str], seeds: int, name: str | None, runs_dir: Path, format: Format) -> None:
-    from dlkit.config.ablation_parts import chosen
+    from dlkit.config.ablation_parts import select
     from dlkit.experiments.ablate import default_name, planned
     from dlkit.experiments.trainings import state_of
     from dlkit.runs.run_folder import RunFolder
 
     folder = runs_dir / (name or default_name(recipe))
     console.note(f"ablation: {folder}")
-    trainings, changes = planned(recipe, drop, seeds), chosen(recipe, drop)
+    trainings, changes = planned(recipe, drop, seeds), select(recipe, drop)
     rows: list[dict[str, Any]] = [
         {
             "run": training.name,

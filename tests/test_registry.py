@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import dlkit
 from dlkit import registry
-from dlkit.config.checks import YOUR_OWN
+from dlkit.config.checks import USER_DATASETS
 from dlkit.config.schema import Optimizer
 from dlkit.data.download.store import about_of
 from dlkit.data.splits import About
@@ -288,7 +288,7 @@ def test_every_file_of_a_shelf_is_on_it(shelf: str) -> None:
 @pytest.mark.parametrize("shelf", ["models", "datasets"])
 def test_defaults_that_the_catalog_reads_are_those_that_python_uses(shelf: str) -> None:
     for entry in registry.entries(shelf).values():
-        maker = getattr(registry.load(shelf, entry.name), registry.MAKERS[shelf])
+        maker = getattr(registry.load(shelf, entry.name), registry.FACTORIES[shelf])
         assert (maker.__kwdefaults__ or {}) == dict(entry.options)
         assert set(entry.fixed) <= set(entry.options)
 
@@ -296,7 +296,7 @@ def test_defaults_that_the_catalog_reads_are_those_that_python_uses(shelf: str) 
 def test_every_data_set_describes_itself() -> None:
     for name in registry.entries("datasets"):
         about = about_of(name)
-        assert isinstance(about, About) or name in YOUR_OWN
+        assert isinstance(about, About) or name in USER_DATASETS
         if about is not None:
             assert about.title and about.citation and about.sizes["train"] > 0
             assert about.classes > 1 or registry.entry("datasets", name).numbers

@@ -1,17 +1,17 @@
-"""The parts of a recipe that can be left out, and what it says without each: what an ablation needs. No torch.
+"""The parts of a recipe that an ablation can leave out, and the recipe without each. No torch.
 
-A part is called
+The names of parts:
 
-    augment                       for all of data.augment; or one key of it: horizontal_flip, crop_padding, policy, …
-    dropout, drop_path, …         for the model's option of that name, then 0
-    norm, fusion, init            for the model's option: none, none, torch's own initialization
-    lrn, batch_norm, …            for norm, by what it is
-    …                             for any option of the model that is true, then false
-    mixup, l2, …                  for the regularizer of that name, then gone
-    weight_decay, label_smoothing, clip_grad, ema, warmup, weights   for their key, then what does nothing
-    schedule                      for a schedule, then a constant learning rate
+    augment                       all of data.augment; or one key of it: horizontal_flip, crop_padding, policy, …
+    dropout, drop_path, …         the model's option of that name, set to 0
+    norm, fusion, init            the model's option, set to none, none, torch's own initialization
+    lrn, batch_norm, …            norm, by its value
+    …                             any option of the model that is true, set to false
+    mixup, l2, …                  the regularizer of that name, removed
+    weight_decay, label_smoothing, clip_grad, ema, warmup, weights   their key, set to what does nothing
+    schedule                      the schedule, replaced by a constant learning rate
 
-and is there to be left out where the recipe uses it.
+A recipe has the parts that it uses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dlkit import registry
 from dlkit.config.schema import Augment, Recipe
 from dlkit.errors import UsageError
 
-Changes = Mapping[str, Any]  # dotted key → its value without the part; a regularizer's is None: it goes
+Changes = Mapping[str, Any]  # dotted key → its value without the part; None removes a regularizer
 
 # name → section, key, and the value that does nothing
 KEYS: dict[str, tuple[str, str, Any]] = {
@@ -46,25 +46,25 @@ OPTIONS: dict[str, Any] = {
 
 
 def parts(recipe: Recipe) -> dict[str, Changes]:
-    """What this recipe uses that could be left out, by name."""
-    found: dict[str, dict[str, Any]] = {}
+    """The parts that this recipe uses, by name."""
+    result: dict[str, dict[str, Any]] = {}
     options = registry.resolved_options("models", recipe.model.name, recipe.model.options)
     for name, value in options.items():
         off = False if value is True else OPTIONS.get(name, value)
         if value != off:
-            found[name] = {f"model.options.{name}": off}
-    if "norm" in found:
+            result[name] = {f"model.options.{name}": off}
+    if "norm" in result:
         kind = str(options["norm"])
-        found[kind if kind == "lrn" else f"{kind}_norm"] = found["norm"]
+        result[kind if kind == "lrn" else f"{kind}_norm"] = result["norm"]
     for name, settings in recipe.regularizers.items():
         if registry.is_on(name, settings):
-            found.setdefault(name, {})[f"regularizers.{name}"] = None
+            result.setdefault(name, {})[f"regularizers.{name}"] = None
     for name, (section, key, off) in KEYS.items():
         if getattr(getattr(recipe, section), key) != off:
-            found.setdefault(name, {})[f"{section}.{key}"] = off
-    if "weights" in found:  # these go with weights alone
-        found["weights"] |= {"model.init_layers": None, "train.freeze": None, "train.unfreeze": None}
-    return {**found, **_augmentations(recipe.data.augment)}
+            result.setdefault(name, {})[f"{section}.{key}"] = off
+    if "weights" in result:  # these need weights
+        result["weights"] |= {"model.init_layers": None, "train.freeze": None, "train.unfreeze": None}
+    return {**result, **_augmentations(recipe.data.augment)}
 
 
 def without(recipe: Recipe, changes: Changes) -> Recipe:
@@ -82,24 +82,24 @@ def without(recipe: Recipe, changes: Changes) -> Recipe:
     return Recipe.model_validate(document)
 
 
-def chosen(recipe: Recipe, names: Sequence[str]) -> dict[str, Changes]:
-    """The parts of these names.
+def select(recipe: Recipe, names: Sequence[str]) -> dict[str, Changes]:
+    """The parts with these names.
 
     Raises:
-        UsageError: none is named, or the recipe does not use one; the message says which it uses.
+        UsageError: no name, or the recipe does not use the part; the message lists those that it uses.
     """
-    there = parts(recipe)
-    known = f"This recipe uses: {', '.join(there) or 'nothing that could be left out'}."
+    used = parts(recipe)
+    known = f"This recipe uses: {', '.join(used) or 'nothing that could be left out'}."
     if not names:
-        raise UsageError(f"what is to be left out? --drop names it. {known}")
+        raise UsageError(f"nothing to leave out. Name a part with --drop. {known}")
     for name in names:
-        if name not in there:
+        if name not in used:
             raise UsageError(f"--drop {name}: the recipe does not use it. {known}")
-    return {name: there[name] for name in dict.fromkeys(names)}
+    return {name: used[name] for name in dict.fromkeys(names)}
 
 
 def _augmentations(augment: Augment) -> dict[str, Changes]:
     off = Augment().model_dump()
-    on = [name for name, value in augment.model_dump().items() if value != off[name]]
-    every = {f"data.augment.{name}": off[name] for name in on}
-    return {"augment": every, **{name: {f"data.augment.{name}": off[name]} for name in on}} if on else {}
+    active = [name for name, value in augment.model_dump().items() if value != off[name]]
+    everything = {f"data.augment.{name}": off[name] for name in active}
+    return {"augment": everything, **{name: {f"data.augment.{name}": off[name]} for name in active}} if active else {}

@@ -1,6 +1,6 @@
-"""What a recipe's schema cannot say: names on the shelves, keys that would do nothing, and laws between keys.
+"""Checks of a recipe beyond its schema: registry names, keys without an effect, and constraints between keys.
 
-Each check yields the keys at fault and the sentence about them; recipe.py adds where they were written.
+Each check yields the wrong keys and a message; resolve.py adds where they were written.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from dlkit.errors import UsageError
 if TYPE_CHECKING:
     from dlkit.config.schema import Recipe
 
-# what else regularizes, each having one place already
-STANDS_ELSEWHERE = {
+# regularizers that are set by another key
+KEY_OF_REGULARIZER = {
     "label_smoothing": "loss.label_smoothing", "weight_decay": "optimizer.weight_decay", "ema": "train.ema",
     "dropout": "model.options.dropout", "drop_path": "model.options.drop_path", "early_stopping": "train.patience",
     "random_erasing": "data.augment.erasing", "gradient_clipping": "train.clip_grad",
 }  # fmt: skip
 
-# data sets that are the user's own, and what they are read from
-YOUR_OWN = {
+# data sets of the user's own, and what they are read from
+USER_DATASETS = {
     "folder": "a folder", "csv": "a table", "wds": "tar shards", "hf": "a folder or a name of the hub",
     "packed": "a pack", "text_folder": "a folder", "text_csv": "a file or a folder", "trees": "a folder",
 }  # fmt: skip
 
 Problems = Iterator[tuple[Keys, str]]
 
-# keys that only some choices use: setting one for another choice would do nothing, so it is refused
+# keys that only some optimizers or schedules use; setting one for another is an error
 USED_BY: dict[Keys, tuple[str, ...]] = {
     ("optimizer", "momentum"): ("sgd", "rmsprop"),
     ("optimizer", "nesterov"): ("sgd",),
@@ -47,7 +47,7 @@ USED_BY: dict[Keys, tuple[str, ...]] = {
 
 
 def wrong_names(recipe: Recipe) -> Problems:
-    """Models, data sets, regularizers and their options, checked against the shelves; nothing is imported."""
+    """Models, data sets, regularizers and their options that are not in the registries; imports nothing."""
     yield from _wrong_options(
         "models", recipe.model.name, ("model", "name"), recipe.model.options, ("model", "options")
     )
@@ -59,8 +59,8 @@ def wrong_names(recipe: Recipe) -> Problems:
             yield ("train", "track"), str(error)
     for name, options in recipe.regularizers.items():
         keys = ("regularizers", name)
-        if name in STANDS_ELSEWHERE:
-            yield keys, f"no regularizer is called {name!r}: it is the key recipe.{STANDS_ELSEWHERE[name]}."
+        if name in KEY_OF_REGULARIZER:
+            yield keys, f"regularizer {name!r} not found: it is set by recipe.{KEY_OF_REGULARIZER[name]}."
         yield from _wrong_options("regularizers", name, keys, options, keys)
         for option, value in options.items():
             if isinstance(value, int | float) and value < 0:
@@ -69,7 +69,7 @@ def wrong_names(recipe: Recipe) -> Problems:
 
 
 def wrong_kinds(recipe: Recipe) -> Problems:
-    """A model that does not take what the data set gives, and keys for another kind of data."""
+    """A model that does not accept what the data set provides, and keys for another kind of data."""
     data = recipe.data
     gives, form = registry.entry("datasets", data.name).gives, data.options.get("form")
     if form is not None and form not in gives:
@@ -79,34 +79,34 @@ def wrong_kinds(recipe: Recipe) -> Problems:
         registry.check_pair(recipe.model.name, data.name, data.options)
     except UsageError as error:
         yield ("model", "name"), str(error)
-    given = registry.kind_given(data.name, data.options)
-    if given == "images":
+    kind = registry.data_kind(data.name, data.options)
+    if kind == "images":
         if data.vectors is not None:
-            yield ("data", "vectors"), f"recipe.data.vectors is for words; data set {data.name!r} gives images."
+            yield ("data", "vectors"), f"recipe.data.vectors is for words; data set {data.name!r} provides images."
         return
-    told = f"is for images; data set {data.name!r} gives {given}. Leave it out."
+    reason = f"is for images; data set {data.name!r} provides {kind}. Leave it out."
     for key in ("size", "channels", "max_pixels"):
         if getattr(data, key) != type(data).model_fields[key].default:
-            yield ("data", key), f"recipe.data.{key} {told}"
+            yield ("data", key), f"recipe.data.{key} {reason}"
     for key, value in data.augment:
         if value != type(data.augment).model_fields[key].default:
-            yield ("data", "augment", key), f"recipe.data.augment.{key} {told}"
+            yield ("data", "augment", key), f"recipe.data.augment.{key} {reason}"
     if recipe.train.channels_last:
-        yield ("train", "channels_last"), f"recipe.train.channels_last {told}"
+        yield ("train", "channels_last"), f"recipe.train.channels_last {reason}"
 
 
-def idle_keys(recipe: Recipe, asked: Iterable[Keys]) -> Problems:
-    """Keys that the caller set and that the chosen optimizer or schedule does not use."""
-    for keys in asked:
+def unused_keys(recipe: Recipe, overrides: Iterable[Keys]) -> Problems:
+    """Keys set by the caller that the selected optimizer or schedule does not use."""
+    for keys in overrides:
         users = USED_BY.get(keys[:2])
         if users is not None and len(keys) > 1 and getattr(recipe, keys[0]).name not in users:
-            chosen = getattr(recipe, keys[0]).name
+            selected = getattr(recipe, keys[0]).name
             name = ".".join(keys)
-            yield keys, f"recipe.{name} does nothing with {keys[0]} {chosen!r}; it is for {', '.join(users)}."
+            yield keys, f"recipe.{name} does nothing with {keys[0]} {selected!r}; it is for {', '.join(users)}."
 
 
 def mismatched_loss(recipe: Recipe) -> Problems:
-    """A loss that the model's outputs cannot reach, which earlier versions allowed."""
+    """A loss that the model's outputs cannot minimize; earlier versions allowed it."""
     if recipe.model.options.get("output") == "rbf" and recipe.loss.name != "cross_entropy":
         reason = "its outputs are negative squared distances, never above 0. Use cross_entropy."
         yield (
@@ -115,12 +115,12 @@ def mismatched_loss(recipe: Recipe) -> Problems:
         )
 
 
-def broken_laws(recipe: Recipe) -> Problems:
-    """What no key can say alone."""
-    yield from _broken_data_laws(recipe)
-    yield from _broken_regularizer_laws(recipe)
-    yield from _broken_transfer_laws(recipe)
-    yield from _broken_number_laws(recipe)
+def conflicts(recipe: Recipe) -> Problems:
+    """Values that contradict each other."""
+    yield from _data_conflicts(recipe)
+    yield from _regularizer_conflicts(recipe)
+    yield from _transfer_conflicts(recipe)
+    yield from _regression_conflicts(recipe)
     optimizer, loss, schedule, train = recipe.optimizer, recipe.loss, recipe.schedule, recipe.train
     if loss.label_smoothing > 0 and loss.name != "cross_entropy":
         yield ("loss", "label_smoothing"), f"recipe.loss.label_smoothing goes with cross_entropy, not with {loss.name}."
@@ -129,11 +129,11 @@ def broken_laws(recipe: Recipe) -> Problems:
     if list(schedule.milestones or ()) != sorted(set(schedule.milestones or ())):
         yield (
             ("schedule", "milestones"),
-            f"recipe.schedule.milestones is {list(schedule.milestones or ())}; they must rise.",
+            f"recipe.schedule.milestones is {list(schedule.milestones or ())}; they must increase.",
         )
     if schedule.warmup_epochs >= train.epochs:
-        found = f"recipe.schedule.warmup_epochs is {schedule.warmup_epochs:g}"
-        yield ("schedule", "warmup_epochs"), f"{found}; it must be less than train.epochs, {train.epochs}."
+        value = f"recipe.schedule.warmup_epochs is {schedule.warmup_epochs:g}"
+        yield ("schedule", "warmup_epochs"), f"{value}; it must be less than train.epochs, {train.epochs}."
     if train.accumulate > train.batch_size:
         message = f"recipe.train.accumulate is {train.accumulate}, more than the {train.batch_size} images of a batch."
         yield ("train", "accumulate"), message
@@ -142,7 +142,7 @@ def broken_laws(recipe: Recipe) -> Problems:
 
 
 def schedule_conflicts(recipe: Recipe) -> Problems:
-    """Warm-ups that no new run may have; runs of older versions did."""
+    """Warm-ups that only runs of older versions may have."""
     schedule = recipe.schedule
     warmup = f"recipe.schedule.warmup_epochs is {schedule.warmup_epochs:g}"
     if schedule.name == "onecycle" and schedule.warmup_epochs > 0:
@@ -153,16 +153,16 @@ def schedule_conflicts(recipe: Recipe) -> Problems:
         yield ("schedule", "milestones"), message
 
 
-def _broken_regularizer_laws(recipe: Recipe) -> Problems:
+def _regularizer_conflicts(recipe: Recipe) -> Problems:
     on = {name: options for name, options in recipe.regularizers.items() if registry.is_on(name, options)}
     decay = recipe.optimizer.weight_decay
     if "gaussian_prior" in on and "l2" in on:
-        message = "recipe.regularizers.l2 is a Gaussian prior too: with gaussian_prior there are two. Leave one out."
+        message = "recipe.regularizers.l2 is a Gaussian prior too, as gaussian_prior is. Leave one out."
         yield ("regularizers", "l2"), message
     for name in ("l2", "gaussian_prior"):
         if name in on and decay > 0 and (name == "gaussian_prior" or recipe.optimizer.name != "adamw"):
-            found = f"recipe.optimizer.weight_decay is {decay:g} and recipe.regularizers.{name} is on"
-            yield ("regularizers", name), f"{found}: they would decay twice. Leave one out (--weight-decay 0)."
+            both = f"recipe.optimizer.weight_decay is {decay:g} and recipe.regularizers.{name} is on"
+            yield ("regularizers", name), f"{both}: weights would decay twice. Leave one out (--weight-decay 0)."
     if on.get("gaussian_prior", {}).get("mean") == "start" and recipe.model.weights is None:
         message = "recipe.regularizers.gaussian_prior.mean is 'start', but there is no --weights to start from."
         yield ("regularizers", "gaussian_prior", "mean"), message
@@ -171,71 +171,77 @@ def _broken_regularizer_laws(recipe: Recipe) -> Problems:
         yield ("regularizers", "swa"), message
 
 
-def _broken_number_laws(recipe: Recipe) -> Problems:
+def _regression_conflicts(recipe: Recipe) -> Problems:
     name, monitor = recipe.data.name, recipe.train.monitor
     if not registry.entry("datasets", name).numbers:
         return
     if recipe.loss.name != "mse":
-        yield ("loss", "name"), f"data set {name!r} asks for a number: recipe.loss.name is mse, not {recipe.loss.name}."
+        yield (
+            ("loss", "name"),
+            f"data set {name!r} is a regression: recipe.loss.name is mse, not {recipe.loss.name}.",
+        )
     if not monitor.endswith("loss"):
         yield (
             ("train", "monitor"),
-            f"data set {name!r} asks for a number: recipe.train.monitor is a loss, not {monitor}.",
+            f"data set {name!r} is a regression: recipe.train.monitor is a loss, not {monitor}.",
         )
 
 
-def _broken_transfer_laws(recipe: Recipe) -> Problems:
+def _transfer_conflicts(recipe: Recipe) -> Problems:
     model, train = recipe.model, recipe.train
     if model.weights == "imagenet" and model.name not in imagenet.FILES:
-        found = f"recipe.model.weights is 'imagenet', which there is none of for {model.name!r}"
-        yield ("model", "weights"), f"{found}. There is for: {', '.join(imagenet.FILES)}."
+        models = ", ".join(imagenet.FILES)
+        yield ("model", "weights"), f"there are no ImageNet weights for model {model.name!r}. There are for: {models}."
     for keys, value in ((("model", "init_layers"), model.init_layers), (("train", "freeze"), train.freeze)):
         if value is not None and model.weights is None:
-            found = f"recipe.{'.'.join(keys)} is {describe(value)}"
-            yield keys, f"{found}, but there are no weights to start from. Give --weights imagenet, a run or a file."
+            name = f"recipe.{'.'.join(keys)}"
+            yield (
+                keys,
+                f"{name} is {describe(value)}, but there are no weights to start from. Set --weights.",
+            )
     if train.unfreeze is not None and train.freeze is None:
-        yield ("train", "unfreeze"), "recipe.train.unfreeze thaws what is frozen: set train.freeze too (--freeze)."
+        yield ("train", "unfreeze"), "recipe.train.unfreeze has no effect without train.freeze. Set it too (--freeze)."
 
 
-def _broken_data_laws(recipe: Recipe) -> Problems:
+def _data_conflicts(recipe: Recipe) -> Problems:
     data, augment, monitor = recipe.data, recipe.data.augment, recipe.train.monitor
-    if data.name in YOUR_OWN and data.dir is None:
-        message = f"the data set {data.name!r} needs {YOUR_OWN[data.name]}: give --data-dir (recipe.data.dir)."
+    if data.name in USER_DATASETS and data.dir is None:
+        message = f"the data set {data.name!r} needs {USER_DATASETS[data.name]}: give --data-dir (recipe.data.dir)."
         yield ("data", "name"), message
     if data.validation == 0 and monitor.startswith("val/"):
-        found = f"recipe.data.validation is 0, so there is no {monitor} to watch"
-        yield ("data", "validation"), f"{found}. Set train.monitor=train/loss, or keep some."
+        message = f"recipe.data.validation is 0, so there is no {monitor}. Set train.monitor=train/loss or a fraction."
+        yield ("data", "validation"), message
     if augment.scale[0] > augment.scale[1]:
-        message = f"recipe.data.augment.scale is {describe(augment.scale)}; the least comes first."
+        message = f"recipe.data.augment.scale is {describe(augment.scale)}; the minimum comes first."
         yield ("data", "augment", "scale"), message
     area = augment.resized_crop
     if area is not None and not area[0] <= area[1] <= 1:
-        found = f"recipe.data.augment.resized_crop is {describe(area)}"
-        yield ("data", "augment", "resized_crop"), f"{found}; it takes the least area and the greatest, at most 1."
+        message = f"recipe.data.augment.resized_crop is {describe(area)}; it takes a minimum and maximum, at most 1."
+        yield ("data", "augment", "resized_crop"), message
 
 
-def _wrong_options(shelf: str, name: str, name_keys: Keys, options: Mapping[str, Any], option_keys: Keys) -> Problems:
+def _wrong_options(kind: str, name: str, name_keys: Keys, options: Mapping[str, Any], option_keys: Keys) -> Problems:
     try:
-        defaults = registry.entry(shelf, name).options
+        defaults = registry.entry(kind, name).options
     except UsageError as error:
         yield name_keys, str(error)
         return
     for option, value in options.items():
         keys = (*option_keys, option)
         try:
-            registry.check_options(shelf, name, {option: value})
+            registry.check_options(kind, name, {option: value})
         except UsageError as error:
             yield keys, str(error)
             return
-        wanted = _wanted_option(value, defaults[option])
-        if wanted:
-            yield keys, f"recipe.{'.'.join(keys)} is {describe(value)}; it takes {wanted}."
+        allowed = _allowed_type(value, defaults[option])
+        if allowed:
+            yield keys, f"recipe.{'.'.join(keys)} is {describe(value)}; it takes {allowed}."
 
 
-def _wanted_option(value: Any, default: Any) -> str | None:
-    """What an option takes, if `value` is not of its default's kind.
+def _allowed_type(value: Any, default: Any) -> str | None:
+    """The type of an option, if `value` is not of its default's type.
 
-    A default of none takes anything, and text takes a whole number too: hidden=512 beside hidden=512,256.
+    A default of None accepts anything, and text accepts an integer too: hidden=512 as well as hidden=512,256.
     """
     if default is None or (isinstance(value, bool) and isinstance(default, bool)):
         return None

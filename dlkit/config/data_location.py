@@ -1,7 +1,7 @@
-"""Where a data set lies: NAME, NAME:PLACE, or the path of a folder, a table, shards or a pack.
+"""A data set and the location of its files: NAME, NAME:PATH, or the path of a folder, a table, shards or a pack.
 
-A name of the registry always means that data set; ./mnist is a folder that is called like one. What reads a path is
-seen from what lies there and from what the model takes.
+A name in the registry always means that data set; ./mnist is a folder of the same name. Which data set reads a path
+depends on its files and on what the model accepts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from dlkit import registry as catalog
+from dlkit import registry
 from dlkit.atomic_io import storage_errors
 from dlkit.config.split_names import resolve_splits
 from dlkit.errors import DataError, UsageError
@@ -21,52 +21,50 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # two letters at least: C:/
 TABLES = (".csv", ".tsv", ".tab")
 BESIDE_SHARDS = {".tar", ".txt", ".json", ".idx", ".md", ""}
 PACK_HEADER = b'{"__metadata__": {"schema": "dlkit.pack/'
-LOOKED_AT = 1000  # files that show what a folder holds
+MAX_FILES = 1000  # that are looked at to identify a folder
 
 
-def apart(dataset: str | None, place: str | None = None) -> tuple[str | None, str | None]:
-    """A data set's name and where it lies: NAME:PLACE is both, as in wds:shards-{00..09}.tar.
+def resolve_dataset(target: str, path: str | None = None, takes: Sequence[str] = ()) -> tuple[str, str | None]:
+    """A data set's name and the path of its files; `takes` are the kinds of spec that the model accepts.
 
     Raises:
-        UsageError: the place is told twice.
+        UsageError: neither a data set nor a path, or two paths.
+        DataError: there is nothing at the path.
     """
-    if dataset is None or ":" not in dataset:
-        return dataset, place
-    name, _, inner = dataset.partition(":")
-    if place is not None and place != inner:
-        raise UsageError(f"--dataset {dataset} tells where the data lies, and --data-dir is {place}. Say it once.")
-    return name, inner or None
+    known = registry.entries("datasets")
+    name, separator, inner = target.partition(":")
+    if separator and path not in (None, inner):
+        raise UsageError(f"two locations: --dataset {target} and --data-dir {path}. Give one.")
+    if name in known:
+        return name, (inner or None) if separator else path
+    if path is None and _is_location(target):
+        return _reader(target, takes), target
+    if path is None and os.sep in target and not separator:
+        raise DataError(f"{target}: no such folder, table or shard.")
+    hint = registry.did_you_mean(name, known)
+    raise UsageError(f"data set {target!r} not found. {hint}")
 
 
-def resolve_dataset(given: str, place: str | None = None, takes: Sequence[str] = ()) -> tuple[str, str | None]:
-    """A data set's name and where it lies, from NAME, NAME:PLACE or a path; `takes` are the kinds that a model takes.
-
-    Raises:
-        UsageError: no data set has the name and nothing lies there, or the place is told twice.
-        DataError: a path at which there is nothing.
-    """
-    registry = catalog.entries("datasets")
-    name, inner = apart(given, place)
-    if name in registry:
-        return str(name), inner
-    if place is None and is_place(given):
-        return reader_of(given, takes), given
-    hint = catalog.did_you_mean(str(name), registry)
-    if place is None and os.sep in given and name == given:
-        raise DataError(f"{given}: there is no such folder, table or shard.")
-    raise UsageError(f"there is no folder, table or shard {given!r}, and no data set is called {name!r}. {hint}")
+def absolute(name: str, path: str) -> str:
+    """A data set's path as an absolute one; addresses and names of a hub stay."""
+    return str(Path.cwd() / path) if on_disk(name, path) else path
 
 
-def is_place(given: str) -> bool:
-    """Whether this is where data lies: a path that exists, shards counted in braces, or an address."""
-    return os.path.lexists(given) or bool(ADDRESS.match(given)) or ("{" in given and given.endswith(".tar"))
+def on_disk(name: str, path: str) -> bool:
+    """Whether a data set's path is on this machine."""
+    return not ADDRESS.match(path) and (name != "hf" or os.path.isdir(path))
 
 
-def reader_of(path: str, takes: Sequence[str] = ()) -> str:
-    """The data set that reads what lies here.
+def _is_location(target: str) -> bool:
+    """Whether this is a path that exists, shards with a range in braces, or an address."""
+    return os.path.lexists(target) or bool(ADDRESS.match(target)) or ("{" in target and target.endswith(".tar"))
+
+
+def _reader(path: str, takes: Sequence[str] = ()) -> str:
+    """The data set that reads these files.
 
     Raises:
-        UsageError: none does. StorageError: it may not be read.
+        UsageError: none does. StorageError: they cannot be read.
     """
     with storage_errors(Path(path)):
         return _reader_of_folder(Path(path), takes) if os.path.isdir(path) else _reader_of_file(path, takes)
@@ -83,25 +81,13 @@ def _reader_of_file(path: str, takes: Sequence[str]) -> str:
     raise UsageError(f"{path}: not a folder, a table (.csv, .tsv), shards (.tar) or a pack (dlkit dataset pack).")
 
 
-def absolute(name: str, place: str) -> str:
-    """A data set's place so that it means the same in any folder; addresses and names of a hub stay."""
-    if not on_disk(name, place):
-        return place
-    return str(Path.cwd() / place)
-
-
-def on_disk(name: str, place: str) -> bool:
-    """Whether a data set's place is a path of this machine."""
-    return not ADDRESS.match(place) and (name != "hf" or os.path.isdir(place))
-
-
 def _reads_text(takes: Collection[str]) -> bool:
     return bool(takes) and "images" not in takes
 
 
 def _reader_of_folder(folder: Path, takes: Sequence[str]) -> str:
     names = {path.name: path.stem for path in folder.iterdir() if not path.is_dir()}
-    endings = {os.path.splitext(name)[1].lower() for name in islice(_files(folder), LOOKED_AT)}
+    endings = {os.path.splitext(name)[1].lower() for name in islice(_files(folder), MAX_FILES)}
     has_table, has_trees = (_has_train(folder, names, kinds) for kinds in (TABLES, (".txt", ".conllu")))
     if "trees" in takes and (has_trees or "sequences" not in takes):
         return "trees"
@@ -130,7 +116,7 @@ def _has_train_folder(folder: Path) -> bool:
 
 
 def _has_texts(table: str) -> bool:
-    """Whether the first row names a column of texts and none of paths."""
+    """Whether the header has a column of texts and none of paths."""
     with open(table, "rb") as file:
         header = file.readline(1 << 16).replace(b"\0", b"").decode(errors="replace").lower()  # UTF-16 too
     columns = set(re.findall(r"\w+", header))

@@ -1,6 +1,7 @@
-"""The keys of a recipe, read from the schema's source and not by importing it.
+"""The keys of a recipe, and nested mappings with dotted keys.
 
-pydantic takes as long to import as everything else that a command line needs, so a misspelt key is told without it.
+The keys are read from the schema's source: importing pydantic takes as long as everything else that a
+command needs, too long for reporting a misspelled key.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dlkit.registry import did_you_mean
 Keys = tuple[str, ...]
 Tree = Mapping[str, "Tree | None"]  # None: a value, not a section
 
-# what others call our keys, so that their names find ours
-ALSO_CALLED = {
+# other tools' names for our keys, for hints
+ALIASES = {
     "learning_rate": "optimizer.lr", "opt": "optimizer", "wd": "optimizer.weight_decay", "dataset": "data",
     "sched": "schedule", "scheduler": "schedule", "batch": "train.batch_size", "n_epochs": "train.epochs",
     "num_epochs": "train.epochs", "max_epochs": "train.epochs", "num_workers": "data.workers",
@@ -27,17 +28,17 @@ ALSO_CALLED = {
 
 @cache
 def tree() -> Tree:
-    """Every key of the schema, a mapping for a section."""
+    """The keys of the schema, nested by section."""
     source = ast.parse((Path(__file__).parent / "schema.py").read_text(encoding="utf-8"))
     classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
     return _section(classes["Recipe"], classes)
 
 
 def unknown_key(keys: Sequence[str]) -> str | None:
-    """The sentence about the first of these nested keys that the schema does not have, if there is one."""
+    """An error message for the first of these nested keys that the schema does not have; None if it has them all."""
     section: Tree | None = tree()
     for depth, key in enumerate(keys):
-        if section is None:  # inside a value, or among options that the shelves know
+        if section is None:  # inside a value, or an option, which the registry checks
             return None
         if key not in section:
             return f"{'.'.join(('recipe', *keys[:depth]))} has no key {key!r}. {_hint(key, section, keys[:depth])}"
@@ -46,7 +47,7 @@ def unknown_key(keys: Sequence[str]) -> str | None:
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested mappings with its dotted key."""
+    """The values of nested mappings with their dotted keys; dict(dotted(values)) is the flat mapping."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from dotted(value, f"{prefix}{key}.")
@@ -64,20 +65,20 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
 
 
 def _section(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Tree:
-    found: dict[str, Tree | None] = {}
+    keys: dict[str, Tree | None] = {}
     for field in node.body:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             kind = field.annotation.id if isinstance(field.annotation, ast.Name) else ""
-            found[field.target.id] = _section(classes[kind], classes) if kind in classes else None
-    return found
+            keys[field.target.id] = _section(classes[kind], classes) if kind in classes else None
+    return keys
 
 
-def _hint(key: str, section: Tree, around: Sequence[str]) -> str:
-    """The nearest key of the section, else the same key elsewhere or what we call it, else all the section's keys."""
+def _hint(key: str, section: Tree, section_keys: Sequence[str]) -> str:
+    """The nearest key of the section, else the same key elsewhere or our name for it, else all its keys."""
     names = {name: name for name in section}
     elsewhere = {path.rpartition(".")[2]: path for path in reversed(list(_paths(tree())))}
-    prefix = "".join(f"{part}." for part in around)
-    for name, path in {**elsewhere, **ALSO_CALLED}.items():
+    prefix = "".join(f"{part}." for part in section_keys)
+    for name, path in {**elsewhere, **ALIASES}.items():
         names.setdefault(name, path.removeprefix(prefix))
     if key in names:
         return f"Did you mean {names[key]!r}?"

@@ -18,7 +18,14 @@ from pydantic import ValidationError
 from dlkit import registry
 from dlkit.config import text_options, yaml_file
 from dlkit.config.adaptations import add_implied, drop_weights, section, shorten_warmup
-from dlkit.config.checks import broken_laws, idle_keys, mismatched_loss, schedule_conflicts, wrong_kinds, wrong_names
+from dlkit.config.checks import (
+    conflicts,
+    mismatched_loss,
+    schedule_conflicts,
+    unused_keys,
+    wrong_kinds,
+    wrong_names,
+)
 from dlkit.config.data_location import absolute, resolve_dataset
 from dlkit.config.keys import Keys, merge
 from dlkit.config.schema import MAY_CHANGE_ON_RESUME, Data, Recipe
@@ -178,7 +185,13 @@ def _validate(values: Mapping[str, Any], layers: Sequence[Document]) -> Recipe:
 def _check(recipe: Recipe, overrides: Document, layers: Sequence[Document], *, stored: bool) -> None:
     """Raises: UsageError. A `stored` recipe belongs to a run, which an older version may have started."""
     later = () if stored else chain(schedule_conflicts(recipe), mismatched_loss(recipe))
-    checks = (wrong_names(recipe), wrong_kinds(recipe), idle_keys(recipe, overrides.places), later, broken_laws(recipe))
+    checks = (
+        wrong_names(recipe),
+        wrong_kinds(recipe),
+        unused_keys(recipe, overrides.origins),
+        later,
+        conflicts(recipe),
+    )
     for keys, message in chain(*checks):
         raise _error(message, keys, layers)
 
@@ -186,7 +199,7 @@ def _check(recipe: Recipe, overrides: Document, layers: Sequence[Document], *, s
 def _error(message: str, keys: Keys, layers: Sequence[Document]) -> UsageError:
     """The error, with where the key, or else the nearest key around it, was last written."""
     for layer in reversed(layers):
-        for written, origin in layer.places.items():
+        for written, origin in layer.origins.items():
             if written[: len(keys)] == keys:
                 return UsageError(f"{message} ({origin})" if origin else message)
     return _error(message, keys[:-1], layers) if len(keys) > 1 else UsageError(message)

@@ -11,14 +11,13 @@ from dlkit.specs import MAX_PIXELS
 NO_WEIGHTS = "none"
 
 
-def none_for(value: Any) -> Any:
-    """None for "none", which asks for no weights."""
+def _without_none(value: Any) -> Any:  # --weights none
     return None if value == NO_WEIGHTS else value
 
 
-def _whole(value: Any) -> Any:
-    if type(value) is not int:  # a Literal alone would take true and 1.0 for 1
-        raise ValueError("not a whole number")
+def _integer(value: Any) -> Any:
+    if type(value) is not int:  # a Literal alone accepts true and 1.0 as 1
+        raise ValueError("not an integer")
     return value
 
 
@@ -27,12 +26,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Patterns = Annotated[str, Field(min_length=1)]  # globs over the names of parameters, with commas between
+Patterns = Annotated[str, Field(min_length=1)]  # comma-separated globs over parameter names
 Options = dict[str, bool | int | float | str | None]
 
 
 class Section(BaseModel):
-    """What every part of a recipe obeys: no unknown key, no silent conversion, no change after it is made."""
+    """A section of a recipe: unknown keys and values of another type are errors; instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -40,15 +39,15 @@ class Section(BaseModel):
 class Model(Section):
     name: str
     options: Options = {}
-    weights: Annotated[str | None, BeforeValidator(none_for)] = None  # to start from: "imagenet", a run or a file
-    init_layers: Patterns | None = None  # of them, what fits these; the rest starts from scratch; none: all
+    weights: Annotated[str | None, BeforeValidator(_without_none)] = None  # to start from: "imagenet", a run or a file
+    init_layers: Patterns | None = None  # the parameters to load; the rest starts from scratch; none: all
 
 
 class Augment(Section):
-    """Random changes to training images; all off by default. Probabilities and ranges, an image at a time."""
+    """Augmentation of training images, drawn per image; all off by default."""
 
     crop_padding: Annotated[int, Field(ge=0, le=512)] = 0  # pixels added on each side before a random crop
-    resized_crop: tuple[Positive, Positive] | None = None  # least and greatest area kept, folders only
+    resized_crop: tuple[Positive, Positive] | None = None  # minimum and maximum area kept; folders only
     horizontal_flip: Fraction = 0.0  # probability
     vertical_flip: Fraction = 0.0  # probability
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
@@ -58,7 +57,7 @@ class Augment(Section):
     brightness: NonNegative = 0.0  # factor in [1 - x, 1 + x]; likewise contrast and saturation
     contrast: NonNegative = 0.0
     saturation: NonNegative = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # turns of the colour circle, either way
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # turns of the color circle, either way
     erasing: Fraction = 0.0  # probability
     policy: Literal["none", "trivial", "rand"] = "none"  # TrivialAugment or RandAugment, by torchvision
 
@@ -70,14 +69,14 @@ class Data(Section):
     name: str
     dir: str | None = None
     options: Options = {}
-    vectors: str | None = None  # a file of word vectors, as GloVe's are written, to start the embedding from
-    validation: Below1 = 0.1  # of train; a data set's own validation split goes first
+    vectors: str | None = None  # word vectors in GloVe's format, to initialize the embedding
+    validation: Below1 = 0.1  # fraction of train; a data set's own validation split has precedence
     size: Count | None = None  # pixels a side; none: the data set's own
-    channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] | None = None
+    channels: Annotated[Literal[1, 3], BeforeValidator(_integer)] | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
     loader_timeout: Positive = 7.0  # seconds that those may neither compute nor wait for a disk
     max_pixels: Count = MAX_PIXELS  # of an image; larger ones are refused
-    on_bad_image: OnBadImage = "error"  # skip: left out before the first epoch or batch, up to 1 % of a split
+    on_bad_image: OnBadImage = "error"  # skip: excluded before the first epoch, up to 1 % of a split
     augment: Augment = Augment()
 
 
@@ -117,9 +116,9 @@ class Train(Section):
     clip_grad: Positive | None = None
     clip_mode: Literal["norm", "value"] = "norm"
     ema: Below1 = 0.0  # decay of the averaged weights; 0 is off
-    patience: Count | None = None  # epochs without a better monitor before stopping
-    freeze: Count | Patterns | None = None  # first layers, or parameters, that keep the weights they start from
-    unfreeze: Count | tuple[Count, ...] | None = None  # epochs between two thaws, or those after which one comes
+    patience: Count | None = None  # epochs without improvement of the monitor before stopping
+    freeze: Count | Patterns | None = None  # first layers, or parameters, that keep their initial weights
+    unfreeze: Count | tuple[Count, ...] | None = None  # epochs between two unfreezings, or a list of epochs
     monitor: Literal["val/loss", "val/top1", "val/top5", "train/loss"] = "val/top1"
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     device: Annotated[
@@ -127,12 +126,12 @@ class Train(Section):
     ] = "auto"
     threads: Count | None = None  # CPU threads; none: torch's choice
     amp: Literal["off", "auto", "bf16", "fp16"] = "off"
-    channels_last: bool | None = None  # none: where it is quicker
+    channels_last: bool | None = None  # none: if it is faster
     compile: bool = False
     checkpoint_every: Count = 500  # steps
     log_every: Count = 100  # steps
     keep: Annotated[int, Field(ge=2, le=10**6)] = 2  # newest checkpoints kept, beside the best
-    track: tuple[str, ...] = ()  # where else the figures are shown: tensorboard, mlflow, wandb
+    track: tuple[str, ...] = ()  # trackers: tensorboard, mlflow, wandb
 
 
 class Recipe(Section):

@@ -1,4 +1,4 @@
-"""What people call the splits of a data set, in the names of folders, tables and shards and in a table's column.
+"""Names of splits: of folders, tables and shards, and in a table's column.
 
 Letter case is ignored: Train, TRAINING, Valid, dev and Testing are splits. So are compound names that end in one
 (photos_train, photos-val) or only describe one (test_images, val2017), where that cannot be the name of a class.
@@ -22,7 +22,7 @@ FILLERS = {"image", "images", "imgs", "img", "set", "split", "data", "dataset", 
 
 
 def split_of(name: str) -> str | None:
-    """The split that a word stands for: "Training" is train, "dev" is validation."""
+    """The split with this name: "Training" is train, "dev" is validation."""
     return SYNONYMS.get(name.strip().casefold())
 
 
@@ -35,7 +35,7 @@ def split_in(name: str) -> str | None:
 
 
 def resolve_splits(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
-    """Split → which of the names in a folder is its; `names` are as a person sees them → as they are read.
+    """Split → its name in a folder; the keys of `names` are shown to the user, the values are matched.
 
     A compound name counts beside a plain train, or if every name in the folder is a split: toy_train beside toy_car
     is a class.
@@ -45,19 +45,19 @@ def resolve_splits(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
     """
     plain = {name: split for name, read in names.items() if (split := split_of(read))}
     compound = {name: split for name, read in names.items() if name not in plain and (split := split_in(read))}
-    found = plain
+    matches = plain
     if "train" in plain.values():
-        found = plain | {name: split for name, split in compound.items() if split not in plain.values()}
+        matches = plain | {name: split for name, split in compound.items() if split not in plain.values()}
     elif "train" in compound.values() and len(plain) + len(compound) == len(names) > 1:
-        found = plain | compound
+        matches = plain | compound
     result: dict[str, str] = {}
-    for name, split in found.items():
+    for name, split in matches.items():
         if split in result:
-            raise DataError(f"{folder}: has both {result[split]} and {name}: which is the {split} split? Keep one.")
+            raise DataError(f"{folder}: both {result[split]} and {name} are named like the {split} split. Keep one.")
         result[split] = name
     return result
 
 
 def unused(names: Collection[str], splits: Mapping[str, str]) -> list[str]:
-    """The names that are no split, sorted."""
+    """The names that belong to no split, sorted."""
     return sorted(set(names) - set(splits.values()))

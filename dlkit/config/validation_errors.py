@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one line: what was found, and what would do."""
+"""Validation errors of a recipe in one line: the wrong value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def explain(error: ValidationError, schema: type[BaseModel], values: Mapping[str, Any]) -> tuple[Keys, str]:
-    """The first thing wrong: the keys to it, and the sentence about it with a count of the others."""
-    problems = {_within(values, problem["loc"]): problem for problem in reversed(error.errors(include_url=False))}
+    """The keys of the first error, and its message with the number of further errors."""
+    problems = {_keys(values, problem["loc"]): problem for problem in reversed(error.errors(include_url=False))}
     keys, problem = list(problems.items())[-1]
     message = unknown_key(keys) or _wrong_value(keys, problem, schema, values)
     others = len(problems) - 1
     return keys, message if not others else f"{message} And {others} more {'is' if others == 1 else 'are'} wrong."
 
 
-def _within(values: Any, location: tuple[int | str, ...]) -> Keys:
-    """The keys down to a value or to a key that is missing: without places in a list and steps of the schema's own."""
+def _keys(values: Any, location: tuple[int | str, ...]) -> Keys:
+    """The keys of a value or of a missing key, without list indices and pydantic's own steps."""
     keys: list[str] = []
     for step in location:
         if not isinstance(values, Mapping):
@@ -38,32 +38,32 @@ def _within(values: Any, location: tuple[int | str, ...]) -> Keys:
 
 def _wrong_value(keys: Keys, problem: Any, schema: type[BaseModel], values: Mapping[str, Any]) -> str:
     name = ".".join(("recipe", *keys))
-    wanted = _wanted(*_annotation(schema, keys))
-    found: Any = values
+    allowed = _allowed(*_annotation(schema, keys))
+    value: Any = values
     for key in keys:
-        if key not in found:
-            return f"{name} is missing; it takes {wanted}."
-        found = found[key]
+        if key not in value:
+            return f"{name} is missing; it takes {allowed}."
+        value = value[key]
     hint = ""
-    if problem["type"] == "literal_error" and isinstance(found, str):
-        hint = did_you_mean(found, [str(choice) for choice in _choices(_annotation(schema, keys)[0])])
+    if problem["type"] == "literal_error" and isinstance(value, str):
+        hint = did_you_mean(value, [str(choice) for choice in _choices(_annotation(schema, keys)[0])])
         hint = f" {hint}" if hint.startswith("Did") else ""
-    return f"{name} is {describe(found)}; it takes {wanted}.{hint}"
+    return f"{name} is {describe(value)}; it takes {allowed}.{hint}"
 
 
 def _annotation(schema: Any, keys: Keys) -> tuple[Any, tuple[Any, ...]]:
-    """The type at these keys and the bounds on it; past the schema's own keys, the type of a part."""
+    """The type at these keys and its bounds; below the schema's keys, the type of an item."""
     bounds: tuple[Any, ...] = ()
     for key in keys:
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             field = schema.model_fields[key]
             schema, bounds = field.annotation, (*field.metadata, field)
         else:
-            schema, bounds = _part(schema), ()
+            schema, bounds = _item_type(schema), ()
     return schema, bounds
 
 
-def _part(annotation: Any) -> Any:
+def _item_type(annotation: Any) -> Any:
     parts = get_args(annotation)
     return parts[-1] if get_origin(annotation) is dict else Any
 
@@ -74,18 +74,18 @@ def _choices(annotation: Any) -> list[Any]:
     return [choice for part in get_args(annotation) for choice in _choices(part)]
 
 
-def _wanted(annotation: Any, bounds: tuple[Any, ...] = ()) -> str:
-    """What a type takes, in words: "a whole number from 1 to 256, or null"."""
+def _allowed(annotation: Any, bounds: tuple[Any, ...] = ()) -> str:
+    """What a type allows, in words: "a whole number from 1 to 256, or null"."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner = (item for bound in parts[1:] for item in (bound.metadata if isinstance(bound, FieldInfo) else [bound]))
-        return _wanted(parts[0], (*bounds, *inner))
+        return _allowed(parts[0], (*bounds, *inner))
     if origin in (Union, UnionType):
-        return ", or ".join(_wanted(part, bounds) for part in parts)
+        return ", or ".join(_allowed(part, bounds) for part in parts)
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in parts)
     if origin is tuple:
-        return f"a list of {'some' if ... in parts else len(parts)}, each {_wanted(parts[0])}"
+        return f"a list of {'any length' if ... in parts else len(parts)}, each {_allowed(parts[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"a mapping with keys such as {next(iter(annotation.model_fields))!r}"
     if origin is dict:

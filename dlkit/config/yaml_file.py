@@ -1,9 +1,9 @@
-"""Recipes as files: YAML read by safe and unsurprising rules, and written with every value in it.
+"""Recipe files: YAML with safe and predictable rules, written with every value.
 
 The YAML of a recipe is a small part of YAML: mappings, lists, text, numbers, true, false and null. `1e-3` is a number;
-`010`, `12:30:45`, `2026-01-31`, `yes`, `no`, `on` and `off` are text. Refused: a key that stands twice, anchors,
+`010`, `12:30:45`, `2026-01-31`, `yes`, `no`, `on` and `off` are text. Errors: a duplicate key, anchors,
 aliases, tags, a second document, more than 20 levels, more than 256 KiB, and anything that is not a regular file.
-The tree is built from the parser's events, so no YAML object is ever constructed.
+The values are built from the parser's events, so no YAML object is ever constructed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20  # levels
-MAX_DIGITS = 100  # of a whole number
+MAX_DIGITS = 100  # of an integer
 
 # libyaml's parser where PyYAML was built with it: the same events, ten times as fast
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
-# text that other YAML readers would take for something else, so that it is written between quotes
+# text that other YAML parsers read as something else; it is quoted
 AMBIGUOUS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
-WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 NOT_FINITE = re.compile(r"([-+]?)\.(inf|nan)", re.IGNORECASE)
 NOT_YAML = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 PLAIN_TEXT = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-# what a quoted text may hold as it stands: no control, no line break of any kind, no byte order mark, no quote
+# not in quoted text as it is: control characters, line breaks, byte order marks, quotes
 NEEDS_ESCAPE = re.compile(
     r"[^\x20\x21\x23-\x5b\x5d-\x7e\xa1-\u2027\u202f-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
@@ -49,37 +49,37 @@ NEEDS_ESCAPE = re.compile(
 
 @dataclass(frozen=True)
 class Document:
-    """A recipe as it was written: nested dicts, tuples for lists, and the place of each key."""
+    """A recipe as it was written: nested dicts, tuples for lists, and where each key was written."""
 
     origin: str
     values: dict[str, Any]
-    places: Mapping[Keys, str]  # ("optimizer", "lr") → "recipe.yaml:7:3"
+    origins: Mapping[Keys, str]  # ("optimizer", "lr") → "recipe.yaml:7:3"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The values in a recipe's file.
+    """The values in a recipe file.
 
     Raises:
-        UsageError: it is not there, not a file, too large, or not the YAML described above.
-        StorageError: the disk refuses.
+        UsageError: not found, not a file, too large, or not the YAML described above.
+        StorageError: it cannot be read.
     """
     return read_document(path).values
 
 
 def read_document(path: Path) -> Document:
-    """A recipe's file with the places of its keys; raises what `read` does."""
+    """A recipe file with the position of each key; raises what `read` raises."""
     return parse(read_bytes(path), str(path))
 
 
 def parse(data: bytes, origin: str) -> Document:
-    """The recipe in these bytes; `origin` is what error messages call them."""
+    """The recipe in these bytes; `origin` is their name in error messages."""
     text = _decoded(data, origin)
     builder = _Builder(text, origin)
     values = builder.document()
     if not isinstance(values, dict):
-        found = "is empty" if values is None else f"holds {describe(values)}"
-        raise UsageError(f"{origin} {found}; a recipe is a mapping, such as `model: {{name: lenet5}}`.")
-    return Document(origin, values, builder.places)
+        content = "is empty" if values is None else f"contains {describe(values)}"
+        raise UsageError(f"{origin} {content}; a recipe is a mapping, such as `model: {{name: lenet5}}`.")
+    return Document(origin, values, builder.origins)
 
 
 def parse_value(text: str, origin: str) -> Any:
@@ -92,27 +92,27 @@ def parse_value(text: str, origin: str) -> Any:
 
 
 def dump(recipe: Recipe) -> str:
-    """YAML with every value of the recipe written out; reading it gives the same recipe again."""
+    """YAML with every value of the recipe; parsing it returns the same recipe."""
     return "\n".join(_lines(recipe.model_dump(), "")) + "\n"
 
 
 def shipped(model: str, dataset: str) -> Path | None:
-    """The recipe that comes with dlkit for this pair, if there is one."""
+    """The shipped recipe of this pair; None if there is none."""
     return _shipped().get(f"{model}-{dataset}")
 
 
 def shipped_names() -> list[str]:
-    """The names of the recipes that come with dlkit, sorted: lenet5-mnist …"""
+    """The names of the shipped recipes, sorted: lenet5-mnist …"""
     return list(_shipped())
 
 
 def shipped_path(name: str) -> Path | None:
-    """The file of a recipe that comes with dlkit."""
+    """The file of a shipped recipe; None if there is none."""
     return _shipped().get(name)
 
 
 def header(path: Path) -> str:
-    """The comment that opens a recipe's file, without its number signs."""
+    """The comment at the top of a recipe file, without number signs."""
     lines = []
     for line in read_bytes(path).decode("utf-8-sig", errors="replace").splitlines():
         if not line.startswith("#"):
@@ -122,7 +122,7 @@ def header(path: Path) -> str:
 
 
 def describe(value: Any) -> str:
-    """A value as an error message names it, cut where it is long."""
+    """A value in an error message, shortened if it is long."""
     if isinstance(value, Mapping):
         return "a mapping" if value else "an empty mapping"
     if value is None or isinstance(value, bool):
@@ -134,12 +134,12 @@ def describe(value: Any) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a recipe's file, read without ever waiting for a pipe or a device."""
+    """The bytes of a recipe file; never blocks on a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise UsageError(
-            f"there is no recipe file {str(path)!r}. `dlkit recipes list` shows those that dlkit has."
+            f"recipe file {str(path)!r} not found. `dlkit recipes list` shows the shipped recipes."
         ) from None
     except OSError as error:
         raise _unreadable(error, path) from error
@@ -164,14 +164,14 @@ def _shipped() -> dict[str, Path]:
 
 
 def _unreadable(error: OSError, path: Path) -> DlkitError:
-    if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):  # the name is at fault, not the disk
-        return UsageError(f"{str(path)!r} names no recipe file: {error.strerror}.")
+    if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):  # a wrong name, not a disk error
+        return UsageError(f"{str(path)!r} is not a recipe file: {error.strerror}.")
     return StorageError(f"cannot read {path}: {error.strerror or error}.")
 
 
 def _kind(mode: int) -> str:
     kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
-    return next((kind for test, kind in kinds.items() if test(mode)), "no file")
+    return next((kind for test, kind in kinds.items() if test(mode)), "not a file")
 
 
 def _decoded(data: bytes, origin: str) -> str:
@@ -186,20 +186,20 @@ def _decoded(data: bytes, origin: str) -> str:
 
 
 def _check_characters(text: str, origin: str) -> None:
-    found = NOT_YAML.search(text)
-    if found:
-        line = text.count("\n", 0, found.start()) + 1
-        column = found.start() - text.rfind("\n", 0, found.start())
-        raise UsageError(f"{origin}:{line}:{column}: the character U+{ord(found[0]):04X} cannot stand in a recipe.")
+    match = NOT_YAML.search(text)
+    if match:
+        line = text.count("\n", 0, match.start()) + 1
+        column = match.start() - text.rfind("\n", 0, match.start())
+        raise UsageError(f"{origin}:{line}:{column}: the character U+{ord(match[0]):04X} is not allowed in a recipe.")
 
 
 class _Builder:
-    """Builds nested dicts and tuples from the parser's events, and refuses what a recipe must not hold."""
+    """Builds nested dicts and tuples from the parser's events, and rejects what a recipe must not contain."""
 
     def __init__(self, text: str, origin: str) -> None:
         self.origin = origin
-        self.places: dict[Keys, str] = {}
-        self._events = self._parsed(text)
+        self.origins: dict[Keys, str] = {}
+        self._events = self._parse(text)
 
     def document(self) -> Any:
         next(self._events)  # the stream's start
@@ -207,38 +207,38 @@ class _Builder:
         if isinstance(start, yaml.StreamEndEvent):
             return None
         if start.tags:
-            raise self._refusal(start, "a recipe has no %TAG directive")
+            raise self._error(start, "a recipe has no %TAG directive")
         value = self._value(next(self._events), ())
         next(self._events)  # the document's end
         another = next(self._events)
         if not isinstance(another, yaml.StreamEndEvent):
-            raise self._refusal(another, "a recipe is one document; here a second one starts")
+            raise self._error(another, "a recipe is one document; a second one starts here")
         return value
 
-    def _parsed(self, text: str) -> Iterator[Any]:
+    def _parse(self, text: str) -> Iterator[Any]:
         try:
             yield from yaml.parse(text, Loader=LOADER)
         except yaml.MarkedYAMLError as error:
             problem = " ".join(part for part in (error.context, error.problem) if part)
-            if "maximum nesting depth" in problem:  # libyaml's own limit, met before ours
+            if "maximum nesting depth" in problem:  # libyaml's own limit, below ours
                 problem = f"more than {MAX_DEPTH} levels"
             raise UsageError(
-                f"{self._place(error.problem_mark or error.context_mark)}: not valid YAML: {problem}."
+                f"{self._position(error.problem_mark or error.context_mark)}: not valid YAML: {problem}."
             ) from None
         except yaml.YAMLError as error:
             raise UsageError(f"{self.origin}: not valid YAML: {error}.") from None
 
     def _value(self, event: Any, path: Keys) -> Any:
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise self._refusal(
+            raise self._error(
                 event, "a recipe has no anchors and no aliases (& and *); quote text that starts with one"
             )
         if event.tag is not None:
-            raise self._refusal(
+            raise self._error(
                 event, f"a recipe has no tags, and this is one: {event.tag}; quote text that starts with !"
             )
         if len(path) > MAX_DEPTH:
-            raise self._refusal(event, f"more than {MAX_DEPTH} levels")
+            raise self._error(event, f"more than {MAX_DEPTH} levels")
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event)
         return self._mapping(path) if isinstance(event, yaml.MappingStartEvent) else self._list(path)
@@ -248,14 +248,14 @@ class _Builder:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._key(event)
             if key in values:
-                raise self._refusal(event, f"the key {key!r} stands here a second time")
-            self.places[*path, key] = self._place(event.start_mark)
+                raise self._error(event, f"duplicate key {key!r}")
+            self.origins[*path, key] = self._position(event.start_mark)
             values[key] = self._value(next(self._events), (*path, key))
         return values
 
     def _key(self, event: Any) -> str:
         if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None or event.tag is not None:
-            raise self._refusal(event, "a key is plain text")
+            raise self._error(event, "a key is plain text")
         return str(event.value)  # whatever it looks like: a key `on` is the text
 
     def _list(self, path: Keys) -> tuple[Any, ...]:
@@ -270,19 +270,19 @@ class _Builder:
             return text
         if text in WORDS:
             return WORDS[text]
-        if WHOLE.fullmatch(text):
+        if INTEGER.fullmatch(text):
             if len(text) > MAX_DIGITS:
-                raise self._refusal(event, f"a number of {len(text)} digits")
+                raise self._error(event, f"a number of {len(text)} digits")
             return int(text)
         if FLOAT.fullmatch(text):
             return float(text)
         special = NOT_FINITE.fullmatch(text)
         return float(special[1] + special[2]) if special else text
 
-    def _refusal(self, event: Any, reason: str) -> UsageError:
-        return UsageError(f"{self._place(event.start_mark)}: {reason}.")
+    def _error(self, event: Any, reason: str) -> UsageError:
+        return UsageError(f"{self._position(event.start_mark)}: {reason}.")
 
-    def _place(self, mark: Any) -> str:
+    def _position(self, mark: Any) -> str:
         return f"{self.origin}:{mark.line + 1}:{mark.column + 1}" if mark else self.origin
 
 
@@ -292,14 +292,14 @@ def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:
             yield f"{indent}{_quoted(key)}:"
             yield from _lines(value, indent + "  ")
         else:
-            yield f"{indent}{_quoted(key)}: {_written(value)}"
+            yield f"{indent}{_quoted(key)}: {_format(value)}"
 
 
-def _written(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{}"
     if isinstance(value, tuple | list):
-        return f"[{', '.join(_written(item) for item in value)}]"
+        return f"[{', '.join(_format(item) for item in value)}]"
     if isinstance(value, str):
         return _quoted(value)
     return (
@@ -308,7 +308,7 @@ def _written(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Text as it is where nothing else could be read from it, else between double quotes."""
+    """Text, double-quoted unless it can only be read as itself."""
     if PLAIN_TEXT.fullmatch(text) and text.lower() not in AMBIGUOUS:
         return text
     return '"' + NEEDS_ESCAPE.sub(lambda match: f"\\U{ord(match[0]):08x}", text) + '"'

@@ -173,7 +173,7 @@ def _takes_no_folder(data: Data) -> UsageError:
 def _own(data: Data) -> str:
     """The data sets that read the user's own data of this kind."""
     names = {"images": "folder, csv, wds, hf or packed", "sequences": "text_folder or text_csv", "trees": "trees"}
-    return f"--dataset {names[registry.kind_given(data.name, data.options)]}"
+    return f"--dataset {names[registry.data_kind(data.name, data.options)]}"
 
 
 def _adapt_spec(spec: Spec, data: Data) -> Spec:

@@ -143,7 +143,7 @@ def planned(recipe: Recipe, drop: Sequence[str], seeds: int) -> list[Training]:
     Raises:
         UsageError: the recipe does not use what is to be left out.
     """
-    chosen = ablation_parts.chosen(recipe, drop)
+    chosen = ablation_parts.select(recipe, drop)
     if not 1 <= seeds <= MOST_SEEDS:
         raise UsageError(f"--seeds {seeds}: it is a number of trainings of each, 1 to {MOST_SEEDS}.")
     plan = []
@@ -285,7 +285,7 @@ def _evaluated(run: RunFolder, split: Split, test_sha256: str | None) -> bool:
 def _found(folder: Path, recipe: Recipe, split: Split, drop: Sequence[str], runs: list[Measured]) -> Ablation:
     by_name = {(run.training.left_out, run.training.seed): run for run in runs}
     seeds = tuple(dict.fromkeys(run.training.seed for run in runs))
-    chosen = ablation_parts.chosen(recipe, drop)
+    chosen = ablation_parts.select(recipe, drop)
     effects = []
     for part, changes in chosen.items():
         pairs = [(by_name[None, seed], by_name[part, seed]) for seed in seeds]

@@ -18,8 +18,8 @@ COUNTS = ("-1", "0", "1.5", "yes", "010")
 
 REFUSED: list[tuple[int, str, bytes, str]] = [
     (61, "empty", b"", "is empty"),
-    (61, "list", b"- model\n", "holds ['model']"),
-    (61, "scalar", b"lenet5\n", "holds 'lenet5'"),
+    (61, "list", b"- model\n", "contains ['model']"),
+    (61, "scalar", b"lenet5\n", "contains 'lenet5'"),
     (61, "not UTF-8", BASE + b"x: \xff\n", "is not UTF-8"),
     (61, "NUL", BASE + b"a: \0\n", "U+0000"),
     (63, "a key twice", BASE + b"train: {epochs: 1, epochs: 2}\n", "a second time"),
@@ -29,7 +29,7 @@ REFUSED: list[tuple[int, str, bytes, str]] = [
     (66, "3,000 brackets", b"model: " + b"[" * 3000, "more than 20 levels"),
     (67, "400 KB list", b"a: [" + b"1, " * 133_000 + b"1]\n", "larger than 256 KiB"),
     (68, "unknown key", BASE + b"optimizer: {learning_rte: 1}\n", "Did you mean 'lr'?"),
-    (69, "model", b"model: {name: os.system}\ndata: {name: shapes}\n", "no model is called 'os.system'"),
+    (69, "model", b"model: {name: os.system}\ndata: {name: shapes}\n", "model 'os.system' not found"),
     (69, "optimizer", BASE + b"optimizer: {name: builtins.eval}\n", "'builtins.eval'"),
     (69, "_component_", BASE + b"_component_: os.system\n", "no key '_component_'"),
     (69, "_target_", b"model: {name: mlp, _target_: os.system}\ndata: {name: shapes}\n", "no key '_target_'"),

@@ -308,12 +308,12 @@ def test_a_data_set_is_named_or_is_a_folder(tmp_path: Path, monkeypatch: pytest.
     assert resolve_dataset("photos") == ("folder", "photos")
     assert resolve_dataset("a:b") == ("folder", "a:b")
     assert resolve_dataset("wds:shards") == resolve_dataset("wds", "shards") == ("wds", "shards")
-    with pytest.raises(UsageError, match="Say it once"):
+    with pytest.raises(UsageError, match="Give one"):
         resolve_dataset("wds:shards", "others")
     for given, place in (("photo", None), ("mnits", None), ("photos", "there"), ("mnits:there", None)):
-        with pytest.raises(UsageError, match=f"no folder, table or shard '{given}', and no data set is called"):
+        with pytest.raises(UsageError, match=f"data set '{given}' not found"):
             resolve_dataset(given, place)
-    with pytest.raises(DataError, match="there is no such folder, table or shard"):
+    with pytest.raises(DataError, match="no such folder, table or shard"):
         resolve_dataset("./mnits")
 
 

@@ -126,7 +126,7 @@ def test_the_document_has_the_golden_form(ablation: Ablation) -> None:
 
 def test_only_the_part_differs_between_two_runs(ablation: Ablation) -> None:
     whole = RunFolder(ablation.folder / "all-seed1").recipe()
-    for part, changes in ablation_parts.chosen(ablation.recipe, ["augment", "clip_grad"]).items():
+    for part, changes in ablation_parts.select(ablation.recipe, ["augment", "clip_grad"]).items():
         assert RunFolder(ablation.folder / f"no-{part}-seed1").recipe() == ablation_parts.without(whole, changes)
     assert whole == ablation_parts.without(ablation.recipe, {"train.seed": 1})
 

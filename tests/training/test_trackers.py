@@ -180,7 +180,7 @@ def test_a_missing_extra_is_told_with_its_command_before_anything_is_written(
 
 
 def test_a_misspelt_tracker_gets_the_nearest_right_name() -> None:
-    with pytest.raises(UsageError, match=r"no tracker is called 'tensorbord'\. Did you mean 'tensorboard'"):
+    with pytest.raises(UsageError, match=r"tracker 'tensorbord' not found\. Did you mean 'tensorboard'"):
         resolve("mlp", "shapes", flags={"train.track": ["tensorbord"]})
 
 

@@ -213,7 +213,7 @@ def test_what_is_missing_is_counted_where_it_is_much() -> None:
 
 
 def test_a_place_told_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Say it once"):
+    with pytest.raises(UsageError, match="Give one"):
         dlkit.train("mlp", dataset=f"csv:{tmp_path}/a.csv", data_dir=tmp_path / "b.csv", runs_dir=tmp_path)
 
 

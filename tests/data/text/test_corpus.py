@@ -461,7 +461,7 @@ def test_a_fingerprint_is_of_its_own_split_alone(form: str, treebank: Path) -> N
 
 def test_a_pair_that_does_not_fit_is_refused_with_what_would() -> None:
     with pytest.raises(
-        UsageError, match=r"'lenet5' takes images, .*'sst' gives sequences\. Models for sequences: .*lstm"
+        UsageError, match=r"'lenet5' takes images, .*'sst' provides sequences\. Models for sequences: .*lstm"
     ):
         registry.check_pair("lenet5", "sst", {})
     assert registry.form_for("tree_lstm", "sst") == "trees" and registry.form_for("lstm", "sst") == "sequences"

@@ -320,7 +320,7 @@ def test_from_the_shell_text_comes_through_a_pipe(
         ({"loss.name": "cross_entropy", "data.name": "adding"}, "asks for a number: recipe.loss.name is mse"),
         ({"train.monitor": "val/top1", "data.name": "adding"}, "recipe.train.monitor is a loss"),
         ({"data.name": "mnist", "data.vectors": "glove.txt"}, "vectors is for words"),
-        ({"model.name": "lenet5"}, "takes images, and data set 'brackets' gives sequences"),
+        ({"model.name": "lenet5"}, "takes images, but data set 'brackets' provides sequences"),
         ({"data.options.form": "tree"}, "form is 'tree'. Did you mean 'trees'"),
         ({"data.name": "text_csv"}, "needs a file or a folder: give --data-dir"),
     ],
