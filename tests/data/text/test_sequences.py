@@ -317,7 +317,7 @@ def test_from_the_shell_text_comes_through_a_pipe(
         ({"data.augment.horizontal_flip": 0.5}, "augment.horizontal_flip is for images"),
         ({"train.channels_last": True}, "channels_last is for images"),
         ({"data.size": 32}, "data.size is for images"),
-        ({"loss.name": "cross_entropy", "data.name": "adding"}, "asks for a number: recipe.loss.name is mse"),
+        ({"loss.name": "cross_entropy", "data.name": "adding"}, "is a regression: recipe.loss.name is mse"),
         ({"train.monitor": "val/top1", "data.name": "adding"}, "recipe.train.monitor is a loss"),
         ({"data.name": "mnist", "data.vectors": "glove.txt"}, "vectors is for words"),
         ({"model.name": "lenet5"}, "takes images, but data set 'brackets' provides sequences"),
