@@ -263,7 +263,8 @@ def go_on(
                 note_end(folder, run, error)
             raise
     if leads:
-        finish(run, folder, say)
+        with stop.held():  # a plot takes less than a second, and the status has to be written
+            finish(run, folder, say)
     if stop():
         raise StoppedError(f"stopped by {signals.name(stop())} after the last step; everything is saved.", stop())
     return folder
