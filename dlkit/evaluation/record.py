@@ -11,10 +11,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from dlkit import atomic_io, csv_text, documents
 from dlkit.errors import ModelFileError
 from dlkit.evaluation.result import Evaluation
+from dlkit.runs import run_info
 from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_info import Count, Section
 from dlkit.specs import Spec
 
 if TYPE_CHECKING:
@@ -28,6 +32,28 @@ EVALUATION, PREDICTIONS = "evaluation.json", "predictions.jsonl"
 FILES = (PREDICTIONS, "confusion_matrix.csv", "plots/confusion_matrix.png", "plots/calibration.png", EVALUATION)
 PREDICTIONS_DIGEST = "predictions_sha256"
 CONDITIONS = ("mc_dropout", "calibration", "tta")  # what changes the answers of the same weights
+
+
+class MetricInfo(Section):
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class EvaluationInfo(Section):
+    """The types of the keys of evaluation.json that commands rely on."""
+
+    run_id: str = ""
+    dataset: str = ""
+    split: str = ""
+    checkpoint: str = "best"
+    fingerprint: str = ""
+    step: Count | None = None
+    samples: Count = 0
+    topk: Count = 0
+    mc_dropout: Count | None = None
+    metrics: dict[str, MetricInfo] = Field(default_factory=dict)
+    classes: list[dict[str, Any]] = Field(default_factory=list)
 
 
 def prediction_lines(
@@ -101,7 +127,9 @@ def read_evaluation(run: RunFolder) -> dict[str, Any]:
     with atomic_io.storage_errors(path):
         if not path.is_file():
             return {}
-    return dict(documents.read(path, advice=_remedy(run)))
+    document = documents.read(path, advice=_remedy(run))
+    run_info.check(document, EvaluationInfo)
+    return dict(document)
 
 
 def read_predictions(run: RunFolder, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

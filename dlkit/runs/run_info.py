@@ -54,10 +54,10 @@ class RunInfo(Section):
     argv: list[str] = []
 
 
-def check(document: Document) -> None:
+def check(document: Document, schema: type[Section] = RunInfo) -> None:
     """Raises: ModelFileError that names the first key of a wrong type."""
     try:
-        RunInfo.model_validate(dict(document))
+        schema.model_validate(dict(document))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise ModelFileError(f"{document.path} is damaged: {where!r} is missing or of a wrong type.") from error

@@ -137,8 +137,10 @@ def document(name: str, commands: Sequence[int], folder: Path, fixture: Fixture)
         replace_file(runs_dir / RUN / path.relative_to(pristine), data)
         command = COMMANDS[commands[zlib.crc32(data) % len(commands)]]
         inputs = [folder / word if word == "a.png" else word for word in command]
-        output = ["-o", folder / "output"] if command[0] in ("export", "plot") else []
-        (folder / "output").unlink(missing_ok=True)
+        suffix = {"export": ".safetensors", "plot": ".png"}.get(command[0])
+        output = ["-o", folder / f"output{suffix}"] if suffix else []
+        for path_before in folder.glob("output*"):
+            path_before.unlink()
         return run_command([*inputs, *output, "--runs-dir", runs_dir])
 
     words = [b"{", b"}", b"[" * 3000, b"\n", b",", b"NaN"]

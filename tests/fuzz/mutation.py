@@ -115,7 +115,7 @@ def _edited(draw: Draw, document: Any) -> Any:
     elif kind == "repeat" and isinstance(value, list | str):
         holder[key] = value * 2
     elif kind == "near" and isinstance(value, int | float):
-        holder[key] = draw(st.sampled_from([value + 1, -value, value * 2, str(value), float(value)]))
+        holder[key] = draw(st.sampled_from([value + 1, -value, value * 2, str(value), [value]]))
     else:
         holder[key] = copy.deepcopy(draw(st.sampled_from(VALUES)))
     return top[0]
