@@ -22,7 +22,7 @@ REFUSED: list[tuple[int, str, bytes, str]] = [
     (61, "scalar", b"lenet5\n", "contains 'lenet5'"),
     (61, "not UTF-8", BASE + b"x: \xff\n", "is not UTF-8"),
     (61, "NUL", BASE + b"a: \0\n", "U+0000"),
-    (63, "a key twice", BASE + b"train: {epochs: 1, epochs: 2}\n", "a second time"),
+    (63, "a key twice", BASE + b"train: {epochs: 1, epochs: 2}\n", "duplicate key"),
     (64, "python object", b"model: !!python/object/apply:os.system [touch evil]\n", "no tags"),
     (65, "alias bomb", BOMB, "no anchors"),
     (65, "self-alias", b"model: &x [*x]\n", "no anchors"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_train import TINY, same_bits
+from tiny_training import TINY, same_bits
 from torch import Tensor, nn
 
 import dlkit
