@@ -266,7 +266,7 @@ def test_a_part_is_there_where_the_recipe_uses_it() -> None:
     assert "l2" not in ablation_parts.parts(off)
 
 
-@pytest.mark.parametrize(("drop", "word"), [([], "--drop names it"), (["lrn"], "--drop lrn"), (["augmnt"], "augment")])
+@pytest.mark.parametrize(("drop", "word"), [([], "with --drop"), (["lrn"], "--drop lrn"), (["augmnt"], "augment")])
 def test_what_the_recipe_does_not_use_is_refused_with_what_it_does(recipe: Recipe, drop: list[str], word: str) -> None:
     with pytest.raises(UsageError, match=word) as refused:
         planned(recipe, drop, 1)

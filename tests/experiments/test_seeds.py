@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from scipy import stats
 
+from dlkit import documents
 from dlkit.config.resolve import resolve, with_changes
 from dlkit.errors import UsageError
 from dlkit.experiments.seeds import train_seeds
@@ -36,7 +36,7 @@ def test_a_group_is_trained_once_and_grows(tmp_path: Path, capsys: pytest.Captur
     if len(set(again.values)) > 1:
         oracle = stats.ttest_1samp(again.values, 0).confidence_interval()
         assert again.estimate is not None and again.estimate.high == pytest.approx(oracle.high)
-    document = json.loads((tmp_path / "g" / "seeds.json").read_text())
+    document = documents.opened((tmp_path / "g" / "seeds.json").read_bytes())
     assert document == again.document() and document["schema"] == "dlkit.seeds/1"
     with pytest.raises(UsageError, match=r"holds another group of seeds: optimizer.lr was"):
         train_seeds(with_changes(recipe, {"optimizer.lr": 0.5}), 3, name="g", runs_dir=tmp_path)

@@ -259,8 +259,8 @@ def test_a_nodes_integrated_gradients_are_the_sum_of_its_words(tree_run: RunFold
 
 
 def test_a_word_that_the_vocabulary_does_not_have_is_marked(text_run: RunFolder) -> None:
-    (found,) = explained(text_run, b"Gem, unheard-of")
-    assert [(word.word, word.known) for word in found.words] == [("gem", True), (",", False), ("unheard-of", False)]
+    (found,) = explained(text_run, b"Gem, unheard")
+    assert [(word.word, word.known) for word in found.words] == [("gem", True), (",", False), ("unheard", False)]
 
 
 def test_the_records_have_their_documented_form(text_run: RunFolder, tree_run: RunFolder, tmp_path: Path) -> None:

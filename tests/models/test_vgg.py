@@ -123,5 +123,5 @@ def test_an_impossible_option_is_refused(options: dict[str, Any], message: str) 
 def test_a_single_image_with_nothing_to_average_is_told(tmp_path: Path) -> None:
     settings = {"data.options.train": 9, "data.options.test": 8, "data.options.size": 16}
     settings |= {"data.validation": 0.0, "train.monitor": "train/loss"}
-    with pytest.raises(DataError, match="--batch-size"):
-        dlkit.train("vgg11_bn", dataset="shapes", epochs=1, batch_size=8, settings=settings, runs_dir=tmp_path)
+    with pytest.raises(UsageError, match="batch"):
+        dlkit.train("vgg11_bn", dataset="shapes", epochs=1, batch_size=1, settings=settings, runs_dir=tmp_path)

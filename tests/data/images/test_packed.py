@@ -316,6 +316,6 @@ def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(["dataset", "pack", str(folder), "-o", str(path), "--set", "train.epochs=1"]) == 2
     assert run(["dataset", "pack", str(folder), "-o", str(path), "--set", "data.options.corp=0.5"]) == 2
     assert run(["dataset", "pack", "-o", str(path)]) == 2
-    assert "needs to know where your data is" in capsys.readouterr().err
+    assert "needs the path of your data" in capsys.readouterr().err
     assert run(["dataset", "pack", "shapes", "-o", str(path)]) == 2  # a data set's name stands in a folder's place
     assert "data set 'shapes' needs no pack" in capsys.readouterr().err
