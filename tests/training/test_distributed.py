@@ -39,7 +39,7 @@ def trained(world: World) -> tuple[loop.Run, dict[str, float] | None]:
 def in_two_ranks() -> list[tuple[loop.Run, dict[str, float] | None]]:
     """What `trained` returns on each of two ranks."""
     store, results = dist.HashStore(), dict[int, tuple[loop.Run, dict[str, float] | None]]()
-    serial = threading.Lock()  # the draw of the first weights uses torch's global stream
+    serial, begun = threading.Lock(), threading.Barrier(2)  # the first weights, and each step, draw from one stream
 
     def rank(number: int) -> None:
         dist.init_process_group("threaded", rank=number, world_size=2, store=store)
@@ -50,7 +50,9 @@ def in_two_ranks() -> list[tuple[loop.Run, dict[str, float] | None]]:
 
     def begin(*arguments: object) -> object:
         with serial:
-            return original(*arguments)  # type: ignore[arg-type]
+            result = original(*arguments)  # type: ignore[arg-type]
+        begun.wait(20)
+        return result
 
     multi_threaded_pg._install_threaded_pg()
     torch._C._distributed_c10d._set_thread_isolation_mode(True)
