@@ -96,7 +96,7 @@ def test_a_missing_child_has_a_state_of_zeros() -> None:
 def test_a_tree_is_answered_alike_alone_and_in_a_batch(name: str, extra: dict[str, Any]) -> None:
     model, roots = build(name, **extra).float(), some_trees(name)
     alone = torch.cat([model(as_batch([root])) for root in roots])
-    torch.testing.assert_close(model(as_batch(roots)), alone, rtol=0, atol=1e-6)
+    torch.testing.assert_close(model(as_batch(roots)), alone, rtol=1e-5, atol=1e-5)
 
 
 @every_name
