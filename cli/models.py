@@ -83,7 +83,7 @@ def _spec(model: str, dataset: str | None, data_dir: str | None) -> Spec | None:
     registry.check_pair(model, data.name, data.options)
     from dlkit.data.library import spec_of
 
-    return spec_of(data, allow_download=False, log=console.say)
+    return spec_of(data, words=False, allow_download=False, log=console.say)
 
 
 def _write(summary: ModelSummary, format: Format) -> None:

@@ -72,17 +72,20 @@ def splits(data: Data, *, allow_download: bool = True, log: Log = no_log) -> Spl
     return replace(loaded, spec=spec)
 
 
-def spec_of(data: Data, *, allow_download: bool = True, log: Log = no_log) -> Spec:
+def spec_of(data: Data, *, words: bool = True, allow_download: bool = True, log: Log = no_log) -> Spec:
     """The spec of a data section; that of a published data set is known without its data.
+
+    The words of a text data set are not: with `words` false, its spec holds their number alone.
 
     Raises what `splits` raises.
     """
     module = registry.load("datasets", data.name)
-    if not hasattr(module, "spec"):
+    published: Spec | None = module.spec(**_options(data)) if hasattr(module, "spec") else None
+    if published is None or (words and not isinstance(published, ImageSpec)):
         return splits(data, allow_download=allow_download, log=log).spec
     if data.dir is not None:
         raise _takes_no_folder(data)
-    return _adapt_spec(module.spec(**_options(data)), data)
+    return _adapt_spec(published, data)
 
 
 def info(name: str, path: str | None = None) -> DatasetInfo:

@@ -23,6 +23,7 @@ from dlkit.data.splits import About, Source, Splits
 from dlkit.data.text import corpus as text
 from dlkit.data.text import treebank
 from dlkit.errors import UsageError, VerificationError
+from dlkit.specs import SequenceSpec, TreeSpec
 
 VARIANTS = {"sst": {}, "sst_binary": {"binary": True}}
 GIVES = ("sequences", "trees")
@@ -40,6 +41,7 @@ LABELS = ("0", "1", "2", "3", "4")
 FINE = ("very negative", "negative", "neutral", "positive", "very positive")
 COARSE = ("negative", "positive")
 AS_COARSE = (0, 0, -1, 1, 1)
+FINE_VOCABULARY, COARSE_VOCABULARY = 8217, 7142  # with the default options, padding and the unknown word included
 
 FIVE = About(
     title="Stanford Sentiment Treebank, parsed sentences of film reviews",
@@ -70,6 +72,23 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
         _unpack(packed, folder)
     for name in CONTENTS:  # before their digests are compared: a line is more to go by
         list(treebank.read_trees(folder / name, LABELS, shown=name))
+
+
+def spec(
+    *,
+    form: str = "sequences",
+    binary: bool = False,
+    phrases: bool = False,
+    least: int = 2,
+    vocabulary: int = 50000,
+) -> SequenceSpec | TreeSpec | None:
+    """The spec without its words; None if the options change the vocabulary, which then depends on the data."""
+    if (least, vocabulary) != (2, 50000):
+        return None
+    classes, size = (COARSE, COARSE_VOCABULARY) if binary else (FINE, FINE_VOCABULARY)
+    if form == "trees":
+        return TreeSpec(classes, size, labels=LABELS)
+    return SequenceSpec(classes, size)
 
 
 def load(

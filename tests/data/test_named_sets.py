@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +22,15 @@ from dlkit.data import library
 from dlkit.data.download import idx, mat
 from dlkit.data.download import store as dataset_cache
 from dlkit.data.download.archives import extract as archive_extract
+from dlkit.data.download.http import UnreachableError
 from dlkit.data.splits import ImageFiles, MemoryImages, pixel_statistics
-from dlkit.datasets import cifar100, emnist, fashion_mnist, imagenet, imagenette, kmnist, svhn
+from dlkit.datasets import cifar100, emnist, fashion_mnist, imagenet, imagenette, kmnist, sst, svhn
 from dlkit.datasets.cifar100 import SOURCES
 from dlkit.errors import UsageError, VerificationError
 
 RNG = np.random.default_rng(0)
 Download = Callable[[str], Path]
+SST_FILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "sst"
 
 
 @pytest.fixture
@@ -300,3 +303,20 @@ def test_imagenet_goes_on_with_the_class_after_the_last(
     imagenet.fetch(cached, lambda name: place / name)
     assert len(first) == 3 and not set(first) & set(unpacked)
     assert unpacked[4:] == ["class 2", "class 3", "class 4", "class 5", "validation"]
+
+
+@pytest.mark.skipif(not SST_FILES.is_dir(), reason="needs the files of SST in shared/data/sst")
+@pytest.mark.parametrize("options", [{}, {"form": "trees"}, {"binary": True}, {"binary": True, "form": "trees"}])
+def test_the_published_spec_of_sst_is_that_of_its_data_without_the_words(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    sst.fetch(tmp_path, unpublished_archive)
+    loaded = sst.load(tmp_path, **options).spec
+    assert sst.spec(**options) == replace(loaded, words=())  # type: ignore[type-var]
+    assert sst.spec(least=3) is None
+
+
+def unpublished_archive(name: str) -> Path:
+    if name == sst.ARCHIVE:
+        raise UnreachableError(name)
+    return SST_FILES / name
