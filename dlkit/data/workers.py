@@ -10,13 +10,16 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from dlkit.errors import DlkitError, WorkerLostError
 
 AHEAD = 2  # items that each thread or process works ahead
 POLL_S = 0.5  # between two looks at the workers and at the stop flag
+DEATH_S = 5.0  # that a process whose connection broke may take to end
 STOP_S = 3.0  # that a requested stop waits for the item under way
 UNKNOWN_S = 120.0  # instead of the timeout, on systems that do not tell whether a process works
 SHARED_MEMORY = Path("/dev/shm")
@@ -153,16 +157,18 @@ def _receive(
     batch = receiver.submit(next, batches)
     while True:
         work = _work_done(processes)
-        try:
-            return batch.result(POLL_S)
-        except (RuntimeError, OSError, EOFError) as error:  # what a data set raises is returned as an item
-            if lost := next((process for process in processes if not process.is_alive()), None):
-                raise WorkerLostError(_death(lost, what)) from None
-            if batch.done() and "timed out" not in str(error):
-                reason = str(error).split("\n")[0]
-                raise WorkerLostError(f"a loader process lost {what}: {reason} Try --workers 0.") from error
-            if batch.done():
-                batch = receiver.submit(next, batches)
+        done = futures.wait([batch], POLL_S).done
+        error = batch.exception() if done else None
+        if done and not isinstance(error, RuntimeError | OSError | EOFError):  # a data set's own are returned as items
+            return batch.result()
+        failed = error is not None and "timed out" not in str(error)
+        if ended := _first_ended(processes, DEATH_S if failed else 0):
+            raise WorkerLostError(_death(ended, what))
+        if failed:
+            reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
+            raise WorkerLostError(f"a loader process lost {what}: {reason}. Try --workers 0.") from error
+        if done:
+            batch = receiver.submit(next, batches)
         quiet = quiet + POLL_S if work == _work_done(processes) else 0.0
         waited = waited + POLL_S if signals.requested() else 0.0
         if waited >= STOP_S:
@@ -175,8 +181,22 @@ def _receive(
             )
 
 
+def _first_ended(processes: Sequence[BaseProcess], wait_s: float) -> BaseProcess | None:
+    """A process that ended. Its connection breaks before it has ended, so who saw that waits for the exit code."""
+    ended = connection.wait([process.sentinel for process in processes], wait_s)
+    return next((process for process in processes if process.sentinel in ended), None)
+
+
+def _exit_code(process: BaseProcess) -> int:
+    """Of a process that ended. The receiving thread may have just asked for it: then it has it in a moment."""
+    end = time.monotonic() + DEATH_S
+    while process.exitcode is None and time.monotonic() < end:
+        time.sleep(0.001)
+    return process.exitcode or 0
+
+
 def _death(process: BaseProcess, what: str) -> str:
-    code = process.exitcode or 0
+    code = _exit_code(process)
     how = f"killed by {signals.name(-code)}" if code < 0 else f"ended with exit code {code}"
     return (
         f"a loader process died (pid {process.pid}, {how}) while {what} was loaded: memory or /dev/shm may be too "
@@ -192,7 +212,7 @@ def _work_done(processes: Sequence[BaseProcess]) -> object:
             fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
-        if fields[0] == "D":
+        if fields[0] in "DR":  # waits for a disk, or for a core of a busy machine
             return object()  # unlike any other
         ticks += int(fields[11]) + int(fields[12])  # utime, stime
     return ticks

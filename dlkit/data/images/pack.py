@@ -125,6 +125,10 @@ class _Decoder:
         except DlkitError as error:
             return error
 
+    def describe(self, places: range) -> str:
+        """A batch in words: x/1.png and 31 more."""
+        return str(self.sources[places[0]]) + (f" and {len(places) - 1} more" if len(places) > 1 else "")
+
 
 def _decoded(samples: ImageFiles, spec: ImageSpec, side: int | None, workers: int) -> Iterator[Pixels]:
     from dlkit.data.workers import in_workers  # imports torch: what a pack says of itself needs none
