@@ -13,7 +13,7 @@ from dlkit.errors import PartialError
 
 from . import console
 from .console import Format
-from .recipe_flags import resolved, takes_recipe
+from .recipe_flags import resolved, split_names, takes_recipe
 
 if TYPE_CHECKING:
     from dlkit.config.schema import Recipe
@@ -31,8 +31,9 @@ class MeasuredOn(StrEnum):
 def ablate_command(
     context: typer.Context,
     drop: Annotated[
-        str, typer.Option(metavar="PART,…", help="What to leave out, one at a time: dropout,augment,weight_decay.")
-    ] = "",
+        list[str] | None,
+        typer.Option(metavar="PART,…", help="What to leave out, one at a time: dropout,augment. May repeat."),
+    ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Trainings of each, under as many seeds.")] = 1,
     split: Annotated[
         MeasuredOn, typer.Option(help="Where top-1 is counted: validation (last checkpoint) or test (best).")
@@ -58,7 +59,7 @@ def ablate_command(
     or the recipe changed meanwhile. Exit 3 where a training diverged and its pair was left out.
     """
     recipe = resolved(context)
-    names = [part.strip() for part in drop.split(",") if part.strip()]
+    names = split_names(drop)
     shown = console.resolve(format, json)
     if dry_run:
         _show_plan(recipe, names, seeds, name, runs_dir, shown)

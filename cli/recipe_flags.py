@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,11 +94,15 @@ def _trackers(context: typer.Context) -> list[Setting]:
     """What --track and --tensorboard name, together."""
     from dlkit.config.resolve import Setting
 
-    text = context.params.get("track") or ""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = split_names(context.params.get("track"))
     shortcut = ["tensorboard"] if context.params.get("tensorboard") else []
-    origin = " ".join([f"--track {text}"] * bool(text) + ["--tensorboard"] * bool(shortcut))
+    origin = " ".join([f"--track {','.join(names)}"] * bool(names) + ["--tensorboard"] * bool(shortcut))
     return [Setting("train.track", list(dict.fromkeys(names + shortcut)), origin)] if origin else []
+
+
+def split_names(values: Iterable[str] | None) -> list[str]:
+    """The names in the values of an option that may repeat and takes commas: ["a,b", "c"] → ["a", "b", "c"]."""
+    return list(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
 
 
 def spelled(parameter: str) -> str:
@@ -206,7 +210,8 @@ def _changes(
     ] = None,
     dropout: Annotated[str | None, typer.Option(metavar="P", help="The model's dropout, where it has one.")] = None,
     track: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Show the figures in tensorboard, mlflow or wandb too.")
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="Show the figures in tensorboard, mlflow or wandb too. May repeat."),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Same as --track tensorboard.")] = False,
 ) -> None: ...

@@ -327,6 +327,10 @@ def test_a_dry_run_lists_the_trainings_and_writes_nothing(
 ) -> None:
     assert dlkit_command([*arguments, "--drop", "augment", "--seeds", "2", "--dry-run", "--format", "csv"]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    repeated = [*arguments, "--drop", "augment", "--drop", "clip_grad", "--dry-run", "--format", "csv"]
+    assert dlkit_command(repeated) == 0
+    names = [row["run"] for row in csv.DictReader(capsys.readouterr().out.splitlines())]
+    assert names == ["all-seed0", "no-augment-seed0", "no-clip_grad-seed0"]
     assert [row["run"] for row in rows] == ["all-seed0", "no-augment-seed0", "all-seed1", "no-augment-seed1"]
     assert rows[1]["changes"] == "data.augment.horizontal_flip=0.0" and not (tmp_path / "runs").exists()
 
