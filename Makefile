@@ -43,6 +43,7 @@ bench: .venv/installed-dev
 	$(BIN)/python tests/benchmarks/tree_speed.py
 	$(BIN)/python tests/benchmarks/forecast.py
 	$(BIN)/python tests/benchmarks/kept_memory.py
+	$(BIN)/python tests/benchmarks/scan_speed.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -59,7 +59,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say something on stderr that a person should know, --quiet or not."""
-    _say(f"dlkit: warning: {formats.escape(_shortened(text))}")
+    _say(f"dlkit: warning: {_shortened(formats.escape(text))}")
 
 
 def say(text: str) -> None:
@@ -75,7 +75,7 @@ def say(text: str) -> None:
 
 def error(text: str) -> None:
     """Say on stderr, in one line, what went wrong."""
-    line = formats.escape(_shortened(" ".join(text.split())))
+    line = _shortened(formats.escape(" ".join(text.split())))
     _say(line if line.startswith("dlkit ") else f"dlkit: {line}")
 
 

@@ -201,6 +201,19 @@ def test_the_ban_list_sees_what_it_bans(source: str) -> None:
     assert dangers(source)
 
 
+FORKS = {"os.fork", "os.forkpty", "multiprocessing", "multiprocessing.pool", "ProcessPoolExecutor", "DataLoader"}
+LOADER = ROOT / "dlkit/data/workers.py"  # torch's DataLoader: its workers need the data set of the program itself
+
+
+def test_only_the_loader_of_batches_forks() -> None:
+    """A process that has threads or a process group is not forked; data/processes.py starts helpers by exec."""
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
+        names |= {name.rpartition(".")[2] for name in imported(tree, "x", False)} | set(imported(tree, "x", False))
+        assert path == LOADER or not FORKS & names, path
+
+
 GOOD = [
     "", "--help", "--version", "train --help", "eval --help", "predict --help", "dataset --help", "models --help",
     "recipes list", "recipes regularizers", "recipes show lenet5-mnist", "models list", "dataset list", "runs list",

@@ -16,7 +16,7 @@ from shapes_on_disk import write_folder
 import dlkit
 from dlkit import signals
 from dlkit.config.schema import Data
-from dlkit.data import workers
+from dlkit.data import processes, workers
 from dlkit.data.images import pack, sources
 from dlkit.errors import DataError, DlkitError, StoppedError, WorkerLostError
 from dlkit.runs.run_folder import RunFolder
@@ -63,8 +63,8 @@ def command(request: pytest.FixtureRequest, folder: Path, run: RunFolder, tmp_pa
 
 @pytest.fixture(autouse=True)
 def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(workers, "_timeout_s", 0.5)
-    monkeypatch.setattr(workers, "POLL_S", 0.1)
+    monkeypatch.setattr(processes, "_timeout_s", 0.5)
+    monkeypatch.setattr(processes, "POLL_S", 0.1)
     monkeypatch.setattr(workers, "STOP_S", 0.2)
     yield
     for process in multiprocessing.active_children():

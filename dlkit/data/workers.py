@@ -30,24 +30,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dlkit import signals
+from dlkit.data import processes
 from dlkit.errors import DlkitError, WorkerLostError
 
 AHEAD = 2  # items that each thread or process works ahead
-POLL_S = 0.5  # between two looks at the workers and at the stop flag
 DEATH_S = 5.0  # that a process whose connection broke may take to end
 STOP_S = 3.0  # that a requested stop waits for the item under way
-UNKNOWN_S = 120.0  # instead of the timeout, on systems that do not tell whether a process works
 SHARED_MEMORY = Path("/dev/shm")
 
 _warned: set[str] = set()
 _active: list[int] = []  # of each loader that is being read, how many processes or threads it has
-_timeout_s = 7.0
-
-
-def use_timeout(seconds: float) -> None:
-    """Set how long worker processes may neither compute nor wait for a disk before they count as hung."""
-    global _timeout_s
-    _timeout_s = seconds
 
 
 @contextmanager
@@ -104,16 +96,14 @@ def in_workers(dataset: Any, items: Sequence[Any], workers: int) -> Iterator[Any
         _warn_once("processes", f"no loader processes: {reason}. Images are decoded in the program's own process.")
         yield from in_workers(dataset, items, 0)
         return
-    processes = [process for process in multiprocessing.active_children() if process not in before]
-    receiver = ThreadPoolExecutor(
-        1, "receive"
-    )  # a worker that stops halfway through a batch blocks whoever receives it
+    started = [process for process in multiprocessing.active_children() if process not in before]
+    receiver = ThreadPoolExecutor(1, "receive")  # a worker that stops halfway through a batch blocks who receives it
     _active.append(workers)
     try:
         for item in items:
-            yield _unpack(_receive(receiver, batches, processes, dataset, item))
+            yield _unpack(_receive(receiver, batches, started, dataset, item))
     finally:
-        for process in processes:
+        for process in started:
             process.kill()  # they only read; one that hangs heeds nothing else
         receiver.shutdown(wait=False, cancel_futures=True)
         _active.remove(workers)
@@ -128,7 +118,7 @@ def _loader(dataset: Any, items: Sequence[Any], workers: int, piped: bool) -> Da
         collate_fn=partial(_pack, piped=piped),
         worker_init_fn=_start_worker,
         prefetch_factor=AHEAD,
-        timeout=POLL_S,
+        timeout=processes.POLL_S,
         generator=torch.Generator(),  # else iter() would draw from the global stream
     )
 
@@ -148,37 +138,34 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _receive(
-    receiver: ThreadPoolExecutor, batches: Iterator[Any], processes: Sequence[BaseProcess], dataset: Any, item: Any
+    receiver: ThreadPoolExecutor, batches: Iterator[Any], workers: Sequence[BaseProcess], dataset: Any, item: Any
 ) -> Any:
-    """The next batch. Polls are counted, not seconds, so that a program suspended by Ctrl-Z has not waited."""
-    what = dataset.describe(item) if hasattr(dataset, "describe") else f"item {item}"
-    limit = _timeout_s if _work_done(processes) is not None else max(_timeout_s, UNKNOWN_S)
-    quiet = waited = 0.0
+    """The next batch."""
+    what = f"{dataset.describe(item) if hasattr(dataset, 'describe') else f'item {item}'} was loaded"
+    watch, waited_s = processes.Watch([worker.pid for worker in workers]), 0.0
     batch = receiver.submit(next, batches)
     while True:
-        work = _work_done(processes)
-        done = futures.wait([batch], POLL_S).done
+        done = futures.wait([batch], processes.POLL_S).done
         error = batch.exception() if done else None
         if done and not isinstance(error, RuntimeError | OSError | EOFError):  # a data set's own are returned as items
             return batch.result()
         failed = error is not None and "timed out" not in str(error)
-        if ended := _first_ended(processes, DEATH_S if failed else 0):
+        if ended := _first_ended(workers, DEATH_S if failed else 0):
             raise WorkerLostError(_death(ended, what))
         if failed:
             reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
-            raise WorkerLostError(f"a loader process lost {what}: {reason}. Try --workers 0.") from error
+            raise WorkerLostError(f"a loader process failed while {what}: {reason}. Try --workers 0.") from error
         if done:
             batch = receiver.submit(next, batches)
-        quiet = quiet + POLL_S if work == _work_done(processes) else 0.0
-        waited = waited + POLL_S if signals.requested() else 0.0
-        if waited >= STOP_S:
-            raise WorkerLostError(f"stopped while {what} was loaded.")
-        if quiet >= limit:
-            pids = ", ".join(str(process.pid) for process in processes)
+        waited_s = waited_s + processes.POLL_S if signals.requested() else 0.0
+        if waited_s >= STOP_S:
+            raise WorkerLostError(f"stopped while {what}.")
+        try:
+            watch.poll(processes.POLL_S, what)
+        except WorkerLostError as hang:
             raise WorkerLostError(
-                f"loader processes (pid {pids}) hang: nothing was done for {limit:g} s while {what} was loaded. Try "
-                "--workers 0, or a longer --loader-timeout if the storage is slow."
-            )
+                f"loader {hang} Try --workers 0, or a longer --loader-timeout if the storage is slow."
+            ) from None
 
 
 def _first_ended(processes: Sequence[BaseProcess], wait_s: float) -> BaseProcess | None:
@@ -196,26 +183,11 @@ def _exit_code(process: BaseProcess) -> int:
 
 
 def _death(process: BaseProcess, what: str) -> str:
-    code = _exit_code(process)
-    how = f"killed by {signals.name(-code)}" if code < 0 else f"ended with exit code {code}"
+    how = processes.how_it_ended(_exit_code(process))
     return (
-        f"a loader process died (pid {process.pid}, {how}) while {what} was loaded: memory or /dev/shm may be too "
-        "small. Try --workers 0."
+        f"a loader process died (pid {process.pid}, {how}) while {what}: memory or /dev/shm may be too small. Try "
+        "--workers 0."
     )
-
-
-def _work_done(processes: Sequence[BaseProcess]) -> object:
-    """What changes while a process computes or waits for a disk; None where the system does not tell."""
-    ticks = 0
-    for process in processes:
-        try:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        if fields[0] in "DR":  # waits for a disk, or for a core of a busy machine
-            return object()  # unlike any other
-        ticks += int(fields[11]) + int(fields[12])  # utime, stime
-    return ticks
 
 
 def _lacks_shared_memory(dataset: Any, items: Sequence[Any], workers: int) -> bool:

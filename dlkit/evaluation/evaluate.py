@@ -82,7 +82,7 @@ def evaluate(
         data = data.model_copy(update={"on_bad_image": on_bad_image})
     part = load_split(run, data, split, spec, say)
 
-    from dlkit.data.workers import use_timeout
+    from dlkit.data.processes import use_timeout
     from dlkit.evaluation.mc_dropout import check_model
     from dlkit.evaluation.outputs import compute_outputs
     from dlkit.evaluation.tally import Tally, Uncertainties, single_class_warning

@@ -69,7 +69,7 @@ def evaluate_file(
         data = data.model_copy(update={"on_bad_image": on_bad_image})
     part = _load_split(file, data, split, say)
 
-    from dlkit.data.workers import use_timeout
+    from dlkit.data.processes import use_timeout
     from dlkit.evaluation.tally import Tally, single_class_warning
 
     tally = Tally.empty(len(names), k)

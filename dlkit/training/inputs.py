@@ -19,9 +19,9 @@ from dlkit.data.download.http import UnreachableError
 from dlkit.data.fingerprint import Files, file_digests, fingerprint, fingerprint_of_files
 from dlkit.data.images.readable import skip_bad_images
 from dlkit.data.loader import split
+from dlkit.data.processes import use_timeout
 from dlkit.data.splits import ImageFiles, Samples, SequenceSamples, TreeSamples
 from dlkit.data.text.corpus import known_words, unknown_share
-from dlkit.data.workers import use_timeout
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
 from dlkit.specs import ImageSpec, Spec
 from dlkit.training import leaks, memory, precision, transfer, weights

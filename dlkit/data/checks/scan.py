@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
+import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,15 @@ from PIL import Image
 
 from dlkit.data.images import decode
 from dlkit.data.images.formats import UnsupportedImageError
-from dlkit.data.splits import ImageSource
-from dlkit.errors import DataError, StorageError, WorkerLostError
+from dlkit.data.processes import Helpers
+from dlkit.data.splits import ImageSource, Stored
+from dlkit.errors import DataError, DlkitError, StorageError, WorkerLostError
 
 SIDE = 8  # pixels of a thumbnail
 DRAFT = (128, 128)  # a large JPEG is decoded at a fraction of its size; this still reads all of its bytes
-CHUNK = 64  # images per task
-PREFETCH = 4  # tasks in flight per process
-MAX_SERIAL = 256  # images; starting processes takes longer than scanning so few
+BATCH = 16  # images per message
+PREFETCH = 4  # messages in flight per process
+ALONE_S = 0.5  # seconds that are scanned before processes are started, which takes as long
 
 Thumbnail = npt.NDArray[np.uint8]  # (8, 8, 3)
 
@@ -53,22 +54,37 @@ def scan_images(
         WorkerLostError: a process died; the message names the images it may have been decoding.
     """
     workers = _available_cores() if workers is None else workers
-    if workers < 2 or len(sources) <= MAX_SERIAL:
+    done, spent_s = 0, 0.0
+    for source in sources:
+        if workers > 1 and spent_s > ALONE_S and spent_s / done * (len(sources) - done) > 2 * ALONE_S:
+            break
+        begun = time.monotonic()
+        scan = scan_image(source, max_pixels)
+        done, spent_s = done + 1, spent_s + time.monotonic() - begun
+        yield scan
+    if done < len(sources):
+        yield from _scan_in_processes(sources[done:], workers, max_pixels)
+
+
+def _scan_in_processes(sources: Sequence[ImageSource], workers: int, max_pixels: int) -> Iterator[ImageScan]:
+    try:
+        helpers = Helpers(scan_batch, min(workers, -(-len(sources) // BATCH)))
+    except OSError as error:
+        warnings.warn(f"no processes to scan with: {error.strerror}. Images are scanned one by one.", stacklevel=2)
         yield from (scan_image(source, max_pixels) for source in sources)
         return
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    context = multiprocessing.get_context(method)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
     try:
-        pending: deque[tuple[int, Future[list[ImageScan]]]] = deque()
-        for start in range(0, len(sources), CHUNK):
-            pending.append((start, pool.submit(_scan_chunk, sources[start : start + CHUNK], max_pixels)))
+        pending: deque[tuple[str, Future[list[ImageScan]]]] = deque()
+        for start in range(0, len(sources), BATCH):
+            batch = sources[start : start + BATCH]
+            names = f"{batch[0]} and {len(batch) - 1} more were scanned"
+            pending.append((names, helpers.submit(_message, batch, max_pixels)))
             if len(pending) == PREFETCH * workers:
-                yield from _result(sources, *pending.popleft())
-        for start, future in pending:
-            yield from _result(sources, start, future)
+                yield from _result(helpers, *pending.popleft())
+        for names, future in pending:
+            yield from _result(helpers, names, future)
     finally:
-        pool.shutdown(cancel_futures=True)
+        helpers.close()
 
 
 def _available_cores() -> int:
@@ -101,28 +117,46 @@ def thumbnail(image: Image.Image) -> Thumbnail:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def _scan_chunk(sources: Sequence[ImageSource], max_pixels: int) -> list[ImageScan]:
-    return [scan_image(source, max_pixels) for source in sources]
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """The bytes of an image that is no file of its own, or why there are none: read where its data set is open."""
+
+    name: str
+    content: bytes | DlkitError
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def size(self) -> int:
+        return 0 if isinstance(self.content, DlkitError) else len(self.content)
+
+    def read(self) -> bytes:
+        if isinstance(self.content, DlkitError):
+            raise self.content
+        return self.content
 
 
-def _result(sources: Sequence[ImageSource], start: int, future: Future[list[ImageScan]]) -> list[ImageScan]:
+def _message(batch: Sequence[ImageSource], max_pixels: int) -> tuple[list[str | _Content], int]:
+    """What scan_batch takes: files by name, other images by their bytes."""
+    return [str(source) if isinstance(source, Path) else _content(source) for source in batch], max_pixels
+
+
+def _content(source: Stored) -> _Content:
     try:
-        return future.result()
-    except BrokenProcessPool as error:
-        last = sources[min(start + CHUNK * PREFETCH, len(sources)) - 1]
-        raise WorkerLostError(
-            f"a process died while scanning an image between {sources[start]} and {last}: out of memory, or the file "
-            "crashed the decoder. -j 1 scans them one by one."
-        ) from error
+        return _Content(str(source), source.read())
+    except DlkitError as error:
+        return _Content(str(source), error)
 
 
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent process, and exits if the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+def scan_batch(message: tuple[list[str | _Content], int]) -> list[ImageScan]:
+    """In a helper process."""
+    sources, max_pixels = message
+    return [scan_image(Path(source) if isinstance(source, str) else source, max_pixels) for source in sources]
 
 
-def _exit_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+def _result(helpers: Helpers, what: str, future: Future[list[ImageScan]]) -> list[ImageScan]:
+    try:
+        return cast("list[ImageScan]", helpers.result(future, what))
+    except WorkerLostError as error:
+        raise WorkerLostError(f"{error} Memory may be too small, or a file breaks the decoder: -j 1 tells.") from error

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,14 +16,14 @@ from PIL import Image
 from shapes_on_disk import form
 
 from dlkit.data import library
-from dlkit.data.checks import duplicates, scan
+from dlkit.data.checks import duplicates
 from dlkit.data.checks import findings as dataset_findings
 from dlkit.data.checks.check import KINDS, CheckReport, check
 from dlkit.data.fingerprint import FileDigest
 from dlkit.data.images import decode
 from dlkit.data.splits import MemoryImages
 from dlkit.datasets import shapes
-from dlkit.errors import DataError, UsageError, WorkerLostError
+from dlkit.errors import DataError, UsageError
 from dlkit_cli import main
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 170, 60), "red": (200, 50, 50), "yellow": (210, 200, 40)}
@@ -373,41 +372,6 @@ def test_every_kind_of_fault_that_the_code_names_is_listed() -> None:
     folder = Path(main.__file__).parents[1] / "dlkit" / "data" / "checks"
     code = "".join((folder / f"{name}.py").read_text() for name in ("survey", "findings"))
     assert all(f'"{kind}"' in code for kind in KINDS) and set(PLANTED.values()) <= set(KINDS)
-
-
-# Looking at many files
-
-
-def test_processes_see_what_one_does_in_the_same_order(clean: Path) -> None:
-    files = [*sorted(clean.rglob("*.jpg")), Path(corrupt(clean))] * 4
-    assert len(files) > scan.MAX_SERIAL
-    one, several = (list(scan.scan_images(files, workers)) for workers in (1, 3))
-    assert len(one) == len(several) == len(files)
-    for first, second in zip(one, several, strict=True):
-        assert (first.problem, first.header, first.digest) == (second.problem, second.header, second.digest)
-        assert (first.thumbnail is None) == (second.thumbnail is None)
-        assert first.thumbnail is None or (first.thumbnail == second.thumbnail).all()
-
-
-def test_few_files_are_in_flight_at_a_time(clean: Path) -> None:
-    asked = []
-
-    class Watched(list[Path]):
-        def __getitem__(self, places: slice) -> list[Path]:  # type: ignore[override]
-            asked.append(places.start)
-            return super().__getitem__(places)
-
-    files = Watched(sorted(clean.rglob("*.jpg")) * 20)
-    looks = scan.scan_images(files, 2)
-    next(looks)
-    assert len(asked) == 2 * scan.PREFETCH < len(files) // scan.CHUNK
-    looks.close()  # type: ignore[attr-defined]
-
-
-def test_a_process_that_dies_over_a_file_is_told_with_where(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "scan_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(WorkerLostError, match=r"0\.jpg.*-j 1"):
-        list(scan.scan_images(sorted(clean.rglob("*.jpg")) * 4, 2))
 
 
 # What training finds by itself
