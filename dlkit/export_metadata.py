@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.specs import (
+    INTERPOLATIONS,
     LINKS,
     MAX_PIXELS,
     PADDING,
@@ -192,6 +193,7 @@ def _image_rules(spec: ImageSpec, feed: Feed) -> dict[str, Any]:
         "mean": list(spec.mean),
         "std": list(spec.std),
         **larger,
+        **({} if spec.interpolation == "bilinear" else {"interpolation": spec.interpolation}),
     }
 
 
@@ -224,7 +226,9 @@ def _image_spec(classes: tuple[str, ...], rules: Any) -> ImageSpec:
     assert rules.get("crop_ratio", crop) == crop, f"crop_ratio {rules['crop_ratio']!r}"
     assert 0 < crop <= 1 and max(height, width) / crop <= MAX_SIDE, f"crop {crop}"
     max_pixels = _whole(rules.get("max_pixels", MAX_PIXELS), MOST_PIXELS)
-    return ImageSpec(channels, height, width, classes, mean, std, crop, "crop_ratio" not in rules, max_pixels)
+    filter = rules.get("interpolation", "bilinear")
+    assert filter in INTERPOLATIONS, f"interpolation {filter!r}"
+    return ImageSpec(channels, height, width, classes, mean, std, crop, "crop_ratio" not in rules, max_pixels, filter)
 
 
 def _text(value: Any) -> str:

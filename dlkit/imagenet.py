@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from dlkit import published
+from dlkit.errors import UsageError
 from dlkit.specs import ImageSpec
 
 URL = "https://download.pytorch.org/models/"
@@ -56,6 +58,53 @@ def spec() -> ImageSpec:
 def sha256_start(file: str) -> str:
     """The digits of its SHA-256 that a published file's name states."""
     return file.removesuffix(".pth").rpartition("-")[2]
+
+
+def has_weights(model: str) -> bool:
+    """Whether torchvision publishes weights of a model."""
+    return model in FILES or _architecture(model) is not None
+
+
+def find(model: str, tag: str | None = None) -> tuple[str, ImageSpec]:
+    """The file of a model's published weights and the images that they are for.
+
+    tag chooses among those of torchvision/NAME; dlkit's own networks have one file each.
+
+    Raises:
+        UsageError: there are no such weights.
+    """
+    architecture = _architecture(model)
+    if architecture is not None:
+        chosen = published.select(architecture, tag)
+        return chosen.file, chosen.spec(classes())
+    if model not in FILES:
+        raise UsageError(
+            f"there are no ImageNet weights for {model!r}. There are for every torchvision/NAME and for: "
+            f"{', '.join(FILES)}."
+        )
+    if tag is not None:
+        raise UsageError(f"{model} has one file of ImageNet weights, without a tag. Leave :{tag} out.")
+    return FILES[model], spec()
+
+
+def model_of_file(file: str, model: str | None = None) -> str | None:
+    """The model whose published weights a file's name is that of; `model` itself if they are its."""
+    of_architecture = published.of_file(file)
+    names = [own for own, name in FILES.items() if name == file]
+    if of_architecture is not None:
+        names.append(f"torchvision/{of_architecture.architecture}")
+    return model if model in names else names[0] if names else None
+
+
+def spec_of_file(file: str) -> ImageSpec:
+    """The images that a published file's weights are for."""
+    row = published.of_file(file)
+    return spec() if row is None or file in FILES.values() else row.spec(classes())
+
+
+def _architecture(model: str) -> str | None:
+    package, _, name = model.partition("/")
+    return name if package == "torchvision" and name in published.weights() else None
 
 
 def same_classes(names: Sequence[str]) -> bool:

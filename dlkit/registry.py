@@ -5,7 +5,7 @@ A registry is a folder of this package; each file in it is a family. Its members
 options are the keyword-only arguments of its public function (`build` for models, `load` for data sets). Literals say
 the rest: a regularizer's `OFF` has the options at which it does nothing, a model's `TAKES` the kinds of spec that it
 accepts, a data set's `GIVES` those that it provides (images by default), and `NUMBERS = True` marks a regression. A
-file whose name begins with `_` is not listed: models/_timm.py is timm/NAME.
+file whose name begins with `_` holds the networks of a package: models/_timm.py is timm/NAME.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import ast
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dlkit import published
 from dlkit.errors import UsageError
 
 FACTORIES = {
@@ -69,12 +71,33 @@ def entry(registry: str, name: str) -> Entry:
     Raises:
         UsageError: unknown name; the message suggests the nearest one.
     """
-    if registry == "models" and name.startswith("timm/"):
-        return _of_timm(name)
+    if registry == "models" and is_of_package(name):
+        return _of_package(name)
     known = entries(registry)
     if name not in known:
-        raise UsageError(f"{NOUNS[registry]} {name!r} not found. {did_you_mean(name, known)}")
+        raise UsageError(f"{NOUNS[registry]} {name!r} not found. {_suggestion(registry, name)}")
     return known[name]
+
+
+def names(registry: str) -> list[str]:
+    """Every name that `entry` knows, those of packages last."""
+    packaged = [name for package in PACKAGE_MEMBERS for name in package_names(package)] if registry == "models" else []
+    return [*entries(registry), *packaged]
+
+
+def package_names(package: str) -> list[str]:
+    """The networks of a package, as in torchvision/resnet50; none if it is not installed. Imports nothing of it."""
+    return [f"{package}/{name}" for name in PACKAGE_MEMBERS[package]()]
+
+
+def is_of_package(name: str) -> bool:
+    """Whether this is written as a network of a package: torchvision/NAME or timm/NAME."""
+    return name.partition("/")[0] in PACKAGE_MEMBERS and "/" in name
+
+
+def is_known(registry: str, name: Any) -> bool:
+    """Whether `entry` knows the name, or may: a package's networks are looked up when they are built."""
+    return isinstance(name, str) and (name in entries(registry) or (registry == "models" and is_of_package(name)))
 
 
 def load(registry: str, name: str) -> ModuleType:
@@ -133,13 +156,45 @@ def form_for(model: str, dataset: str) -> str | None:
     return next((kind for kind in data.gives if kind in takes), None) if "form" in data.options else None
 
 
-def _of_timm(name: str) -> Entry:
-    """A network of the package timm: timm/NAME. An unknown NAME fails when the model is built."""
-    if importlib.util.find_spec("timm") is None:
-        raise UsageError(f"{name} needs timm, which is not installed: python -m pip install 'dlkit[timm]'.")
-    (family,) = _read_family(Path(__file__).parent / "models" / "_timm.py", FACTORIES["models"])
+def _of_package(name: str) -> Entry:
+    """A network of torchvision or timm."""
+    package, _, architecture = name.partition("/")
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(f"{name} needs {package}, which is not installed: python -m pip install 'dlkit[{package}]'.")
+    members = list(PACKAGE_MEMBERS[package]())
+    if architecture.partition(".")[0] not in members:
+        hint = _nearest(architecture, members)
+        raise UsageError(
+            f"{package} has no network {architecture!r}. "
+            + (f"Did you mean '{package}/{hint}'?" if hint else f"See dlkit models list '{package}/*'.")
+        )
+    (family,) = _read_family(Path(__file__).parent / "models" / f"_{package}.py", FACTORIES["models"])
     options = {key: value for key, value in family.options.items() if key != "architecture"}
-    return replace(family, name=name, fixed={"architecture": name.removeprefix("timm/")}, options=options)
+    return replace(family, name=name, fixed={"architecture": architecture}, options=options)
+
+
+@cache
+def _timm_architectures() -> tuple[str, ...]:
+    """The names that timm registers, from the text of its files; importing it takes seconds."""
+    timm = importlib.util.find_spec("timm")
+    if timm is None or timm.origin is None:
+        return ()
+    texts = (path.read_text(encoding="utf-8") for path in (Path(timm.origin).parent / "models").glob("*.py"))
+    return tuple(sorted(name for text in texts for name in REGISTERED.findall(text)))
+
+
+PACKAGE_MEMBERS: Mapping[str, Callable[[], Iterable[str]]] = {
+    "torchvision": published.weights,
+    "timm": _timm_architectures,
+}
+REGISTERED = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
+
+
+def _suggestion(registry: str, name: str) -> str:
+    """What an unknown name may have meant; of networks with one name, dlkit's own, then torchvision's."""
+    full = {known.partition("/")[2] or known: known for known in reversed(names(registry))}
+    near = _nearest(name, full)
+    return f"Did you mean {full[near]!r}?" if near else did_you_mean(name, entries(registry))
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, ClassVar, Literal
 
+Interpolation = Literal["bilinear", "bicubic"]
+INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic")
+
 # How outputs become class probabilities (dlkit.data.link), by the name of the loss that the network was trained with.
 Link = Literal["softmax", "sigmoid", "clip"]
 LINKS: Mapping[str, Link] = {"cross_entropy": "softmax", "bce": "sigmoid", "mse": "clip"}
@@ -22,8 +25,8 @@ class ImageSpec:
     mean and std are of pixels scaled to [0, 1], one number a channel. crop is the fraction of the resized image's
     shorter side that the center crop keeps: 1.0 keeps all that fits, 0.875 is ImageNet's 224 of 256. In documents it is
     `crop_ratio` too; those of earlier versions have `crop` alone, and are read with legacy_resize: an image of the
-    network's size is not cropped, and the longer side is rounded (dlkit.data.images.resize_crop). Larger images than
-    max_pixels are refused.
+    network's size is not cropped, and the longer side is rounded (dlkit.data.images.resize_crop). interpolation is the
+    filter that images are resized with. Larger images than max_pixels are refused.
     """
 
     kind: ClassVar[str] = "images"
@@ -37,9 +40,11 @@ class ImageSpec:
     crop: float = 1.0
     legacy_resize: bool = False
     max_pixels: int = MAX_PIXELS
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         assert self.channels in (1, 3) and len(self.mean) == len(self.std) == self.channels, self
+        assert self.interpolation in INTERPOLATIONS, self
         assert self.height > 0 and self.width > 0 and 0 < self.crop <= 1 and self.max_pixels > 0, self
 
     @property
@@ -53,8 +58,8 @@ class ImageSpec:
 
     def to_json(self) -> dict[str, Any]:
         fields = {name: value for name, value in asdict(self).items() if name != "legacy_resize"}
-        if self.max_pixels == MAX_PIXELS:  # as documents had it before there was a choice
-            del fields["max_pixels"]
+        defaults = {"max_pixels": MAX_PIXELS, "interpolation": "bilinear"}  # left out, as before there was a choice
+        fields = {name: value for name, value in fields.items() if defaults.get(name) != value}
         return {"kind": self.kind, **fields, **({} if self.legacy_resize else {"crop_ratio": self.crop})}
 
     @classmethod

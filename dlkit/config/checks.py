@@ -189,9 +189,12 @@ def _regression_conflicts(recipe: Recipe) -> Problems:
 
 def _transfer_conflicts(recipe: Recipe) -> Problems:
     model, train = recipe.model, recipe.train
-    if model.weights == "imagenet" and model.name not in imagenet.FILES:
-        models = ", ".join(imagenet.FILES)
-        yield ("model", "weights"), f"there are no ImageNet weights for model {model.name!r}. There are for: {models}."
+    kind, _, tag = (model.weights or "").partition(":")
+    if kind == "imagenet" and registry.is_known("models", model.name):
+        try:
+            imagenet.find(model.name, tag or None)
+        except UsageError as error:
+            yield ("model", "weights"), str(error)
     for keys, value in ((("model", "init_layers"), model.init_layers), (("train", "freeze"), train.freeze)):
         if value is not None and model.weights is None:
             name = f"recipe.{'.'.join(keys)}"

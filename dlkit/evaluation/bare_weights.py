@@ -17,7 +17,7 @@ from dlkit.config.resolve import data_for
 from dlkit.errors import DataError, ModelFileError, UsageError
 from dlkit.runs.run_folder import CheckpointName
 from dlkit.specs import ImageSpec, Spec
-from dlkit.training.weights import IMAGENET, Weights, find
+from dlkit.training.weights import Weights, find, is_imagenet
 
 if TYPE_CHECKING:
     import torch
@@ -241,4 +241,4 @@ def _classes_of(dataset: str) -> tuple[str, ...]:
 
 def title(network: Network, weights: Path | str | None) -> str:
     """How answers call it."""
-    return f"{network.name} (imagenet)" if weights == IMAGENET else network.name
+    return f"{network.name} (imagenet)" if is_imagenet(weights) else network.name

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dlkit import registry
 from dlkit.data.text.padding import Sequences
@@ -58,7 +61,7 @@ def summarize(name: str, spec: Spec | None = None, options: Mapping[str, Any] | 
     # A tree is followed by its indices, which the meta device has not.
     with torch.device("cpu" if isinstance(spec, TreeSpec) else "meta"):
         model: nn.Module = module.build(spec, **resolved).eval()
-        layers = _layers(model, example(spec))
+        layers = _layers(model, example(spec), by_operators=registry.is_of_package(name))
     return ModelSummary(
         name=name,
         family=entry.family,
@@ -78,6 +81,8 @@ def summarize(name: str, spec: Spec | None = None, options: Mapping[str, Any] | 
 def natural(name: str) -> Spec:
     """The input that a model was made for."""
     module = registry.load("models", name)
+    if registry.is_of_package(name):
+        return natural_spec(*module.natural(name.partition("/")[2]))
     sizes = getattr(module, "NATURAL_OF", {}).get(name, module.NATURAL)
     if "images" in registry.entry("models", name).takes:
         return natural_spec(*sizes)
@@ -131,7 +136,8 @@ def natural_spec(channels: int, height: int, width: int, classes: int) -> ImageS
 
 
 @torch.no_grad()
-def _layers(model: nn.Module, inputs: Tensor | Sequences | Trees) -> tuple[Layer, ...]:
+def _layers(model: nn.Module, inputs: Tensor | Sequences | Trees, by_operators: bool) -> tuple[Layer, ...]:
+    """The calls of layers; by_operators also counts what a package's modules multiply outside of layers."""
     layers: list[Layer] = []
     counted: set[int] = set()
     hooks = [
@@ -139,10 +145,27 @@ def _layers(model: nn.Module, inputs: Tensor | Sequences | Trees) -> tuple[Layer
         for name, module in model.named_modules()
         if _is_layer(module)
     ]
-    model(inputs)
+    operations = FlopCounterMode(display=False) if by_operators else nullcontext()
+    fast, _ = torch.backends.mha.get_fastpath_enabled(), torch.backends.mha.set_fastpath_enabled(False)
+    with operations:
+        model(inputs)
+    torch.backends.mha.set_fastpath_enabled(fast)
     for hook in hooks:
         hook.remove()
-    return tuple(layers)
+    return tuple(_with_operations(layers, operations, type(model).__name__) if by_operators else layers)
+
+
+def _with_operations(layers: Sequence[Layer], operations: FlopCounterMode, root: str) -> Iterator[Layer]:
+    """The layers, those that count nothing themselves with the operations in them that no layer in them counts."""
+    totals = {path: sum(count.values()) // 2 for path, count in operations.get_flop_counts().items()}
+    calls = Counter(layer.name for layer in layers)
+    macs = Counter[str]()
+    for layer in layers:
+        macs[layer.name] += layer.macs
+    for name in sorted(calls, key=lambda name: name.count("."), reverse=True):  # what lies in others first
+        within = sum(count for other, count in macs.items() if other.startswith(f"{name}."))
+        macs[name] = macs[name] or totals.get(f"{root}.{name}", within) - within
+    return (replace(layer, macs=macs[layer.name] // calls[layer.name]) for layer in layers)
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -152,8 +175,9 @@ def _is_layer(module: nn.Module) -> bool:
     return own or next(module.children(), None) is None
 
 
-def _recorder(name: str, layers: list[Layer], counted: set[int]) -> Callable[[nn.Module, Any, Tensor], None]:
-    def record(module: nn.Module, inputs: Any, output: Tensor) -> None:
+def _recorder(name: str, layers: list[Layer], counted: set[int]) -> Callable[[nn.Module, Any, Any], None]:
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output  # torch's attention gives its weights too
         new = [weight for weight in module.parameters() if id(weight) not in counted]
         counted.update(id(weight) for weight in new)
         shape, parameters = tuple(output.shape[1:]), sum(weight.numel() for weight in new)

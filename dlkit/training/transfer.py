@@ -89,7 +89,7 @@ def _normalised_alike(spec: ImageSpec, theirs: ImageSpec, name: str, say: Say) -
         say(f"images stay {size}; {name} saw {seen}")
     if (mean, std) != (spec.mean, spec.std):
         say(f"pixels are normalised as for {name}: mean {_numbers(mean)}, std {_numbers(std)}")
-    return replace(spec, mean=mean, std=std)
+    return replace(spec, mean=mean, std=std, interpolation=theirs.interpolation)
 
 
 def _over_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

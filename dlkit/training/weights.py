@@ -56,33 +56,37 @@ def find(weights: str | Path, model: str | None, runs_dir: Path, say: Say, which
         UsageError: ImageNet's weights for a model that has none.
         ModelFileError: there is no such run or file.
     """
-    if weights == IMAGENET:
-        return of_imagenet(model, say)
+    if is_imagenet(weights):
+        return of_imagenet(model, say, str(weights).partition(":")[2] or None)
     text, colon, part = str(weights).rpartition(":")
     for name, chosen in ((str(weights), None), (text, part)) if colon else ((str(weights), None),):
         for folder in (runs_dir / name, Path(name)):
             if name and is_run(folder):
                 return _of_run(RunFolder(folder), which, chosen, say)
         if Path(name).is_file():
-            return _of_file(Path(name), chosen, say)
+            return _of_file(Path(name), chosen, model, say)
     names = [IMAGENET, *(run.name for run in list_runs(runs_dir))]
     hint = did_you_mean(str(weights), names) if not Path(weights).suffix else ""
     raise ModelFileError(f"weights {weights}: no such run or file. {hint}".rstrip())
 
 
-def of_imagenet(model: str | None, say: Say) -> Weights:
-    """torchvision's weights of a model, for ImageNet's images and classes; downloaded when they are read."""
+def is_imagenet(weights: str | Path | None) -> bool:
+    """Whether these are published weights: imagenet, or imagenet:TAG."""
+    return weights is not None and str(weights).partition(":")[0] == IMAGENET
+
+
+def of_imagenet(model: str | None, say: Say, tag: str | None = None) -> Weights:
+    """The published weights of a model, for ImageNet's images and classes; downloaded when they are read."""
     if model is None:
         raise UsageError(f"--weights {IMAGENET} are of which model? Name one: {', '.join(imagenet.FILES)}.")
-    if model not in imagenet.FILES:
-        raise UsageError(f"there are no ImageNet weights for {model!r}. There are for: {', '.join(imagenet.FILES)}.")
+    file, spec = imagenet.find(model, tag)
 
     def read() -> dict[str, Tensor]:
         from dlkit.training.weights_file import read_weights
 
-        return read_weights(published(imagenet.FILES[model], say), say)
+        return read_weights(published(file, say), say)
 
-    return Weights(f"the ImageNet weights of {model}", read, model, spec=imagenet.spec())
+    return Weights(f"the ImageNet weights of {model}", read, model, spec=spec)
 
 
 def published(file: str, say: Say) -> Path:
@@ -128,7 +132,7 @@ def _of_run(run: RunFolder, which: str, part: str | None, say: Say) -> Weights:
     return _known_by_run(run, f"run {run.name}", read)
 
 
-def _of_file(file: Path, part: str | None, say: Say) -> Weights:
+def _of_file(file: Path, part: str | None, model: str | None, say: Say) -> Weights:
     """A file's weights: checkpoints and exports say what they are, torchvision's are known by name and digest."""
 
     def read() -> dict[str, Tensor]:
@@ -141,9 +145,9 @@ def _of_file(file: Path, part: str | None, say: Say) -> Weights:
         return _known_by_run(run, name, read)
     if about := _export_about(file):
         return Weights(name, read, about.model, about.options, about.spec, about.link, _records(about))
-    for model, published_name in imagenet.FILES.items():
-        if file.name == published_name and _is_published(file):
-            return Weights(name, read, model, spec=imagenet.spec())
+    published_model = imagenet.model_of_file(file.name, model)
+    if published_model is not None and _is_published(file):
+        return Weights(name, read, published_model, spec=imagenet.spec_of_file(file.name))
     return Weights(name, read)
 
 
@@ -166,7 +170,7 @@ def trained_on(run: RunFolder) -> tuple[TrainedOn, ...]:
         "seed": recipe.train.seed,
         "sha256": info.get("data", {}).get("train", {}).get("sha256"),
     }
-    if "starts_from" in info or recipe.model.weights in (None, IMAGENET):
+    if "starts_from" in info or recipe.model.weights is None or is_imagenet(recipe.model.weights):
         return (own, *info.get("starts_from", ()))
     try:  # a run of an older dlkit names its weights alone
         return (own, *find(str(recipe.model.weights), None, run.path.parent, lambda text: None).trained_on)

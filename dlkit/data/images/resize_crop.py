@@ -19,17 +19,19 @@ Pixels = npt.NDArray[np.uint8]
 
 FAR_ENDS = 256  # an image keeps so many times the length that the network sees of it: 64 MB at 256 pixels a side
 LEGACY_FAR_ENDS = 4
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def prepare(image: Image.Image, spec: ImageSpec) -> Pixels:
     """(C, H, W) uint8 as the network expects: resized to cover (height / crop, width / crop), then center cropped.
 
-    The aspect is kept, the longer side truncated to whole pixels, and the resizing bilinear and antialiased, as by
-    torchvision's Resize and CenterCrop of PIL images. legacy_resize is what earlier versions did: see ImageSpec.
+    The aspect is kept, the longer side truncated to whole pixels, and the resizing antialiased, as by torchvision's
+    Resize and CenterCrop of PIL images. legacy_resize is what earlier versions did: see ImageSpec.
     """
     if spec.is_prepared(*image.size):
         return pixels(image)
-    image = _covering(image, (round(spec.width / spec.crop), round(spec.height / spec.crop)), spec.legacy_resize)
+    target = round(spec.width / spec.crop), round(spec.height / spec.crop)
+    image = _covering(image, target, spec.legacy_resize, FILTERS[spec.interpolation])
     left, top = round((image.width - spec.width) / 2), round((image.height - spec.height) / 2)
     return pixels(image.crop((left, top, left + spec.width, top + spec.height)))
 
@@ -49,7 +51,7 @@ def random_resized_crop(
     """
     box = random_box(image.width, image.height, area, numbers)
     # cropped first: a box given to resize would let the pixels around it into the edges
-    return pixels(image.crop(box).resize((spec.width, spec.height), Image.Resampling.BILINEAR))
+    return pixels(image.crop(box).resize((spec.width, spec.height), FILTERS[spec.interpolation]))
 
 
 def crop_draft(spec: ImageSpec, area: tuple[float, float]) -> tuple[int, int]:
@@ -76,7 +78,12 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def _covering(image: Image.Image, target: tuple[int, int], legacy: bool = False) -> Image.Image:
+def _covering(
+    image: Image.Image,
+    target: tuple[int, int],
+    legacy: bool = False,
+    filter: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Image.Image:
     """The image resized until it just covers (width, height), less its far ends."""
     image = _without_far_ends(image, target, LEGACY_FAR_ENDS if legacy else FAR_ENDS)
     if legacy:
@@ -88,7 +95,7 @@ def _covering(image: Image.Image, target: tuple[int, int], legacy: bool = False)
     # One side after the other, the order being that of Pillow 13, which earlier versions choose differently.
     tall = image.height > 2 * image.width and height < image.height and not legacy
     first = (image.width, height) if tall else (width, image.height)
-    return image.resize(first, Image.Resampling.BILINEAR).resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize(first, filter).resize((width, height), filter)
 
 
 def _without_far_ends(image: Image.Image, target: tuple[int, int], times: int) -> Image.Image:

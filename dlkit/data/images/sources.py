@@ -189,7 +189,7 @@ def _random_part(pixels: Tensor, spec: ImageSpec, area: Area, numbers: Iterator[
     left, top, right, bottom = resize_crop.random_box(pixels.shape[2], pixels.shape[1], area, numbers)
     part = pixels.permute(1, 2, 0)[None, top:bottom, left:right].permute(0, 3, 1, 2)
     size = (spec.height, spec.width)
-    return functional.interpolate(part, size, mode="bilinear", antialias=True)[0]
+    return functional.interpolate(part, size, mode=spec.interpolation, antialias=True)[0]
 
 
 def _decoded(decoder: Decoder, workers: int) -> Fetch:

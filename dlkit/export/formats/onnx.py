@@ -43,6 +43,8 @@ def export(
         raise UsageError("--raw takes normalised images and --resize prepares them: choose one.")
     if resize and not isinstance(spec, ImageSpec):
         raise UsageError(f"--resize prepares images; this network reads {spec.kind}.")
+    if resize and isinstance(spec, ImageSpec) and spec.interpolation != "bilinear":
+        raise UsageError(f"--resize is bilinear, and this network's images are {spec.interpolation}: leave it out.")
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: it is one of {', '.join(map(str, OPSETS))}.")
     about = about.raw() if raw else about

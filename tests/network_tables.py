@@ -1,0 +1,65 @@
+"""The two tables that `dlkit models list` reads instead of importing torch: `python tests/network_tables.py` writes them.
+
+dlkit/networks.csv has the sizes of dlkit's own networks and torchvision's, dlkit/published_weights.csv the weights that
+torchvision publishes. tests/models/test_torchvision_family.py compares both with their sources.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torchvision import models as torchvisions
+
+import dlkit
+from dlkit import registry
+from dlkit.evaluation.model_summary import summarize
+
+ROOT = Path(dlkit.__file__).parent
+
+
+def architectures() -> list[str]:
+    """The names of torchvision's networks for classification."""
+    return sorted(torchvisions.list_models(module=torchvisions))
+
+
+def published_rows() -> list[list[str]]:
+    rows = [["architecture", "weights", "file", "resize", "crop", "interpolation", "mean", "std", "top1", "top5"]]
+    for name in architectures():
+        every = torchvisions.get_model_weights(name)
+        default = every.DEFAULT  # type: ignore[attr-defined]
+        for weights in sorted(every, key=lambda one: one.name != default.name):
+            preset, accuracy = weights.transforms(), weights.meta["_metrics"]["ImageNet-1K"]
+            rows.append([
+                name, weights.name, weights.url.rpartition("/")[2], str(preset.resize_size[0]),
+                str(preset.crop_size[0]), preset.interpolation.value, " ".join(map(str, preset.mean)),
+                " ".join(map(str, preset.std)), f"{accuracy['acc@1'] / 100:.5f}", f"{accuracy['acc@5'] / 100:.5f}",
+            ])  # fmt: skip
+    return rows
+
+
+def size_rows(names: Iterable[str]) -> list[list[str]]:
+    rows = [["name", "parameters", "macs", "input"]]
+    for name in names:
+        summary = summarize(name)
+        rows.append([name, str(summary.parameters), str(summary.macs), "×".join(map(str, summary.input))])
+    return rows
+
+
+def trained_networks() -> list[str]:
+    """Every network that is trained by gradients, torchvision's after dlkit's own."""
+    own = [name for name in registry.entries("models") if not hasattr(registry.load("models", name), "fit")]
+    return [*own, *(f"torchvision/{name}" for name in architectures())]
+
+
+def as_csv(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    (ROOT / "published_weights.csv").write_text(as_csv(published_rows()), encoding="utf-8")
+    (ROOT / "networks.csv").write_text(as_csv(size_rows(trained_networks())), encoding="utf-8")
