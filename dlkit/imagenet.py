@@ -79,8 +79,8 @@ def find(model: str, tag: str | None = None) -> tuple[str, ImageSpec]:
         return chosen.file, chosen.spec(classes())
     if model not in FILES:
         raise UsageError(
-            f"there are no ImageNet weights for {model!r}. There are for every torchvision/NAME and for: "
-            f"{', '.join(FILES)}."
+            f"there are no ImageNet weights for {model!r}. There are for: {', '.join(FILES)} and every "
+            f"torchvision/NAME."
         )
     if tag is not None:
         raise UsageError(f"{model} has one file of ImageNet weights, without a tag. Leave :{tag} out.")

@@ -193,7 +193,8 @@ REGISTERED = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
 def _suggestion(registry: str, name: str) -> str:
     """What an unknown name may have meant; of networks with one name, dlkit's own, then torchvision's."""
     full = {known.partition("/")[2] or known: known for known in reversed(names(registry))}
-    near = _nearest(name, full)
+    begun = [known for known in full if known.startswith(name) and len(name) >= 3]
+    near = name if name in full else min(begun, key=lambda known: (len(known), known), default=_nearest(name, full))
     return f"Did you mean {full[near]!r}?" if near else did_you_mean(name, entries(registry))
 
 

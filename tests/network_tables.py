@@ -1,4 +1,4 @@
-"""The two tables that `dlkit models list` reads instead of importing torch: `python tests/network_tables.py` writes them.
+"""The tables that `dlkit models list` reads instead of importing torch: `python tests/network_tables.py` writes them.
 
 dlkit/networks.csv has the sizes of dlkit's own networks and torchvision's, dlkit/published_weights.csv the weights that
 torchvision publishes. tests/models/test_torchvision_family.py compares both with their sources.
@@ -14,10 +14,11 @@ from pathlib import Path
 from torchvision import models as torchvisions
 
 import dlkit
-from dlkit import registry
+from dlkit import published, registry
 from dlkit.evaluation.model_summary import summarize
 
 ROOT = Path(dlkit.__file__).parent
+SIZES = ROOT / "networks.csv"
 
 
 def architectures() -> list[str]:
@@ -30,7 +31,8 @@ def published_rows() -> list[list[str]]:
     for name in architectures():
         every = torchvisions.get_model_weights(name)
         default = every.DEFAULT  # type: ignore[attr-defined]
-        for weights in sorted(every, key=lambda one: one.name != default.name):
+        classifiers = [weights for weights in every if weights.meta["categories"]]  # VGG-16 has one of features alone
+        for weights in sorted(classifiers, key=lambda one: one.name != default.name):
             preset, accuracy = weights.transforms(), weights.meta["_metrics"]["ImageNet-1K"]
             rows.append([
                 name, weights.name, weights.url.rpartition("/")[2], str(preset.resize_size[0]),
@@ -40,12 +42,9 @@ def published_rows() -> list[list[str]]:
     return rows
 
 
-def size_rows(names: Iterable[str]) -> list[list[str]]:
-    rows = [["name", "parameters", "macs", "input"]]
-    for name in names:
-        summary = summarize(name)
-        rows.append([name, str(summary.parameters), str(summary.macs), "×".join(map(str, summary.input))])
-    return rows
+def size_row(name: str) -> list[str]:
+    summary = summarize(name)
+    return [name, str(summary.parameters), str(summary.macs), "×".join(map(str, summary.input))]
 
 
 def trained_networks() -> list[str]:
@@ -61,5 +60,6 @@ def as_csv(rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "published_weights.csv").write_text(as_csv(published_rows()), encoding="utf-8")
-    (ROOT / "networks.csv").write_text(as_csv(size_rows(trained_networks())), encoding="utf-8")
+    published.TABLE.write_text(as_csv(published_rows()), encoding="utf-8")
+    sizes = [["name", "parameters", "macs", "input"], *map(size_row, trained_networks())]
+    SIZES.write_text(as_csv(sizes), encoding="utf-8")

@@ -136,7 +136,7 @@ def natural_spec(channels: int, height: int, width: int, classes: int) -> ImageS
 
 
 @torch.no_grad()
-def _layers(model: nn.Module, inputs: Tensor | Sequences | Trees, by_operators: bool) -> tuple[Layer, ...]:
+def _layers(model: nn.Module, inputs: Tensor | Sequences | Trees, by_operators: bool = False) -> tuple[Layer, ...]:
     """The calls of layers; by_operators also counts what a package's modules multiply outside of layers."""
     layers: list[Layer] = []
     counted: set[int] = set()

@@ -5,8 +5,8 @@ each network's paper. The layers, their names and their initial weights are torc
 from the weights that it recommends, `--weights imagenet:IMAGENET1K_V1` from others that it publishes.
 `dropout` is the rate before the classifier, `stochastic_depth` that of left-out blocks; None keeps the network's own.
 
-Differs from torchvision: a network for gray images has a first convolution of one channel; a vision transformer is built
-for the images' size; GoogLeNet and Inception v3 have no auxiliary classifiers, and rescale their input as their
+Differs from torchvision: a network for gray images has a first convolution of one channel; a vision transformer is
+built for the images' size; GoogLeNet and Inception v3 have no auxiliary classifiers, and rescale their input as their
 published weights need it, with and without these.
 """
 
