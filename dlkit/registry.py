@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from dlkit import published
 from dlkit.errors import UsageError
@@ -95,9 +95,9 @@ def is_of_package(name: str) -> bool:
     return name.partition("/")[0] in PACKAGE_MEMBERS and "/" in name
 
 
-def is_known(registry: str, name: Any) -> bool:
-    """Whether `entry` knows the name, or may: a package's networks are looked up when they are built."""
-    return isinstance(name, str) and (name in entries(registry) or (registry == "models" and is_of_package(name)))
+def is_model(name: Any) -> TypeGuard[str]:
+    """Whether this is the name of a model, or written as one of a package."""
+    return isinstance(name, str) and (name in entries("models") or is_of_package(name))
 
 
 def load(registry: str, name: str) -> ModuleType:

@@ -17,7 +17,7 @@ Values = Mapping[str, Any]
 def add_implied(values: Values) -> Values:
     """The values over those that follow from the model and the data set: the data's form, a regression's loss."""
     model, data = (section(values, name).get("name") for name in ("model", "data"))
-    if not registry.is_known("models", model) or data not in registry.entries("datasets"):
+    if not registry.is_model(model) or data not in registry.entries("datasets"):
         return values  # refused later, with a hint
     implied: dict[str, Any] = {}
     form = registry.form_for(model, data)

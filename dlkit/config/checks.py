@@ -190,7 +190,7 @@ def _regression_conflicts(recipe: Recipe) -> Problems:
 def _transfer_conflicts(recipe: Recipe) -> Problems:
     model, train = recipe.model, recipe.train
     kind, _, tag = (model.weights or "").partition(":")
-    if kind == "imagenet" and registry.is_known("models", model.name):
+    if kind == "imagenet" and registry.is_model(model.name):
         try:
             imagenet.find(model.name, tag or None)
         except UsageError as error:

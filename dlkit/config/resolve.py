@@ -230,7 +230,7 @@ def _resolve_dataset(settings: Sequence[Setting], base: Document | None) -> list
     if dataset is None or not isinstance(dataset.value, str) or dataset.value in registry.entries("datasets"):
         return list(settings)
     model = by_key["model.name"].value if "model.name" in by_key else base and _name(base, "model")
-    takes = registry.entry("models", model).takes if registry.is_known("models", model) else ()
+    takes = registry.entry("models", model).takes if registry.is_model(model) else ()
     name, data_dir = resolve_dataset(dataset.value, by_key["data.dir"].value if "data.dir" in by_key else None, takes)
     parts = [replace(dataset, value=name), Setting("data.dir", data_dir, f"--dataset {dataset.value}")]
     return [*(setting for setting in settings if setting.key not in ("data.name", "data.dir")), *parts]

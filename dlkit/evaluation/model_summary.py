@@ -145,9 +145,10 @@ def _layers(model: nn.Module, inputs: Tensor | Sequences | Trees, by_operators: 
         for name, module in model.named_modules()
         if _is_layer(module)
     ]
-    operations = FlopCounterMode(display=False) if by_operators else nullcontext()
-    fast, _ = torch.backends.mha.get_fastpath_enabled(), torch.backends.mha.set_fastpath_enabled(False)
-    with operations:
+    operations = FlopCounterMode(display=False)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it multiplies where nothing counts
+    with operations if by_operators else nullcontext():
         model(inputs)
     torch.backends.mha.set_fastpath_enabled(fast)
     for hook in hooks:

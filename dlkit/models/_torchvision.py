@@ -109,18 +109,20 @@ def _read_gray(model: nn.Module) -> None:
     model.set_submodule(path, gray)
 
 
-class GrayGoogLeNet(GoogLeNet):
+class GrayGoogLeNet(GoogLeNet):  # type: ignore[misc]
     """Sees a gray image as three equal channels."""
 
     def _transform_input(self, x: Tensor) -> Tensor:  # (N, 1, H, W) -> (N, 3, H, W)
-        return super()._transform_input(x.expand(-1, 3, -1, -1))
+        rescaled: Tensor = super()._transform_input(x.expand(-1, 3, -1, -1))
+        return rescaled
 
 
-class GrayInception3(Inception3):
+class GrayInception3(Inception3):  # type: ignore[misc]
     """Sees a gray image as three equal channels."""
 
     def _transform_input(self, x: Tensor) -> Tensor:  # (N, 1, H, W) -> (N, 3, H, W)
-        return super()._transform_input(x.expand(-1, 3, -1, -1))
+        rescaled: Tensor = super()._transform_input(x.expand(-1, 3, -1, -1))
+        return rescaled
 
 
 def _feature_map(model: nn.Module) -> str | None:
