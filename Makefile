@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all fuzz check bench clean
+.PHONY: help demo test test-all fuzz check bench docs docs-run clean
 
 help:
 	@echo "make demo      LeNet-5 learns MNIST, is evaluated, and reads a digit"
@@ -11,6 +11,8 @@ help:
 	@echo "make fuzz      5000 mutants of every kind of file; N=… for another number, SEED=… for another draw"
 	@echo "make check     ruff, mypy"
 	@echo "make bench     speeds, side by side, with the ordinary ways"
+	@echo "make docs      the reference pages, and the documentation site in site/; warnings are errors"
+	@echo "make docs-run  run the commands of every page, and write their output into the pages"
 	@echo "make clean     remove .venv and caches; runs/ stays"
 
 demo: .venv/installed
@@ -45,8 +47,15 @@ bench: .venv/installed-dev
 	$(BIN)/python tests/benchmarks/kept_memory.py
 	$(BIN)/python tests/benchmarks/scan_speed.py
 
+docs: .venv/installed-docs
+	$(BIN)/python docs/tools/reference.py
+	$(BIN)/zensical build --strict --config-file mkdocs.yml
+
+docs-run: .venv/installed-dev
+	$(BIN)/python docs/tools/run_pages.py $(shell find docs -name '*.md')
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -58,3 +67,7 @@ clean:
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@ .venv/installed
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from dlkit.registry import did_you_mean
 from . import console
 from .console import Format
 
-recipes_app = typer.Typer(help="Recipes that come with dlkit: list, show; and what one may hold: regularizers.")
+recipes_app = typer.Typer(help="Recipes that come with dlkit: list, show; and what one may hold: keys, regularizers.")
 
 
 @recipes_app.command("list")
@@ -73,3 +74,22 @@ def regularizers_command(
         for entry in registry.entries("regularizers").values()
     )
     console.write_rows(rows, ("name", "options", "summary"), console.resolve(format, json))
+
+
+@recipes_app.command("keys")
+def keys_command(
+    pattern: Annotated[str | None, typer.Argument(metavar="[PATTERN]", help="Part of a key: augment.")] = None,
+    format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
+    json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+) -> None:
+    """List the keys of a recipe: type and range, default, and meaning. Each is set by `--set KEY=VALUE`.
+
+    Example: dlkit recipes keys schedule
+    """
+    from dlkit.config.key_reference import recipe_keys
+
+    keys = [info for info in recipe_keys() if pattern is None or pattern in info.key]
+    if not keys:
+        raise UsageError(f"no key of a recipe contains {pattern!r}. `dlkit recipes keys` lists all.")
+    rows = ({"schema": "dlkit.recipe-keys/1", **asdict(info)} for info in keys)
+    console.write_rows(rows, ("key", "type", "default", "meaning"), console.resolve(format, json))

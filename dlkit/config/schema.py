@@ -37,8 +37,8 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    name: str
-    options: Options = {}
+    name: str  # of `dlkit models list`
+    options: Options = {}  # those that `dlkit models show NAME` lists
     weights: Annotated[str | None, BeforeValidator(_without_none)] = None  # to start from: "imagenet", a run or a file
     init_layers: Patterns | None = None  # the parameters to load; the rest starts from scratch; none: all
 
@@ -52,11 +52,11 @@ class Augment(Section):
     vertical_flip: Fraction = 0.0  # probability
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
     translate: Fraction = 0.0  # of the side, either way
-    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    scale: tuple[Positive, Positive] = (1.0, 1.0)  # minimum and maximum factor of the side
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0  # degrees, either way
-    brightness: NonNegative = 0.0  # factor in [1 - x, 1 + x]; likewise contrast and saturation
-    contrast: NonNegative = 0.0
-    saturation: NonNegative = 0.0
+    brightness: NonNegative = 0.0  # factor in [1 - x, 1 + x]
+    contrast: NonNegative = 0.0  # factor in [1 - x, 1 + x]
+    saturation: NonNegative = 0.0  # factor in [1 - x, 1 + x]
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # turns of the color circle, either way
     erasing: Fraction = 0.0  # probability
     policy: Literal["none", "trivial", "rand"] = "none"  # TrivialAugment or RandAugment, by torchvision
@@ -66,13 +66,13 @@ OnBadImage = Literal["error", "skip"]
 
 
 class Data(Section):
-    name: str
-    dir: str | None = None
-    options: Options = {}
+    name: str  # of `dlkit dataset list`
+    dir: str | None = None  # the location of your own data: a folder, a table, shards
+    options: Options = {}  # those that `dlkit dataset info NAME` lists
     vectors: str | None = None  # word vectors in GloVe's format, to initialize the embedding
     validation: Below1 = 0.1  # fraction of train; a data set's own validation split has precedence
     size: Count | None = None  # pixels a side; none: the data set's own
-    channels: Annotated[Literal[1, 3], BeforeValidator(_integer)] | None = None
+    channels: Annotated[Literal[1, 3], BeforeValidator(_integer)] | None = None  # none: the data set's own
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that decode folders
     loader_timeout: Positive = 7.0  # seconds that those may neither compute nor wait for a disk
     max_pixels: Count = MAX_PIXELS  # of an image; larger ones are refused
@@ -81,19 +81,19 @@ class Data(Section):
 
 
 class Optimizer(Section):
-    name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adam"
-    lr: Positive = 0.001
+    name: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adam"  # the algorithm
+    lr: Positive = 0.001  # learning rate, the highest of the schedule
     momentum: Below1 = 0.9  # sgd, rmsprop
     nesterov: bool = False  # sgd
     betas: tuple[Below1, Below1] = (0.9, 0.999)  # adam, adamw
     eps: Positive = 1e-8  # adam, adamw, adagrad, rmsprop
-    weight_decay: NonNegative = 0.0
+    weight_decay: NonNegative = 0.0  # of the weights, not of biases and norms; decoupled with adamw
     decay_all: bool = False  # also decay biases and norms
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on the lr of each layer, from the last to the first
 
 
 class Schedule(Section):
-    name: Literal["constant", "step", "cosine", "onecycle", "exponential"] = "constant"
+    name: Literal["constant", "step", "cosine", "onecycle", "exponential"] = "constant"  # how the learning rate changes
     warmup_epochs: NonNegative = 0.0  # from the start of the run; not with onecycle, which has its own
     step_epochs: Positive = (
         30.0  # step: a drop at each multiple, from the start of the run; exponential: to fall by gamma
@@ -105,29 +105,31 @@ class Schedule(Section):
 
 
 class Loss(Section):
-    name: Literal["cross_entropy", "mse", "bce"] = "cross_entropy"
-    label_smoothing: Below1 = 0.0
+    name: Literal["cross_entropy", "mse", "bce"] = (
+        "cross_entropy"  # it defines the probabilities: softmax, clipped outputs, sigmoid
+    )
+    label_smoothing: Below1 = 0.0  # share of the target spread over all classes
 
 
 class Train(Section):
-    epochs: Count = 10
+    epochs: Count = 10  # passes over the training data
     batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128  # images a step, over all ranks
     accumulate: Count = 1  # parts a batch is computed in: less memory; batch norm averages each part alone
-    clip_grad: Positive | None = None
-    clip_mode: Literal["norm", "value"] = "norm"
+    clip_grad: Positive | None = None  # maximum of the gradient's norm, or of its values
+    clip_mode: Literal["norm", "value"] = "norm"  # what clip_grad limits
     ema: Below1 = 0.0  # decay of the averaged weights; 0 is off
     patience: Count | None = None  # epochs without improvement of the monitor before stopping
     freeze: Count | Patterns | None = None  # first layers, or parameters, that keep their initial weights
     unfreeze: Count | tuple[Count, ...] | None = None  # epochs between two unfreezings, or a list of epochs
-    monitor: Literal["val/loss", "val/top1", "val/top5", "train/loss"] = "val/top1"
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    monitor: Literal["val/loss", "val/top1", "val/top5", "train/loss"] = "val/top1"  # chooses the best epoch
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0  # of all randomness
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$", description="auto, cpu, cuda, cuda:N or mps")
-    ] = "auto"
+    ] = "auto"  # auto: CUDA, then MPS, then the CPU
     threads: Count | None = None  # CPU threads; none: torch's choice
-    amp: Literal["off", "auto", "bf16", "fp16"] = "off"
-    channels_last: bool | None = None  # none: if it is faster
-    compile: bool = False
+    amp: Literal["off", "auto", "bf16", "fp16"] = "off"  # mixed precision
+    channels_last: bool | None = None  # memory layout; none: if it is faster
+    compile: bool = False  # torch.compile
     checkpoint_every: Count = 500  # steps
     log_every: Count = 100  # steps
     keep: Annotated[int, Field(ge=2, le=10**6)] = 2  # newest checkpoints kept, beside the best
@@ -140,7 +142,7 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loss: Loss = Loss()
-    regularizers: dict[str, Options] = {}
+    regularizers: dict[str, Options] = {}  # by name, with their options: `dlkit recipes regularizers`
     train: Train = Train()
 
 
