@@ -28,6 +28,23 @@ SHORTEST_CELL = 12  # characters of a cell that is shortened
 TSV_ESCAPES = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"}
 
 
+class Quantity(int):
+    """A number that a table shows with a unit of a thousand: 11.7M."""
+
+    def __str__(self) -> str:
+        for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+            if self >= size:
+                return f"{self / size:.3g}{unit}" if self < 999.5 * size else f"{self // size}{unit}"
+        return int.__repr__(self)
+
+
+class Percentage(float):
+    """A fraction that a table shows as a percentage: 69.8 %."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{100 * float(self):.1f} %"
+
+
 def table(rows: Iterable[Row], columns: Sequence[str], optional: Sequence[str] = ()) -> str:
     """A table as wide as stdout; numbers are aligned to the right.
 

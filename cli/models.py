@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,9 +13,11 @@ from dlkit.errors import UsageError
 
 from . import console
 from .console import Format
+from .formats import Percentage, Quantity
 from .inputs import model_options
 
 if TYPE_CHECKING:
+    from dlkit.catalog import CatalogEntry
     from dlkit.evaluation.model_summary import ModelSummary
     from dlkit.specs import Spec
 
@@ -23,26 +26,64 @@ models_app = typer.Typer(help="Models: list, show.")
 FormatOption = Annotated[Format, typer.Option("--format", help="How the answer is written.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 
+LIST_COLUMNS = ("name", "summary", "parameters", "macs", "input", "pretrained", "top1")
+SHORT_COLUMNS = ("name", "params", "macs", "input", "top-1", "weights", "summary")
+OPTIONAL_COLUMNS = ("input", "macs", "weights", "summary")  # the last is left out first
 LAYER_COLUMNS = ("name", "kind", "output", "parameters", "macs")
 
 
+class Task(StrEnum):
+    """What a model classifies."""
+
+    images = "images"
+    text = "text"
+    series = "series"
+    trees = "trees"
+
+
 @models_app.command("list")
-def list_command(format: FormatOption = Format.auto, json: JsonFlag = False) -> None:
-    """List the models.
+def list_command(
+    pattern: Annotated[
+        list[str] | None, typer.Argument(metavar="PATTERN", help="A part of a name, or a glob: 'torchvision/*net*'.")
+    ] = None,
+    task: Annotated[Task | None, typer.Option("--task", help="Models of these inputs.")] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Models with published weights.")] = False,
+    format: FormatOption = Format.auto,
+    json: JsonFlag = False,
+) -> None:
+    """List the models, with their size, input, and the ImageNet accuracy of their published weights.
+
+    Parameters and multiply-adds (macs) are those for the input that a model was made for. timm's models are listed if
+    a pattern names them, as in 'timm/*'.
 
     Example: dlkit models list --format json | jq -r '.[].name'
     """
-    rows = (
-        {
-            "schema": "dlkit.models/1",
-            "name": entry.name,
-            "family": entry.family,
-            "summary": entry.summary,
-            "options": {**entry.options, **entry.fixed},
-        }
-        for entry in registry.entries("models").values()
-    )
-    console.write_rows(rows, ("name", "summary"), console.resolve(format, json))
+    from dlkit import catalog
+
+    entries = catalog.find(pattern or (), None if task is None else task.value, pretrained)
+    if pattern and not entries:
+        names = registry.names("models")
+        raise UsageError(f"no model matches {' '.join(pattern)}. {registry.did_you_mean(pattern[0], names)}")
+    format = console.resolve(format, json)
+    if format == Format.table:
+        console.write_rows(map(_short, entries), SHORT_COLUMNS, format, optional=OPTIONAL_COLUMNS)
+    else:
+        rows = ({"schema": "dlkit.models/1", **asdict(entry), "pretrained": bool(entry.weights)} for entry in entries)
+        console.write_rows(rows, LIST_COLUMNS, format)
+
+
+def _short(entry: CatalogEntry) -> dict[str, Any]:
+    """An entry for a terminal: 11.7M parameters, 69.8 %."""
+    size = entry.input or ()
+    return {
+        "name": entry.name,
+        "params": None if entry.parameters is None else Quantity(entry.parameters),
+        "macs": None if entry.macs is None else Quantity(entry.macs),
+        "input": "×".join(map(str, size[1:])) if len(size) == 3 else entry.takes[0],
+        "top-1": None if entry.top1 is None else Percentage(entry.top1),
+        "weights": "yes" if entry.weights else "",
+        "summary": entry.summary,
+    }
 
 
 @models_app.command("show")

@@ -14,15 +14,14 @@ import ast
 import difflib
 import importlib
 import importlib.util
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeGuard
 
-from dlkit import published
+from dlkit import packages
 from dlkit.errors import UsageError
 
 FACTORIES = {
@@ -71,7 +70,7 @@ def entry(registry: str, name: str) -> Entry:
     Raises:
         UsageError: unknown name; the message suggests the nearest one.
     """
-    if registry == "models" and is_of_package(name):
+    if registry == "models" and packages.is_member(name):
         return _of_package(name)
     known = entries(registry)
     if name not in known:
@@ -79,25 +78,16 @@ def entry(registry: str, name: str) -> Entry:
     return known[name]
 
 
-def names(registry: str) -> list[str]:
+def names(registry: str, with_timm: bool = True) -> list[str]:
     """Every name that `entry` knows, those of packages last."""
-    packaged = [name for package in PACKAGE_MEMBERS for name in package_names(package)] if registry == "models" else []
-    return [*entries(registry), *packaged]
-
-
-def package_names(package: str) -> list[str]:
-    """The networks of a package, as in torchvision/resnet50; none if it is not installed. Imports nothing of it."""
-    return [f"{package}/{name}" for name in PACKAGE_MEMBERS[package]()]
-
-
-def is_of_package(name: str) -> bool:
-    """Whether this is written as a network of a package: torchvision/NAME or timm/NAME."""
-    return name.partition("/")[0] in PACKAGE_MEMBERS and "/" in name
+    packaged = ("torchvision", "timm") if with_timm else ("torchvision",)
+    more = [name for package in packaged for name in packages.names(package)] if registry == "models" else []
+    return [*entries(registry), *more]
 
 
 def is_model(name: Any) -> TypeGuard[str]:
     """Whether this is the name of a model, or written as one of a package."""
-    return isinstance(name, str) and (name in entries("models") or is_of_package(name))
+    return isinstance(name, str) and (name in entries("models") or packages.is_member(name))
 
 
 def load(registry: str, name: str) -> ModuleType:
@@ -161,7 +151,7 @@ def _of_package(name: str) -> Entry:
     package, _, architecture = name.partition("/")
     if importlib.util.find_spec(package) is None:
         raise UsageError(f"{name} needs {package}, which is not installed: python -m pip install 'dlkit[{package}]'.")
-    members = list(PACKAGE_MEMBERS[package]())
+    members = list(packages.MEMBERS[package]())
     if architecture.partition(".")[0] not in members:
         hint = _nearest(architecture, members)
         raise UsageError(
@@ -171,23 +161,6 @@ def _of_package(name: str) -> Entry:
     (family,) = _read_family(Path(__file__).parent / "models" / f"_{package}.py", FACTORIES["models"])
     options = {key: value for key, value in family.options.items() if key != "architecture"}
     return replace(family, name=name, fixed={"architecture": architecture}, options=options)
-
-
-@cache
-def _timm_architectures() -> tuple[str, ...]:
-    """The names that timm registers, from the text of its files; importing it takes seconds."""
-    timm = importlib.util.find_spec("timm")
-    if timm is None or timm.origin is None:
-        return ()
-    texts = (path.read_text(encoding="utf-8") for path in (Path(timm.origin).parent / "models").glob("*.py"))
-    return tuple(sorted(name for text in texts for name in REGISTERED.findall(text)))
-
-
-PACKAGE_MEMBERS: Mapping[str, Callable[[], Iterable[str]]] = {
-    "torchvision": published.weights,
-    "timm": _timm_architectures,
-}
-REGISTERED = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
 
 
 def _suggestion(registry: str, name: str) -> str:

@@ -15,7 +15,7 @@ from torchvision import models as torchvisions
 
 import dlkit
 from dlkit import published, registry
-from dlkit.evaluation.model_summary import summarize
+from dlkit.evaluation.model_summary import ModelSummary, summarize
 
 ROOT = Path(dlkit.__file__).parent
 SIZES = ROOT / "networks.csv"
@@ -42,9 +42,8 @@ def published_rows() -> list[list[str]]:
     return rows
 
 
-def size_row(name: str) -> list[str]:
-    summary = summarize(name)
-    return [name, str(summary.parameters), str(summary.macs), "×".join(map(str, summary.input))]
+def size_row(summary: ModelSummary) -> list[str]:
+    return [summary.name, str(summary.parameters), str(summary.macs), "×".join(map(str, summary.input))]
 
 
 def trained_networks() -> list[str]:
@@ -61,5 +60,5 @@ def as_csv(rows: Iterable[Sequence[str]]) -> str:
 
 if __name__ == "__main__":
     published.TABLE.write_text(as_csv(published_rows()), encoding="utf-8")
-    sizes = [["name", "parameters", "macs", "input"], *map(size_row, trained_networks())]
+    sizes = [["name", "parameters", "macs", "input"], *(size_row(summarize(name)) for name in trained_networks())]
     SIZES.write_text(as_csv(sizes), encoding="utf-8")

@@ -217,6 +217,7 @@ def test_only_the_loader_of_batches_forks() -> None:
 GOOD = [
     "", "--help", "--version", "train --help", "eval --help", "predict --help", "dataset --help", "models --help",
     "recipes list", "recipes regularizers", "recipes show lenet5-mnist", "models list", "dataset list", "runs list",
+    "models list --pretrained swin",
     "train lenet5 --dataset mnist --dry-run", "train mlp --dataset shapes --dry-run",
 ]  # fmt: skip
 WRONG = [

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import network_tables
 import pytest
 import torch
 import torch.nn.functional as F
@@ -270,6 +271,7 @@ def test_the_summary_counts_every_parameter_once(name: str) -> None:
     built = count(without_memory(name))
     assert summary.parameters == sum(layer.parameters for layer in summary.layers) == built
     assert summary.macs > 0 and summary.layers[-1].output == (summary.classes,)
+    assert ",".join(network_tables.size_row(summary)) in network_tables.SIZES.read_text(encoding="utf-8").splitlines()
 
 
 @every_model

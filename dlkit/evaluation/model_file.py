@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import export_metadata, registry
+from dlkit import export_metadata, packages
 from dlkit.data.text.encoding import Text
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.export.formats import _onnx_safety, onnx, safetensors
@@ -32,7 +32,7 @@ class ModelFile:
 
 def is_model_file(name: str) -> bool:
     """Whether this names a file and not a model such as torchvision/NAME."""
-    return Path(name).suffix.lower() in SUFFIXES or ("/" in name and not registry.is_of_package(name))
+    return Path(name).suffix.lower() in SUFFIXES or ("/" in name and not packages.is_member(name))
 
 
 def open_model_file(path: Path) -> ModelFile:

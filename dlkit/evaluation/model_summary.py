@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlkit import registry
+from dlkit import packages, registry
 from dlkit.data.text.padding import Sequences
 from dlkit.data.text.tree_batches import Trees
 from dlkit.specs import ImageSpec, SequenceSpec, Spec, TreeSpec
@@ -61,7 +61,7 @@ def summarize(name: str, spec: Spec | None = None, options: Mapping[str, Any] | 
     # A tree is followed by its indices, which the meta device has not.
     with torch.device("cpu" if isinstance(spec, TreeSpec) else "meta"):
         model: nn.Module = module.build(spec, **resolved).eval()
-        layers = _layers(model, example(spec), by_operators=registry.is_of_package(name))
+        layers = _layers(model, example(spec), by_operators=packages.is_member(name))
     return ModelSummary(
         name=name,
         family=entry.family,
@@ -81,7 +81,7 @@ def summarize(name: str, spec: Spec | None = None, options: Mapping[str, Any] | 
 def natural(name: str) -> Spec:
     """The input that a model was made for."""
     module = registry.load("models", name)
-    if registry.is_of_package(name):
+    if packages.is_member(name):
         return natural_spec(*module.natural(name.partition("/")[2]))
     sizes = getattr(module, "NATURAL_OF", {}).get(name, module.NATURAL)
     if "images" in registry.entry("models", name).takes:

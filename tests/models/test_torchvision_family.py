@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -72,11 +71,11 @@ def test_published_files_are_where_they_are_fetched_and_are_for_the_same_classes
 @pytest.mark.slow
 def test_every_network_is_built_and_has_the_published_size_and_maps() -> None:
     """One sweep on the meta device, for the images of the recommended weights."""
-    table = {row["name"]: row for row in csv.DictReader(network_tables.SIZES.open(encoding="utf-8", newline=""))}
+    table = network_tables.SIZES.read_text(encoding="utf-8").splitlines()
     for architecture in ARCHITECTURES:
         name, meta = f"torchvision/{architecture}", torchvisions.get_model_weights(architecture).DEFAULT.meta
         summary = summarize(name)
-        assert table[name] == dict(zip(table[name], network_tables.size_row(name), strict=True))
+        assert ",".join(network_tables.size_row(summary)) in table
         auxiliary = 3_326_696 if architecture == "inception_v3" else 0
         assert summary.parameters == sum(layer.parameters for layer in summary.layers) == meta["num_params"] - auxiliary
         assert summary.macs / 1e9 == pytest.approx(meta["_ops"], rel=0.005, abs=6e-4), name
