@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -33,12 +34,8 @@ class World:
     def sum_(self, tensor: Tensor) -> Tensor:
         """Add a tensor up over all ranks, in place."""
         if self.size > 1:
-            try:
+            with self._others():
                 dist.all_reduce(tensor)
-            except RuntimeError as error:
-                raise WorkerLostError(
-                    f"rank {self.rank} lost another rank: {str(error).splitlines()[0]} Start again with --resume."
-                ) from error
         return tensor
 
     def sum_gradients_(self, gradients: Sequence[Tensor]) -> None:
@@ -52,20 +49,41 @@ class World:
     def share_buffers_(self, model: nn.Module) -> None:
         """Give every rank rank 0's buffers: the running statistics of batch norm are each rank's own."""
         if self.size > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
+            with self._others():
+                for buffer in model.buffers():
+                    dist.broadcast(buffer, 0)
 
     def same(self, text: str) -> str:
         """Rank 0's text, on every rank."""
         box = [text]
         if self.size > 1:
-            dist.broadcast_object_list(box)
+            with self._others():
+                dist.broadcast_object_list(box)
         return box[0]
 
     def wait(self) -> None:
         """Until every rank is here."""
         if self.size > 1:
-            dist.barrier()
+            with self._others():
+                dist.barrier()
+
+    @contextmanager
+    def _others(self) -> Iterator[None]:
+        """Around everything that ranks do together.
+
+        Raises:
+            WorkerLostError: another rank died, failed, or did not answer within TIMEOUT.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, EOFError) as error:
+            text = re.sub(r"^\[[^\]]*\] ", "", str(error).split("\n")[0])  # without the name of a source file
+            reason = text.split(". ")[0].rstrip(".")
+            raise WorkerLostError(
+                f"rank {self.rank} lost another rank: {reason}. Start all ranks again, with --resume if there is a run."
+            ) from error
 
 
 def world_of_environment() -> World:
@@ -90,8 +108,14 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
         return
     if os.environ.get("MASTER_ADDR", "127.0.0.1") in ("localhost", "127.0.0.1"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # no port open to other machines
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        with world._others():
+            dist.init_process_group(backend, rank=world.rank, world_size=world.size, timeout=TIMEOUT)
+    except ValueError as error:
+        raise UsageError(f"the ranks cannot meet: {error}. Start them with torchrun.") from error
     try:
         yield world
     finally:
-        dist.destroy_process_group()
+        with suppress(RuntimeError):  # the others may be gone
+            dist.destroy_process_group()

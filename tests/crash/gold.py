@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dlkit.config import schema
 from dlkit.config.resolve import resolve
+from dlkit.plots import learning_curves
 from dlkit.runs.run_folder import RunFolder
 from dlkit.training import assembly, checkpoint, train
 
@@ -68,6 +69,14 @@ def gold_recipe(**changes: object) -> schema.Recipe:
 
 def use_small_model() -> None:
     assembly.build = lambda name, spec, options: Small(len(spec.classes))  # type: ignore[assignment]
+
+
+def draw_quickly() -> None:
+    """Figures become fixed bytes, written as ever: drawing would take more time than the training."""
+    from matplotlib.figure import Figure
+
+    learning_curves.draw_curves = lambda drawing, panels, **options: None  # type: ignore[assignment]
+    Figure.savefig = lambda self, file, **options: file.write(bytes(20_000))  # type: ignore[method-assign,assignment]
 
 
 def quiet(text: str) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from crash.gold import SETTINGS, digest, quiet, run_or_resume
+from crash.gold import SETTINGS, digest, run_or_resume
 from crash.kills import clear
 from crash.trials import fork, in_child, kill_at
 from dlkit import atomic_io
-from dlkit.errors import BusyError
+from dlkit.errors import BusyError, DlkitError, WorkerLostError
 from dlkit.runs.run_folder import RunFolder
-from dlkit.training import checkpoint
+from dlkit.training import checkpoint, inputs
 
-RANK_LOST_S = 30.0
+RANK_LOST_S = 60.0
 
 
 def processes(work: Path, gold: str, count: int = 50) -> str:
@@ -51,61 +52,71 @@ def fail(text: str) -> None:
     raise AssertionError(f"a reader saw: {text}")
 
 
-def ranks(work: Path, gold: str, count: int = 4) -> str:
-    """Two ranks; one is killed during a step or during a save. The other ends, and both resume to the same bits."""
-    expected = two_ranks(work / "clean", [None, None])
-    trials = [(0, "step", 10), (1, "step", 10), (0, "mid_write", 15), (0, "after_fsync", 12)]
-    for rank, name, number in trials[:count]:
-        plans = [f"{name} {number}" if one == rank else None for one in range(2)]
-        codes = two_ranks(work / "killed", plans, check=False)
+def ranks(work: Path, gold: str, count: int | None = None) -> str:
+    """One of two ranks is killed while it prepares, steps, validates, logs or saves.
+
+    The other ends with exit 10 and one line, and both resume to the same bits.
+    """
+    SETTINGS.update({"data.validation": 0.2})
+    assert two_ranks(work / "clean") == [0, 0]
+    expected = digest(RunFolder(work / "clean" / "gold"))
+    trials = [(rank, name, number) for rank in (0, 1) for name, number in BOTH] + [(0, *point) for point in LEADER]
+    chosen = trials[:: 1 if count is None else -(-len(trials) // count)]
+    for rank, name, number in chosen:
         what = f"rank {rank} killed at {name} {number}"
-        assert codes.startswith("[") and str(-signal.SIGKILL) in codes, f"{what}: {codes}"
-        assert str([0, 0]) != codes, what
-        ended = two_ranks(work / "killed", [None, None])
-        assert ended == expected, f"{what}: ended otherwise"
-        subprocess.run(["rm", "-rf", str(work / "killed")], check=True)
-    return f"{min(count, len(trials))} kills of one of two ranks, in a step and in a save: resumed to the same bits"
+        codes = two_ranks(work / "killed", {rank: lambda name=name, number=number: die_at(name, number)})
+        assert codes[rank] == -signal.SIGKILL, f"{what}: {codes}"
+        said = (work / "killed" / f"error{1 - rank}").read_text()
+        assert codes[1 - rank] == WorkerLostError.exit_code, f"{what}: {codes}, {said}"
+        assert "lost another rank" in said and len(said.splitlines()) == 1, f"{what}: {said}"
+        assert two_ranks(work / "killed") == [0, 0], what
+        assert digest(RunFolder(work / "killed" / "gold")) == expected, f"{what}: ended otherwise"
+        shutil.rmtree(work / "killed")
+    return (
+        f"{len(chosen)} of {len(trials)} kills of one of two ranks: the other ended with exit 10 and one line, all "
+        "resumed to the same bits"
+    )
 
 
-def two_ranks(runs_dir: Path, plans: list[str | None], *, check: bool = True) -> str:
-    """Train in two processes, each with the point at which it is to die; the digest, or the exit codes."""
+BOTH = [("prepare", 1), ("step", 1), ("step", 10), ("eval", 1), ("eval", 2)]
+LEADER = [("mid_write", 2), ("mid_write", 15), ("after_fsync", 12), ("metrics_append", 2), ("before_prune", 3)]
+
+
+def die_at(name: str, number: int) -> None:
+    if name == "prepare":
+        inputs.prepare = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    else:
+        atomic_io.hook = kill_at(name, number)
+
+
+def two_ranks(runs_dir: Path, plans: Mapping[int, Callable[[], None]] = MappingProxyType({})) -> list[int]:
+    """Train in two forked processes that do what is planned first; returns their exit codes and writes their errors."""
+    runs_dir.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "crash.together", str(runs_dir), *([plan] if plan else [])], stderr=subprocess.PIPE,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=Path(__file__).parent.parent,
-        )
-        for rank, plan in enumerate(plans)
-    ]  # fmt: skip
-    killed = next((process for process, plan in zip(started, plans, strict=True) if plan), None)
-    if killed is not None:
-        killed.communicate(timeout=120)
-    errors = [process.communicate(timeout=RANK_LOST_S if killed else 120)[1].decode() for process in started
-              if process is not killed]  # fmt: skip
-    codes = [process.returncode for process in started]
-    if not check:
-        return str(codes)
-    assert codes == [0, 0], f"{codes}: {errors}"
-    return digest(RunFolder(runs_dir / "gold"))
+
+    def body(rank: int) -> None:
+        os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        plans.get(rank, int)()
+        try:
+            run_or_resume(runs_dir)
+        except DlkitError as error:
+            (runs_dir / f"error{rank}").write_text(str(error))
+            raise
+
+    pids = [fork(lambda rank=rank: body(rank), loud=False) for rank in range(2)]
+    return [wait(pid) for pid in pids]
 
 
-def main(runs_dir: str, plan: str = "") -> None:
-    """One rank."""
-    import torch
-
-    from crash.gold import use_small_model
-
-    torch.set_num_threads(1)
-    atomic_io.CHUNK = 16 * 1024
-    use_small_model()
-    SETTINGS.update({"data.validation": 0.2})
-    if plan:
-        atomic_io.hook = kill_at(plan.split()[0], int(plan.split()[1]))
-    run_or_resume(Path(runs_dir), quiet)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def wait(pid: int) -> int:
+    """The exit code of a process, which ends within RANK_LOST_S."""
+    end = time.monotonic() + RANK_LOST_S
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise AssertionError(f"a rank did not end within {RANK_LOST_S} s")
+        time.sleep(0.005)
+    return os.waitstatus_to_exitcode(ended[1])
