@@ -46,13 +46,13 @@ def unknown_key(keys: Sequence[str]) -> str | None:
     return None
 
 
-def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings with their dotted keys; dict(dotted(values)) is the flat mapping."""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by their dotted keys; an empty mapping is a value."""
+    result: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+        nested = isinstance(value, Mapping) and value
+        result |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return result
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

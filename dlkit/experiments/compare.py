@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dlkit import statistics
+from dlkit.config.keys import flatten
 from dlkit.errors import ModelFileError
 from dlkit.experiments.compare_answers import Evaluated, answers, difference, evaluated
 from dlkit.runs.experiments import full_name
@@ -138,7 +139,7 @@ def _differences(first: RunFolder, second: RunFolder) -> Iterator[Difference]:
         "environment": ({key: one.get(key) for key in ENVIRONMENT}, {key: other.get(key) for key in ENVIRONMENT}),
     }
     for where, (ours, theirs) in parts.items():
-        yield from _unequal(where, dict(_flat(ours)), dict(_flat(theirs)))
+        yield from _unequal(where, flatten(ours), flatten(theirs))
 
 
 def _data(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,15 +150,6 @@ def _unequal(where: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
     for key in dict.fromkeys([*ours, *theirs]):
         if ours.get(key) != theirs.get(key):
             yield Difference(where, key, ours.get(key), theirs.get(key))
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key, value of every leaf."""
-    for key, value in document.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _figures(first: Evaluated, second: Evaluated) -> Iterator[Difference]:

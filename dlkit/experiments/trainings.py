@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import atomic_io
 from dlkit.config import ablation_parts, yaml_file
-from dlkit.config.keys import dotted
+from dlkit.config.keys import flatten
 from dlkit.config.resolve import load, with_absolute_paths
 from dlkit.config.schema import MAY_CHANGE_ON_RESUME, Recipe
 from dlkit.errors import DataError, DivergedError, StoppedError, UsageError
@@ -62,7 +62,7 @@ def refuse_other(
     advice: str = "Give another --name, or the same flags to go on.",
 ) -> None:
     """Raises: UsageError that names the first keys with another value than before."""
-    old, new = dict(dotted(before)), dict(dotted(now))
+    old, new = flatten(before), flatten(now)
     differences = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if differences:
         shown = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in differences[:3])

@@ -1,4 +1,4 @@
-"""What a convolutional network looks with: its layers that give maps, and pictures of its filters and of the maps."""
+"""The layers of a convolutional network that have feature maps, and images of its filters and maps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dlkit.data.inputs import Given, Stream
 from dlkit.errors import DlkitError, UsageError
 from dlkit.evaluation.prediction import Failure
-from dlkit.explanation.pictures import Pictures
-from dlkit.explanation.records import FEATURES_SCHEMA, FOLDER, Features, Layer
+from dlkit.explanation.output_paths import OutputPaths
+from dlkit.explanation.records import FEATURES_SCHEMA, FOLDER, FeatureMaps, SpatialLayer
 from dlkit.runs.run_folder import CheckpointName, RunFolder, select_run
 from dlkit.specs import ImageSpec
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-    from dlkit.explanation.subject import Subject
+    from dlkit.explanation.model import ExplainedModel
 
 Say = Callable[[str], None]
 
@@ -30,18 +30,13 @@ def layers(
     checkpoint: CheckpointName = "best",
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
-) -> list[Layer]:
-    """The layers of a run's model whose maps can be looked at, in the order in which an image meets them."""
-    found = _image_run(run, Path(runs_dir), say)
-
-    from dlkit.explanation.subject import Subject
-    from dlkit.training.restore import restore
-
-    subject = Subject(restore(found, checkpoint, "cpu", say), None, say)
-    default = subject.default_layer()
+) -> list[SpatialLayer]:
+    """The layers of a run's model that have feature maps, in the order of the forward pass."""
+    model = _image_model(_select_image_run(run, Path(runs_dir), say), checkpoint, "cpu", say)
+    default = model.default_layer()
     return [
-        Layer(path, type(subject.model.get_submodule(path)).__name__, *form, path == default)
-        for path, form in subject.layers().items()
+        SpatialLayer(path, type(model.network.get_submodule(path)).__name__, *shape, path == default)
+        for path, shape in model.layers().items()
     ]
 
 
@@ -55,26 +50,22 @@ def features(
     device: str = "auto",
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
-) -> Iterator[Features | Failure]:
-    """Draw the first convolution's filters, and the maps that a layer gives of each image.
+) -> Iterator[FeatureMaps | Failure]:
+    """Draw the filters of the first convolution, and the feature maps of a layer for each image.
 
     Raises:
         UsageError: no such run or layer.
     """
-    found = _image_run(run, Path(runs_dir), say)
+    folder = _select_image_run(run, Path(runs_dir), say)
     listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
-    pictures = Pictures.at(output, found.path / FOLDER, listed)
-
-    from dlkit.explanation.subject import Subject
-    from dlkit.training.restore import restore
-
-    subject = Subject(restore(found, checkpoint, device, say), None, say)
-    subject.check_layer(layer, "--features")
-    return _features(subject, listed, layer, pictures)
+    output_paths = OutputPaths.create(output, folder.path / FOLDER, listed)
+    model = _image_model(folder, checkpoint, device, say)
+    model.check_layer(layer, "--features")
+    return _features(model, listed, layer, output_paths)
 
 
 def first_filters(model: nn.Module) -> npt.NDArray[np.float32] | None:
-    """The weights of the first convolution, (maps, C, kh, kw); None where there is none."""
+    """The weights of the first convolution, (maps, C, kh, kw); None for a model without one."""
     from torch import nn
 
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
@@ -84,30 +75,39 @@ def first_filters(model: nn.Module) -> npt.NDArray[np.float32] | None:
     return weights
 
 
-def _image_run(run: RunFolder | Path | str | None, runs_dir: Path, say: Say) -> RunFolder:
-    found = select_run(run, runs_dir, say)
-    kind = found.spec().kind
+def _select_image_run(run: RunFolder | Path | str | None, runs_dir: Path, say: Say) -> RunFolder:
+    folder = select_run(run, runs_dir, say)
+    kind = folder.spec().kind
     if kind != ImageSpec.kind:
-        raise UsageError(f"layers and features are of models of images; run {found.name} reads {kind}.")
-    return found
+        raise UsageError(f"layers and features are for models of images; run {folder.name} takes {kind}.")
+    return folder
 
 
-def _features(subject: Subject, paths: Iterable[Given], layer: str, pictures: Pictures) -> Iterator[Features | Failure]:
+def _image_model(run: RunFolder, checkpoint: CheckpointName, device: str, say: Say) -> ExplainedModel:
+    from dlkit.explanation.model import ExplainedModel
+    from dlkit.training.restore import restore
+
+    return ExplainedModel(restore(run, checkpoint, device, say), None, say)
+
+
+def _features(
+    model: ExplainedModel, paths: Iterable[Given], layer: str, output_paths: OutputPaths
+) -> Iterator[FeatureMaps | Failure]:
     import torch
 
     from dlkit.explanation import overlay
-    from dlkit.explanation.methods._layers import kept_maps
+    from dlkit.explanation.methods._layers import record_maps
 
-    for read in subject.reads(paths):
-        if isinstance(read.content, DlkitError):
-            yield Failure(read.name, subject.name, read.content.exit_code, str(read.content), FEATURES_SCHEMA)
+    for item in model.read(paths):
+        if isinstance(item.content, DlkitError):
+            yield Failure(item.name, model.name, item.content.exit_code, str(item.content), FEATURES_SCHEMA)
             continue
-        pixels: Any = read.content
-        with torch.no_grad(), kept_maps(subject.model, layer) as kept:
-            subject.model(subject.view(pixels).inputs)
-        maps = kept[-1][0].cpu().numpy()  # (C, h, w)
-        path = pictures.place(read.name, f"features-{layer}")
-        title = f"{subject.name}: {layer} gives {len(maps)} maps of {maps.shape[1]} x {maps.shape[2]}"
-        shown = overlay.features(pixels, first_filters(subject.model), maps, title, path)
+        pixels: Any = item.content
+        with torch.no_grad(), record_maps(model.network, layer) as recorded:
+            model.network(model.view(pixels).inputs)
+        maps = recorded[-1][0].cpu().numpy()  # (C, h, w)
+        path = output_paths.assign(item.name, f"features-{layer}")
+        title = f"{model.name}: {len(maps)} maps of {layer}, {maps.shape[1]} x {maps.shape[2]} each"
+        shown = overlay.draw_features(pixels, first_filters(model.network), maps, title, path)
         channels, height, width = maps.shape
-        yield Features(read.name, subject.name, layer, channels, height, width, shown, path)
+        yield FeatureMaps(item.name, model.name, layer, channels, height, width, shown, path)

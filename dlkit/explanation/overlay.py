@@ -1,7 +1,7 @@
-"""Explanations as pictures: an image, its map and both together, with Pillow alone, in the manner of plot.py.
+"""Explanations as images: the input, its map and the overlay of both, drawn with Pillow.
 
-Orange speaks for the class, blue against it, white is nothing. A map is shown up to its 99.5th percentile, so that a
-single pixel does not pale the rest. Small images are enlarged pixel by pixel, large ones brought to one size.
+Orange is evidence for the class, blue against it, and white is neutral. Colors saturate at the map's 99.5th percentile,
+so that a single pixel does not dominate. Small images are enlarged pixel by pixel, large ones scaled to one size.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from dlkit.explanation.drawing import (  # fmt: skip
+from dlkit.explanation.pillow import (
+    BACKGROUND,
     BLUE,
+    FOREGROUND,
     GRID,
-    INK,
     MARGIN,
+    MUTED,
     ORANGE,
-    PAPER,
-    SOFT,
     TEXT,
     TITLE,
-    Colour,
-    clipped,
-    save,
+    Color,
+    draw_text,
+    save_png,
     text_width,
-    write,
+    truncate,
 )
 
 if TYPE_CHECKING:
@@ -38,229 +38,233 @@ if TYPE_CHECKING:
 Map = npt.NDArray[np.float32]  # (H, W)
 Pixels = npt.NDArray[np.uint8]  # (C, H, W)
 
-SIDE = 320  # pixels of an image's longer side, about
-PIXELATED = 96  # up to this side, pixels are enlarged as squares
+IMAGE_SIDE = 320  # approximate pixels of an image's longer side
+MAX_PIXELATED_SIDE = 96  # pixels of smaller images are enlarged as squares
 MONTAGE_SIDE = 168
-MONTAGE_NOTE = "orange speaks for the class, blue against it; below: deletion / insertion AUC"
+MONTAGE_NOTE = "orange: evidence for the class, blue: against it; below: deletion / insertion AUC"
 GAP = 16
-BAR_WIDTH, BAR_STEPS = 18, 256
-FULL = 99.5  # the percentile of |map| that has the full colour
-MOST_MAPS, MOST_FILTERS = 64, 64
-TILE = 72  # about, of a filter or a feature map
-SCALE: tuple[tuple[float, Colour], ...] = (
-    (-1.0, (8, 38, 84)), (-0.55, BLUE), (0.0, PAPER), (0.55, (240, 140, 60)), (0.8, ORANGE), (1.0, (120, 28, 0)),
+BAR_WIDTH = 18
+FULL_COLOR_PERCENTILE = 99.5  # the percentile of |map| at which colors saturate
+MAX_MAPS, MAX_FILTERS = 64, 64
+TILE = 72  # approximate side of a filter or a feature map
+COLORMAP: tuple[tuple[float, Color], ...] = (
+    (-1.0, (8, 38, 84)), (-0.55, BLUE), (0.0, BACKGROUND), (0.55, (240, 140, 60)), (0.8, ORANGE), (1.0, (120, 28, 0)),
 )  # fmt: skip
 
 
 def draw(explanation: Explanation, path: Path) -> None:
-    """Image, map and overlay side by side, with class, probability, figures and a colour bar."""
-    width, height = _shown_size(_pixels(explanation).shape[1:], SIDE)
+    """Draw image, map and overlay side by side, with class, probability, quality measures and a color bar."""
+    width, height = _display_size(_image_of(explanation).shape[1:], IMAGE_SIDE)
     bar_left = MARGIN + 3 * width + 2 * GAP + GAP
-    image, top = headed(explanation, bar_left + BAR_WIDTH + 76 + MARGIN, height + TEXT + 16)
+    image, top = new_canvas(explanation, bar_left + BAR_WIDTH + 76 + MARGIN, height + TEXT + 16)
     pen = ImageDraw.Draw(image)
-    for number, (label, panel) in enumerate(_panels(explanation, (width, height)).items()):
+    for number, (label, panel) in enumerate(_render_panels(explanation, (width, height)).items()):
         left = MARGIN + number * (width + GAP)
         image.paste(panel, (left, top))
         pen.rectangle((left - 1, top - 1, left + width, top + height), outline=GRID)
-        write(pen, (left + width / 2, top + height + 10), label, "ma", SOFT)
-    _colour_bar(image, (bar_left, top), height, explanation.map)
-    save(image, path)
+        draw_text(pen, (left + width / 2, top + height + 10), label, "ma", MUTED)
+    _draw_color_bar(image, (bar_left, top), height, explanation.map)
+    save_png(image, path)
 
 
-def headed(explanation: Explanation, width: int, height: int) -> tuple[Image.Image, int]:
-    """A sheet at least so wide, with class, probability and figures at its top, and where so much height is free."""
-    lines = _lines(explanation)
+def new_canvas(explanation: Explanation, width: int, height: int) -> tuple[Image.Image, int]:
+    """A canvas of at least this width with class, probability and quality measures, and the top of the free area."""
+    lines = _header_lines(explanation)
     top = MARGIN + TITLE + 10 + len(lines) * (TEXT + 6) + 12
-    least = max(text_width(_title(explanation), TITLE), *(text_width(text) for text, _ in lines))
-    image = Image.new("RGB", (max(width, math.ceil(least) + 2 * MARGIN), top + height + MARGIN), PAPER)
+    min_width = max(text_width(_title(explanation), TITLE), *(text_width(text) for text, _ in lines))
+    image = Image.new("RGB", (max(width, math.ceil(min_width) + 2 * MARGIN), top + height + MARGIN), BACKGROUND)
     pen = ImageDraw.Draw(image)
-    write(pen, (MARGIN, MARGIN), _title(explanation), "la", INK, TITLE)
-    for number, (text, colour) in enumerate(lines):
-        write(pen, (MARGIN, MARGIN + TITLE + 10 + number * (TEXT + 6)), text, "la", colour)
+    draw_text(pen, (MARGIN, MARGIN), _title(explanation), "la", FOREGROUND, TITLE)
+    for number, (text, color) in enumerate(lines):
+        draw_text(pen, (MARGIN, MARGIN + TITLE + 10 + number * (TEXT + 6)), text, "la", color)
     return image, top
 
 
 def montage(explanations: Sequence[Explanation], path: Path) -> None:
-    """The overlays of several images (rows) and methods (columns) in one picture."""
-    methods = list(dict.fromkeys(found.method for found in explanations))
+    """Draw the overlays of several images (rows) and methods (columns) as one image."""
+    methods = list(dict.fromkeys(explanation.method for explanation in explanations))
     rows: list[list[Explanation]] = []
-    for found in explanations:
-        if not rows or found.method == methods[0]:
+    for explanation in explanations:
+        if not rows or explanation.method == methods[0]:
             rows.append([])
-        rows[-1].append(found)
-    size = _shown_size(_pixels(explanations[0]).shape[1:], MONTAGE_SIDE)
+        rows[-1].append(explanation)
+    size = _display_size(_image_of(explanations[0]).shape[1:], MONTAGE_SIDE)
     column = max(size[0], *(math.ceil(text_width(name)) for name in methods)) + GAP
     row = size[1] + 2 * (TEXT + 5) + GAP
     labels = max(math.ceil(text_width(text)) for line in rows for text in _row_label(line[0]))
     left, top = MARGIN + max(size[0], labels) + GAP, MARGIN + TEXT + 14
     width = max(left + column * len(methods) - GAP, MARGIN + math.ceil(text_width(MONTAGE_NOTE))) + MARGIN
-    image = Image.new("RGB", (width, top + row * len(rows) + TEXT + MARGIN), PAPER)
+    image = Image.new("RGB", (width, top + row * len(rows) + TEXT + MARGIN), BACKGROUND)
     pen = ImageDraw.Draw(image)
     for number, name in enumerate(methods):
-        write(pen, (left + number * column, MARGIN), name, "la", INK)
+        draw_text(pen, (left + number * column, MARGIN), name, "la", FOREGROUND)
     for number, line in enumerate(rows):
         y = top + number * row
-        image.paste(_picture(_pixels(line[0]), size), (MARGIN, y))
-        for place, text in enumerate(_row_label(line[0])):
-            write(pen, (MARGIN, y + size[1] + 5 + place * (TEXT + 4)), text, "la", INK if place == 0 else SOFT)
-        for found in line:
-            x = left + methods.index(found.method) * column
-            image.paste(_panels(found, size)["overlay"], (x, y))
-            warning = "empty" if found.empty else "flagged" if found.sanity.flagged else ""
-            note = warning or f"{found.deletion_auc:.2f} / {found.insertion_auc:.2f}"
-            write(pen, (x, y + size[1] + 5), note, "la", ORANGE if warning else SOFT)
-    write(pen, (MARGIN, top + row * len(rows)), MONTAGE_NOTE, "la", SOFT)
-    save(image, path)
+        image.paste(_render_image(_image_of(line[0]), size), (MARGIN, y))
+        for index, text in enumerate(_row_label(line[0])):
+            draw_text(
+                pen, (MARGIN, y + size[1] + 5 + index * (TEXT + 4)), text, "la", FOREGROUND if index == 0 else MUTED
+            )
+        for explanation in line:
+            x = left + methods.index(explanation.method) * column
+            image.paste(_render_panels(explanation, size)["overlay"], (x, y))
+            warning = "empty" if explanation.empty else "flagged" if explanation.sanity.flagged else ""
+            note = warning or f"{explanation.deletion_auc:.2f} / {explanation.insertion_auc:.2f}"
+            draw_text(pen, (x, y + size[1] + 5), note, "la", ORANGE if warning else MUTED)
+    draw_text(pen, (MARGIN, top + row * len(rows)), MONTAGE_NOTE, "la", MUTED)
+    save_png(image, path)
 
 
-def features(
+def draw_features(
     pixels: Pixels, filters: npt.NDArray[np.float32] | None, maps: npt.NDArray[np.float32], title: str, path: Path
 ) -> int:
-    """The image, the first convolution's filters (maps, C, kh, kw) and feature maps (C, h, w); how many are shown."""
-    shown = maps[:MOST_MAPS]
-    blocks: list[tuple[str, Image.Image]] = [("image", _picture(pixels, _shown_size(pixels.shape[1:], SIDE)))]
+    """Draw the image, the first filters (maps, C, kh, kw) and the feature maps (C, h, w); return the number of maps."""
+    shown = maps[:MAX_MAPS]
+    blocks: list[tuple[str, Image.Image]] = [
+        ("image", _render_image(pixels, _display_size(pixels.shape[1:], IMAGE_SIDE)))
+    ]
     if filters is not None:
-        tiles = [_filter_tile(weights) for weights in filters[:MOST_FILTERS]]
-        blocks.append((_counted("first filters", len(tiles), len(filters)), _tiled(tiles)))
-    blocks.append((_counted("feature maps", len(shown), len(maps)), _tiled([_map_tile(map) for map in shown])))
+        tiles = [_filter_tile(weights) for weights in filters[:MAX_FILTERS]]
+        blocks.append((_count_label("first filters", len(tiles), len(filters)), _tile_grid(tiles)))
+    blocks.append((_count_label("feature maps", len(shown), len(maps)), _tile_grid([_map_tile(map) for map in shown])))
     top = MARGIN + TITLE + 16
     widths = [max(block.width, math.ceil(text_width(label))) for label, block in blocks]
     width = max(sum(widths) + GAP * 2 * (len(blocks) - 1), math.ceil(text_width(title, TITLE))) + 2 * MARGIN
     height = top + TEXT + 10 + max(block.height for _, block in blocks) + MARGIN
-    image = Image.new("RGB", (width, height), PAPER)
+    image = Image.new("RGB", (width, height), BACKGROUND)
     pen, left = ImageDraw.Draw(image), MARGIN
-    write(pen, (MARGIN, MARGIN), title, "la", INK, TITLE)
+    draw_text(pen, (MARGIN, MARGIN), title, "la", FOREGROUND, TITLE)
     for (label, block), block_width in zip(blocks, widths, strict=True):
-        write(pen, (left, top), label, "la", SOFT)
+        draw_text(pen, (left, top), label, "la", MUTED)
         image.paste(block, (left, top + TEXT + 10))
         left += block_width + 2 * GAP
-    save(image, path)
+    save_png(image, path)
     return len(shown)
 
 
-def overlaid(explanation: Explanation, side: int) -> Image.Image:
-    """The map over the image alone, its longer side about `side` pixels."""
-    return _panels(explanation, _shown_size(_pixels(explanation).shape[1:], side))["overlay"]
+def render_overlay(explanation: Explanation, side: int) -> Image.Image:
+    """The overlay alone, its longer side about `side` pixels."""
+    return _render_panels(explanation, _display_size(_image_of(explanation).shape[1:], side))["overlay"]
 
 
-def coloured(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Values from -1 to 1, (…), as colours, (…, 3)."""
-    places = [place for place, _ in SCALE]
-    channels = [np.interp(values, places, [colour[channel] for _, colour in SCALE]) for channel in range(3)]
+def apply_colormap(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Values from -1 to 1, (…), as colors, (…, 3)."""
+    positions = [position for position, _ in COLORMAP]
+    channels = [np.interp(values, positions, [color[channel] for _, color in COLORMAP]) for channel in range(3)]
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
-def scaled(map: Map) -> tuple[Map, float]:
-    """The map with its full colour at ±1, and what it is divided by."""
-    full = float(np.percentile(np.abs(map), FULL)) or float(np.abs(map).max()) or 1.0
+def normalize(map: Map) -> tuple[Map, float]:
+    """The map scaled and clipped to ±1, and the divisor."""
+    full = float(np.percentile(np.abs(map), FULL_COLOR_PERCENTILE)) or float(np.abs(map).max()) or 1.0
     return np.clip(map / full, -1, 1).astype(np.float32), full
 
 
-def _panels(explanation: Explanation, size: tuple[int, int]) -> dict[str, Image.Image]:
-    values, _ = scaled(explanation.map)
-    large = np.asarray(_resized(Image.fromarray(values), size))  # (h, w)
-    colours = coloured(large).astype(np.float32)
-    picture = _picture(_pixels(explanation), size)
-    ground = np.asarray(picture.convert("L").convert("RGB")).astype(np.float32)
-    opaque = 0.85 * np.abs(large)[..., None] ** 0.7
-    mixed = (ground * 0.75 + 48) * (1 - opaque) + colours * opaque
+def _render_panels(explanation: Explanation, size: tuple[int, int]) -> dict[str, Image.Image]:
+    values, _ = normalize(explanation.map)
+    large = np.asarray(_resize(Image.fromarray(values), size))  # (h, w)
+    colors = apply_colormap(large).astype(np.float32)
+    picture = _render_image(_image_of(explanation), size)
+    gray = np.asarray(picture.convert("L").convert("RGB")).astype(np.float32)
+    opacity = 0.85 * np.abs(large)[..., None] ** 0.7
+    mixed = (gray * 0.75 + 48) * (1 - opacity) + colors * opacity
     return {
         "image": picture,
-        "map": Image.fromarray(colours.astype(np.uint8)),
+        "map": Image.fromarray(colors.astype(np.uint8)),
         "overlay": Image.fromarray(mixed.clip(0, 255).astype(np.uint8)),
     }
 
 
-def _pixels(explanation: Explanation) -> Pixels:
-    assert explanation.image is not None, "of a text there is no image"
+def _image_of(explanation: Explanation) -> Pixels:
+    assert explanation.image is not None, "an explanation of text has no image"
     return explanation.image
 
 
 def _title(explanation: Explanation) -> str:
-    target = f"{clipped(explanation.target, 60)}: {100 * explanation.probability:.1f} %"
+    target = f"{truncate(explanation.target, 60)}: {100 * explanation.probability:.1f} %"
     if explanation.predicted == explanation.target:
         return target
-    return f"{target} (the model says {clipped(explanation.predicted, 60)})"
+    return f"{target} (prediction: {truncate(explanation.predicted, 60)})"
 
 
-def _lines(explanation: Explanation) -> list[tuple[str, Colour]]:
-    """What stands below the title, with its colour."""
-    where = f" on {explanation.layer}" if explanation.layer else ""
-    figures = [f"deletion {explanation.deletion_auc:.2f}", f"insertion {explanation.insertion_auc:.2f}"]
+def _header_lines(explanation: Explanation) -> list[tuple[str, Color]]:
+    """The lines below the title, with their colors."""
+    where = f" at {explanation.layer}" if explanation.layer else ""
+    measures = [f"deletion {explanation.deletion_auc:.2f}", f"insertion {explanation.insertion_auc:.2f}"]
     if explanation.completeness_error is not None:
-        figures.append(f"completeness error {100 * explanation.completeness_error:.2g} %")
+        measures.append(f"completeness error {100 * explanation.completeness_error:.2g} %")
     if explanation.sanity.correlation is not None:
-        figures.append(f"correlation with shuffled weights {explanation.sanity.correlation:.2f}")
-    name = clipped(Path(explanation.path).name or "-", 60)
-    lines = [(f"{explanation.method}{where} · {explanation.model} · {name}", SOFT), (" · ".join(figures), SOFT)]
+        measures.append(f"correlation with shuffled weights {explanation.sanity.correlation:.2f}")
+    name = truncate(Path(explanation.path).name or "-", 60)
+    lines = [(f"{explanation.method}{where} · {explanation.model} · {name}", MUTED), (" · ".join(measures), MUTED)]
     if explanation.empty:
-        lines.append(("empty: nothing there speaks for the class", ORANGE))
+        lines.append(("empty: no evidence for the class there", ORANGE))
     if explanation.sanity.survives:
-        lines.append(("flagged: much the same map comes from shuffled weights", ORANGE))
+        lines.append(("flagged: shuffled weights give a similar map", ORANGE))
     if explanation.sanity.random_weights:
-        lines.append(("flagged: the network's weights cannot be told from random ones", ORANGE))
+        lines.append(("flagged: the network's weights are indistinguishable from random ones", ORANGE))
     return lines
 
 
 def _row_label(explanation: Explanation) -> tuple[str, str]:
-    """What stands below a row's image: the answer, and the file."""
-    answer = f"{clipped(explanation.target, 20)}: {100 * explanation.probability:.1f} %"
-    return answer, clipped(Path(explanation.path).name or "-", 24)
+    """The caption of a row's image: the class and the file."""
+    answer = f"{truncate(explanation.target, 20)}: {100 * explanation.probability:.1f} %"
+    return answer, truncate(Path(explanation.path).name or "-", 24)
 
 
-def _colour_bar(image: Image.Image, at: tuple[int, int], height: int, map: Map) -> None:
-    """From against the class to for it; of a map without signs the upper half."""
-    left, top = at
-    _, full = scaled(map)
+def _draw_color_bar(image: Image.Image, position: tuple[int, int], height: int, map: Map) -> None:
+    """From evidence against the class to evidence for it; only the upper half for a nonnegative map."""
+    left, top = position
+    _, full = normalize(map)
     low = -1.0 if map.min() < 0 else 0.0
-    column = coloured(np.linspace(1, low, height))[:, None]  # (height, 1, 3)
+    column = apply_colormap(np.linspace(1, low, height))[:, None]  # (height, 1, 3)
     image.paste(Image.fromarray(np.repeat(column, BAR_WIDTH, axis=1)), (left, top))
     pen = ImageDraw.Draw(image)
     pen.rectangle((left - 1, top - 1, left + BAR_WIDTH, top + height), outline=GRID)
     for value in (1.0, 0.0, -1.0) if low < 0 else (1.0, 0.5, 0.0):
         y = top + (1 - value) / (1 - low) * (height - 1)
         anchor = "lt" if value == 1 else "lb" if value == low else "lm"
-        write(pen, (left + BAR_WIDTH + 8, y), f"{value * full:.2g}", anchor, SOFT)
-    write(pen, (left, top + height + 10), "for", "la", ORANGE)
+        draw_text(pen, (left + BAR_WIDTH + 8, y), f"{value * full:.2g}", anchor, MUTED)
+    draw_text(pen, (left, top + height + 10), "for", "la", ORANGE)
     if low < 0:
-        write(pen, (left + text_width("for") + 8, top + height + 10), "against", "la", BLUE)
+        draw_text(pen, (left + text_width("for") + 8, top + height + 10), "against", "la", BLUE)
 
 
-def _shown_size(shape: Sequence[int], side: int) -> tuple[int, int]:
-    """(width, height) at which an image of (H, W) is shown."""
+def _display_size(shape: Sequence[int], side: int) -> tuple[int, int]:
+    """(width, height) at which an image of (H, W) is displayed."""
     height, width = shape
     longest = max(height, width)
-    factor = max(1, round(side / longest)) if longest <= PIXELATED else side / longest
+    factor = max(1, round(side / longest)) if longest <= MAX_PIXELATED_SIDE else side / longest
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def _picture(pixels: Pixels, size: tuple[int, int]) -> Image.Image:
+def _render_image(pixels: Pixels, size: tuple[int, int]) -> Image.Image:
     channels_last = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     image = Image.fromarray(channels_last[..., 0] if channels_last.shape[-1] == 1 else channels_last)
-    return _resized(image, size).convert("RGB")
+    return _resize(image, size).convert("RGB")
 
 
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    smooth = max(image.size) > PIXELATED
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    smooth = max(image.size) > MAX_PIXELATED_SIDE
     return image.resize(size, Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST)
 
 
 def _filter_tile(weights: npt.NDArray[np.float32]) -> Image.Image:
-    """One filter (C, kh, kw): in colour where it reads three channels, else its channels' mean in the map's scale."""
+    """One filter (C, kh, kw): in RGB if it has three channels, else the mean of its channels in the map's colors."""
     if len(weights) == 3:
-        full = float(np.abs(weights).max()) or 1.0
-        shown = np.clip(127.5 + 127.5 * weights.transpose(1, 2, 0) / full, 0, 255).astype(np.uint8)
+        largest = float(np.abs(weights).max()) or 1.0
+        colors = np.clip(127.5 + 127.5 * weights.transpose(1, 2, 0) / largest, 0, 255).astype(np.uint8)
     else:
         mean = weights.mean(0)
-        shown = coloured(mean / (float(np.abs(mean).max()) or 1.0))
-    return _tile(Image.fromarray(np.ascontiguousarray(shown)))
+        colors = apply_colormap(mean / (float(np.abs(mean).max()) or 1.0))
+    return _resize_tile(Image.fromarray(np.ascontiguousarray(colors)))
 
 
 def _map_tile(map: Map) -> Image.Image:
-    return _tile(Image.fromarray(coloured(scaled(map)[0])))
+    return _resize_tile(Image.fromarray(apply_colormap(normalize(map)[0])))
 
 
-def _tile(image: Image.Image) -> Image.Image:
+def _resize_tile(image: Image.Image) -> Image.Image:
     factor = TILE / max(image.size)
     factor = max(1, round(factor)) if factor >= 1 else factor
     return image.resize(
@@ -268,15 +272,15 @@ def _tile(image: Image.Image) -> Image.Image:
     )
 
 
-def _tiled(tiles: Sequence[Image.Image]) -> Image.Image:
-    """Tiles of one size in rows, a frame around each."""
+def _tile_grid(tiles: Sequence[Image.Image]) -> Image.Image:
+    """Tiles of one size in rows, with a frame around each."""
     columns = math.ceil(math.sqrt(len(tiles)))
     width, height = tiles[0].width + 4, tiles[0].height + 4
-    whole = Image.new("RGB", (columns * width, math.ceil(len(tiles) / columns) * height), GRID)
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(tiles) / columns) * height), GRID)
     for number, tile in enumerate(tiles):
-        whole.paste(tile, (number % columns * width + 2, number // columns * height + 2))
-    return whole
+        sheet.paste(tile, (number % columns * width + 2, number // columns * height + 2))
+    return sheet
 
 
-def _counted(what: str, shown: int, of: int) -> str:
-    return f"{of} {what}" if shown == of else f"{shown} of {of} {what}"
+def _count_label(noun: str, shown: int, total: int) -> str:
+    return f"{total} {noun}" if shown == total else f"{shown} of {total} {noun}"

@@ -1,4 +1,4 @@
-"""What `dlkit explain` finds, as records: of an image a map, of text a value for each word, of a tree for each node."""
+"""The records of `dlkit explain`: a map of an image, or a value for each word of a text or each node of a tree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit.evaluation.prediction import Node
-from dlkit.registry import did_you_mean
+from dlkit.registry import MAX_LISTED, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 SCHEMA = "dlkit.explain/1"
 FEATURES_SCHEMA = "dlkit.explain_features/1"
 FOLDER = "explanations"  # of a run
-LISTED = 24  # names in an error
 
 
 @dataclass(frozen=True)
 class Sanity:
-    """What is left of a map without what the network has learned."""
+    """How much of a map remains without the learned weights."""
 
-    correlation: float | None  # rank correlation with the map of the same network, its weights shuffled; of text a mean
-    survives: bool  # the correlation is 0.5 or more: the map does not depend on what was learned
-    random_weights: bool  # the network's own weights cannot be told from shuffled ones
+    correlation: float | None  # rank correlation with the map of the network with shuffled weights; for text a mean
+    survives: bool  # the correlation is at least 0.5: the map does not depend on what was learned
+    random_weights: bool  # the network's own weights are indistinguishable from shuffled ones
 
     @property
     def flagged(self) -> bool:
@@ -34,36 +33,36 @@ class Sanity:
 
 
 @dataclass(frozen=True)
-class Word:
-    """A word of a text, and how far it speaks for the class."""
+class WordAttribution:
+    """A word of a text and its contribution to the target class."""
 
     word: str
     value: float
-    known: bool  # whether the vocabulary has it
+    known: bool  # whether the vocabulary contains it
 
 
 @dataclass(frozen=True)
-class Part:
-    """A node of a tree with its most probable class, and how far the words below it speak for the class asked about."""
+class NodeAttribution:
+    """A node of a tree, its most probable class, and the contribution of the words below it to the target class."""
 
     node: Node
     value: float
-    place: int | None = None  # of its own word, among the text's
+    word_index: int | None = None  # of the node's own word in the text
 
     def document(self) -> dict[str, Any]:
-        """As `dlkit.predict/1` has nodes, with the value."""
+        """A node as in `dlkit.predict/1`, with the value."""
         return {**self.node.document(), "value": self.value}
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no one truth to compare by
+@dataclass(frozen=True, eq=False)  # the comparison of arrays has no single truth value
 class Explanation:
-    """One method's map of one input, and what it is worth."""
+    """One method's map of one input, with the measures of its quality."""
 
     path: str
     model: str
     method: str
-    layer: str | None  # whose maps were looked at
-    target: str  # the class asked about, the most probable one where none was
+    layer: str | None  # the layer whose maps were used
+    target: str  # the explained class; the most probable one by default
     target_index: int
     probability: float  # of the target
     predicted: str  # the most probable class
@@ -71,21 +70,21 @@ class Explanation:
     insertion_auc: float
     completeness_error: float | None  # |sum of the map − difference of the logits|, relative to the difference
     sanity: Sanity
-    map: npt.NDArray[np.float32]  # (H, W), as the network saw the image; (1, T) of text
+    map: npt.NDArray[np.float32]  # (H, W) of the preprocessed image; (1, T) of text
     image: npt.NDArray[np.uint8] | None = None  # (C, H, W)
-    words: tuple[Word, ...] = ()  # of a text or a tree, in word order
-    parts: tuple[Part, ...] = ()  # of a tree, from its root
+    words: tuple[WordAttribution, ...] = ()  # of a text or a tree, in word order
+    nodes: tuple[NodeAttribution, ...] = ()  # of a tree, from its root
     png: Path | None = None
     notes: tuple[str, ...] = ()  # as in a Prediction
 
     @property
     def empty(self) -> bool:
-        """Whether the map says nothing: of Grad-CAM, where all that the layer found speaks against the class."""
+        """Whether the map is all zeros: for Grad-CAM, the layer has only evidence against the class."""
         return not self.map.any()
 
     def document(self) -> dict[str, Any]:
-        """The JSON form, `dlkit.explain/1`; `words` and `nodes` stand in it where there are any."""
-        found = {
+        """The JSON form, `dlkit.explain/1`; `words`, `nodes` and `notes` are omitted if they are empty."""
+        document = {
             "schema": SCHEMA,
             "path": self.path,
             "model": self.model,
@@ -102,14 +101,14 @@ class Explanation:
             "empty": self.empty,
             "sanity": {**asdict(self.sanity), "flagged": self.sanity.flagged},
         }
-        words, nodes = [asdict(word) for word in self.words], [part.document() for part in self.parts]
+        words, nodes = [asdict(word) for word in self.words], [node.document() for node in self.nodes]
         optional = {"words": words, "nodes": nodes, "notes": list(self.notes)}
-        return found | {name: value for name, value in optional.items() if value}
+        return document | {name: value for name, value in optional.items() if value}
 
 
 @dataclass(frozen=True)
-class Features:
-    """A picture of the first layer's filters and of the maps that a layer gives of one image."""
+class FeatureMaps:
+    """An image of the first layer's filters and of a layer's feature maps for one input."""
 
     path: str
     model: str
@@ -117,7 +116,7 @@ class Features:
     channels: int
     height: int
     width: int
-    shown: int  # of the channels
+    shown: int  # number of channels in the image
     png: Path
 
     def document(self) -> dict[str, Any]:
@@ -126,22 +125,22 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A module that gives maps in space, and their form."""
+class SpatialLayer:
+    """A module whose output is feature maps, and their shape."""
 
     path: str
     kind: str
     channels: int
     height: int
     width: int
-    default: bool  # looked at where no other is named
+    default: bool  # used if no layer is requested
 
 
-def hints(name: str, names: Iterable[str]) -> str:
-    """The nearest right name, and then all of them, the first ones where they are many."""
-    names = list(names)
-    hint = did_you_mean(name, names)
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """The nearest name, followed by a list of the choices."""
+    choices = list(choices)
+    hint = did_you_mean(name, choices)
     if not hint.startswith("Did"):
         return hint
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return f"{hint} There are: {', '.join(names[:LISTED])}{more}."
+    more = f" and {len(choices) - MAX_LISTED} more" if len(choices) > MAX_LISTED else ""
+    return f"{hint} There are: {', '.join(choices[:MAX_LISTED])}{more}."

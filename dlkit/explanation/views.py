@@ -1,4 +1,4 @@
-"""An input as the methods of explanation take it: an image's pixels, or the vectors of a text's words."""
+"""An input in the form that explanation methods take: the pixels of an image, or the word vectors of a text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dlkit.data.text.tokenization import plain_word
 from dlkit.data.text.treebank import Parsed
 from dlkit.evaluation.predict import nodes_of
 from dlkit.explanation import faithfulness
-from dlkit.explanation.methods._words import Reader
-from dlkit.explanation.records import Part, Word
+from dlkit.explanation.methods._word_vectors import WordVectorModel
+from dlkit.explanation.records import NodeAttribution, WordAttribution
 from dlkit.inference.torch_classifier import TextClassifier
 from dlkit.specs import UNKNOWN, Link
 
-Shuffled = Callable[[int], list[nn.Module]]  # that many copies of the network with shuffled weights
-SHUFFLES_OF_TEXT = 5  # of so few values as a text has words, one correlation says little
+Shuffle = Callable[[int], list[nn.Module]]  # that many copies of the network with shuffled weights
+TEXT_SHUFFLES = 5  # a text has few words, so a single correlation is too noisy
 
 
 class View(Protocol):
-    """One input of one network: what the methods are handed."""
+    """One input of one model."""
 
     @property
     def model(self) -> nn.Module: ...
@@ -32,83 +32,83 @@ class View(Protocol):
     def inputs(self) -> Tensor:
         """(1, C, H, W)."""
 
-    def others(self) -> list[tuple[nn.Module, Tensor]]:
-        """The same for networks whose weights are shuffled."""
+    def shuffled(self) -> list[tuple[nn.Module, Tensor]]:
+        """Copies of the model with shuffled weights, and their inputs."""
 
-    def curves(self, target: int, map: Tensor) -> tuple[float, float]:
+    def deletion_and_insertion(self, target: int, map: Tensor) -> tuple[float, float]:
         """Deletion and insertion AUC of a map (H, W)."""
 
-    def shown(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
-        """What an Explanation holds of the input."""
+    def record_fields(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
+        """The fields of an Explanation that hold the input."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageView:
     model: nn.Module
     link: Link
-    shuffled: Shuffled
+    shuffle: Shuffle
     inputs: Tensor
     pixels: Any  # (C, H, W) uint8
 
-    def others(self) -> list[tuple[nn.Module, Tensor]]:
-        return [(model, self.inputs) for model in self.shuffled(1)]
+    def shuffled(self) -> list[tuple[nn.Module, Tensor]]:
+        return [(model, self.inputs) for model in self.shuffle(1)]
 
-    def curves(self, target: int, map: Tensor) -> tuple[float, float]:
+    def deletion_and_insertion(self, target: int, map: Tensor) -> tuple[float, float]:
         return faithfulness.deletion_and_insertion(self.model, self.inputs[0], target, map, self.link)
 
-    def shown(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
+    def record_fields(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
         return {"image": self.pixels}
 
 
 @dataclass(frozen=True, eq=False)
 class TextView:
-    shuffled: Shuffled
+    shuffle: Shuffle
     classifier: TextClassifier
     text: Sequence[str] | Parsed
-    model: Reader
+    model: WordVectorModel
     inputs: Tensor  # (1, D, 1, T)
 
     @classmethod
-    def of(cls, shuffled: Shuffled, classifier: TextClassifier, text: Sequence[str] | Parsed) -> TextView:
-        reader = Reader(classifier.module, lambda count: classifier.batch([text] * count))
-        return cls(shuffled, classifier, text, reader, reader.vectors)
+    def create(cls, shuffle: Shuffle, classifier: TextClassifier, text: Sequence[str] | Parsed) -> TextView:
+        model = WordVectorModel(classifier.module, lambda count: classifier.batch([text] * count))
+        return cls(shuffle, classifier, text, model, model.vectors)
 
-    def others(self) -> list[tuple[nn.Module, Tensor]]:
-        readers = [
-            Reader(network, lambda count: self.classifier.batch([self.text] * count))
-            for network in self.shuffled(SHUFFLES_OF_TEXT)
+    def shuffled(self) -> list[tuple[nn.Module, Tensor]]:
+        models = [
+            WordVectorModel(network, lambda count: self.classifier.batch([self.text] * count))
+            for network in self.shuffle(TEXT_SHUFFLES)
         ]
-        return [(reader, reader.vectors) for reader in readers]
+        return [(model, model.vectors) for model in models]
 
-    def curves(self, target: int, map: Tensor) -> tuple[float, float]:
-        return faithfulness.of_words(self.model, target, map[0], self.classifier.link)
+    def deletion_and_insertion(self, target: int, map: Tensor) -> tuple[float, float]:
+        return faithfulness.word_deletion_and_insertion(self.model, target, map[0], self.classifier.link)
 
-    def shown(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
-        parts: tuple[Part, ...] = ()
+    def record_fields(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
+        nodes: tuple[NodeAttribution, ...] = ()
         if isinstance(self.text, Parsed):
             words = [str(self.text.words[node]) for node in self.text.reading]
             plain = [plain_word(word, self.classifier.spec.tokens) for word in words]
-            parts = self._parts(self.text, explainer, targets, map[0])
+            nodes = self._nodes(self.text, explainer, targets, map[0])
         else:
             words = plain = list(self.text)
-        known = [place != UNKNOWN for place in self.classifier.vocabulary.places(plain)]
-        rows = zip(words, map[0].tolist(), known, strict=False)  # what is beyond the longest is not read
-        return {"words": tuple(Word(*row) for row in rows), "parts": parts}
+        known = [index != UNKNOWN for index in self.classifier.vocabulary.places(plain)]
+        rows = zip(words, map[0].tolist(), known, strict=False)  # words beyond the longest sequence have no value
+        return {"words": tuple(WordAttribution(*row) for row in rows), "nodes": nodes}
 
-    def _parts(self, tree: Parsed, explainer: Any, targets: Tensor, values: Tensor) -> tuple[Part, ...]:
+    def _nodes(self, tree: Parsed, explainer: Any, targets: Tensor, values: Tensor) -> tuple[NodeAttribution, ...]:
         below = words_below(tree).to(values.device)
-        of_parts = getattr(explainer, "of_parts", None)
-        found = below.to(values) @ values if of_parts is None else of_parts(self.model, targets, below)
+        attribute_groups = getattr(explainer, "attribute_groups", None)
+        sums = below.to(values) @ values if attribute_groups is None else attribute_groups(self.model, targets, below)
         nodes = nodes_of(tree, self.classifier.nodes([tree])[0], self.classifier.spec)
-        places = {node: place for place, node in enumerate(tree.reading)}
-        rows = enumerate(zip(nodes, found.tolist(), strict=True))
-        return tuple(Part(node, value, places.get(number)) for number, (node, value) in rows)
+        word_index = {node: index for index, node in enumerate(tree.reading)}
+        rows = enumerate(zip(nodes, sums.tolist(), strict=True))
+        return tuple(NodeAttribution(node, value, word_index.get(number)) for number, (node, value) in rows)
 
 
 def words_below(tree: Parsed) -> Tensor:
-    """Which words stand below each node, in word order: (nodes, T) bool."""
+    """The words below each node, in word order: (nodes, T) bool."""
     below = torch.zeros(len(tree.parents), len(tree.reading), dtype=torch.bool)
     below[tree.reading, torch.arange(len(tree.reading))] = True
-    for node in range(len(tree.parents) - 1, 0, -1):  # a parent stands before its children
+    for node in range(len(tree.parents) - 1, 0, -1):  # a parent precedes its children
         below[tree.parents[node]] |= below[node]
     return below

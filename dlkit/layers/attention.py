@@ -40,8 +40,8 @@ def padding_mask(lengths: Tensor, size: int) -> Tensor:
 class SelfAttention(nn.Module):
     """Multi-head self-attention (section 3.2.2): Q, K, V by one projection, attention in each head, then a projection.
 
-    dropout is of the attention weights. forward takes torch's fused kernel; with `keep_weights` it computes the formula
-    as it is written above and leaves the weights, (N, heads, T, T), before dropout, in `weights`.
+    dropout is of the attention weights. forward uses torch's fused kernel; with `record_weights` it computes the
+    formula explicitly and stores the weights, (N, heads, T, T), before dropout, in `weights`.
     """
 
     weights: Tensor | None
@@ -55,7 +55,7 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)  # as nn.MultiheadAttention starts
         nn.init.zeros_(self.out_proj.bias)
-        self.keep_weights, self.weights = False, None
+        self.record_weights, self.weights = False, None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # (N, T, D) -> (N, T, D)
         """mask: bool, broadcasts to (N, heads, T, T), True where a position may be looked at; see padding_mask."""
@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(N, T, 3, self.heads, D // self.heads)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, T, d) each
         rate = self.dropout if self.training else 0.0
-        if self.keep_weights:
+        if self.record_weights:
             self.weights = attention_weights(queries, keys, mask)
             heads = F.dropout(self.weights, rate) @ values
         else:
@@ -87,13 +87,13 @@ class SelfAttention(nn.Module):
 
 
 @contextmanager
-def kept_attention(model: nn.Module) -> Iterator[list[SelfAttention]]:
+def record_attention(model: nn.Module) -> Iterator[list[SelfAttention]]:
     """Within, each self-attention of the model keeps the weights of its last call; yields them in the model's order."""
     layers = [module for module in model.modules() if isinstance(module, SelfAttention)]
     for layer in layers:
-        layer.keep_weights = True
+        layer.record_weights = True
     try:
         yield layers
     finally:
         for layer in layers:
-            layer.keep_weights, layer.weights = False, None
+            layer.record_weights, layer.weights = False, None

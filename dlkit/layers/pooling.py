@@ -55,7 +55,7 @@ class AttentionPooling(nn.Module):
     """The mean of the states, weighted by softmax over the steps of vᵀ tanh(W h + b).
 
     Yang et al., "Hierarchical attention networks for document classification", 2016, equations 5 to 7. With
-    `keep_weights` the last call's weights, (N, T), stay in `weights`.
+    `record_weights` the last call's weights, (N, T), stay in `weights`.
     """
 
     weights: Tensor | None
@@ -64,14 +64,14 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(width, width)
         self.score = nn.Linear(width, 1, bias=False)
-        self.keep_weights, self.weights = False, None
+        self.record_weights, self.weights = False, None
 
     def forward(self, states: Tensor, lengths: Tensor | None) -> Tensor:  # (N, T, D) -> (N, D)
         scores = self.score(self.hidden(states).tanh()).squeeze(2)  # (N, T)
         if lengths is not None:
             scores = scores.masked_fill(~step_mask(lengths, states.shape[1]), -torch.inf)
         weights = scores.softmax(dim=1)
-        if self.keep_weights:
+        if self.record_weights:
             self.weights = weights
         return torch.einsum("nt,ntd->nd", weights, states)
 

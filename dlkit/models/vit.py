@@ -69,7 +69,7 @@ class Encoder(nn.Module):
 class VisionTransformer(nn.Module):
     """`grid` is (rows, columns) of patches; its positions follow row by row behind the class token's."""
 
-    feature_map: str | None = None  # what it looks at: dlkit.layers.attention.kept_attention
+    feature_map: str | None = None  # what it looks at: dlkit.layers.attention.record_attention
     notes: tuple[str, ...] = ()
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Axes: where values fall between 0 and 1 along one, and where its ticks stand; for pictures and for terminals."""
+"""Axes: the position of a value between 0 and 1, and the ticks; for images, terminals and pages."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
-    """Where values fall between 0 and 1 along an axis, and where its ticks stand."""
+    """An axis from `low` to `high` with its ticks."""
 
     low: float
     high: float
     ticks: tuple[float, ...]
     log: bool = False
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
+        """0 at the low end, 1 at the high end."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
 
 def linear_axis(low: float, high: float, count: int = 6) -> Axis:
-    """About `count` ticks at 1, 2 or 5 times a power of ten, the ends rounded outwards to them."""
+    """About `count` ticks at multiples of 1, 2 or 5 times a power of ten, the ends rounded outward to ticks."""
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / count
@@ -34,9 +35,9 @@ def linear_axis(low: float, high: float, count: int = 6) -> Axis:
 
 
 def log_axis(low: float, high: float) -> Axis:
-    """Ticks at 1, 2 and 5 times powers of ten, or at the powers alone where those are many."""
+    """Ticks at 1, 2 and 5 times powers of ten, or only at the powers if there are many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    every = [factor * 10.0**power for power in powers for factor in ((1, 2, 5) if len(powers) <= 4 else (1,))]
-    first = max(tick for tick in every if tick <= low * 1.0001)
-    last = min(tick for tick in every if tick >= high * 0.9999)
-    return Axis(first, last, tuple(tick for tick in every if first <= tick <= last), log=True)
+    candidates = [factor * 10.0**power for power in powers for factor in ((1, 2, 5) if len(powers) <= 4 else (1,))]
+    first = max(tick for tick in candidates if tick <= low * 1.0001)
+    last = min(tick for tick in candidates if tick >= high * 0.9999)
+    return Axis(first, last, tuple(tick for tick in candidates if first <= tick <= last), log=True)

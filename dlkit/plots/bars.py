@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROW = 0.34  # inches
-LONGEST_NAME = 28  # characters
+MAX_NAME = 28  # characters
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def write_effects(bars: Sequence[Bar], title: str, x_label: str, path: Path) -> 
 
 
 def draw_effects(drawing: Figure, bars: Sequence[Bar], title: str, x_label: str) -> None:
-    """A row for each bar: blue above zero, orange and hatched below, the interval as a whisker."""
+    """A row for each bar: blue above zero, orange and hatched below it, with the interval as an error bar."""
     axes = drawing.subplots()
     for row, bar in enumerate(bars):
         text = "not measured"
@@ -46,6 +46,6 @@ def draw_effects(drawing: Figure, bars: Sequence[Bar], title: str, x_label: str)
         axes.text(1.01, row, text, va="center", color=GRAY if bar.value is None else INK,
                   transform=axes.get_yaxis_transform())  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(bars)), [shorten(bar.label, LONGEST_NAME) for bar in bars])
+    axes.set_yticks(range(len(bars)), [shorten(bar.label, MAX_NAME) for bar in bars])
     axes.set(title=title, xlabel=x_label, ylim=(len(bars) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)

@@ -21,7 +21,7 @@ MAX_COUNTED = 20  # classes; beyond, cells are too small for counts
 MAX_CELLS = 1000  # along a side; beyond, a cell shows the highest share of several classes
 MAX_NAMES = 50  # beside an axis
 SIDE, CHARACTER = 7.0, 0.075  # inches
-LONGEST_NAME = 24  # characters
+MAX_NAME = 24  # characters
 
 
 def write_confusion_matrix(counts: Counts, classes: Sequence[str], title: str, path: Path) -> None:
@@ -61,7 +61,7 @@ def draw_confusion_matrix(drawing: Figure, counts: Counts, classes: Sequence[str
 
 
 def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:
-    names = [shorten(name, LONGEST_NAME) for name in classes]
+    names = [shorten(name, MAX_NAME) for name in classes]
     indices = range(0, len(names), -(-len(names) // MAX_NAMES))
     shown = [names[index] for index in indices]
     is_narrow = len(names) > MAX_COUNTED or max(map(len, names)) * CHARACTER > cell

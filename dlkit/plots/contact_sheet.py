@@ -1,4 +1,4 @@
-"""contact_sheet: a data set in one picture: some images of each class, as they are or as training changes them."""
+"""A contact sheet: a data set in one figure, with some images of each class, original or augmented."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dlkit.plots.style import DPI, check_format, figure, shorten
 from dlkit.specs import ImageSpec
 
 COLUMNS = 10
-MOST_ROWS = 50  # classes; of more, every so many-th
-PIXELATED, LARGEST = 72, 112  # up to the first, pixels are enlarged as squares; above the second, images are shrunk
+MAX_ROWS = 50  # classes; of more, an evenly spaced selection
+MAX_PIXELATED_SIDE, MAX_SIDE = 72, 112  # pixels of smaller images are enlarged as squares; larger images are reduced
 GAP = 6
-LONGEST_NAME = 28  # characters
+MAX_NAME = 28  # characters
 
 Images = npt.NDArray[np.uint8]  # (N, C, H, W)
 
@@ -32,11 +32,11 @@ def contact_sheet(
 ) -> None:
     """Draw a row of images for each class of the training split.
 
-    With a recipe, each row is one image as it is and then as the recipe's epochs 1, 2, … would show it to the network,
-    by the code of training and with its seed.
+    With a recipe, each row is one image: the original, then its augmentations in epochs 1, 2, … of a training with the
+    recipe's seed.
 
     Raises:
-        UsageError: the data set has no images, or `path` ends in none of .png, .svg and .pdf.
+        UsageError: the data set has no images, or `path` does not end in .png, .svg or .pdf.
         DataError: an image is damaged.
         StorageError: the disk refuses.
     """
@@ -46,31 +46,29 @@ def contact_sheet(
     splits = library.splits(data, log=say)
     spec, train = splits.spec, splits.train
     assert isinstance(spec, ImageSpec) and isinstance(train, MemoryImages | ImageFiles)
-    classes = np.unique(np.linspace(0, len(spec.classes) - 1, MOST_ROWS).round().astype(int))
+    classes = np.unique(np.linspace(0, len(spec.classes) - 1, MAX_ROWS).round().astype(int))
     if len(classes) < len(spec.classes):
         say(f"{len(classes)} of {len(spec.classes)} classes are drawn.")
     rows = {}
     for target in classes.tolist():
-        mine = np.flatnonzero(train.targets == target)
-        chosen = np.unique(mine[np.linspace(0, len(mine) - 1, COLUMNS).round().astype(int)])
-        shown = _plain(train, chosen, spec) if recipe is None else _augmented(train, chosen[:1], spec, recipe)
-        rows[spec.classes[target]] = shown
-    title = f"{data.dir or data.name}: " + (
-        "as it is, then as training shows it, epoch by epoch" if recipe else "training images"
-    )
+        samples = np.flatnonzero(train.targets == target)
+        index = np.unique(samples[np.linspace(0, len(samples) - 1, COLUMNS).round().astype(int)])
+        images = _original(train, index, spec) if recipe is None else _augmented(train, index[:1], spec, recipe)
+        rows[spec.classes[target]] = images
+    title = f"{data.dir or data.name}: " + ("original, then augmented, epoch by epoch" if recipe else "training images")
     _write(rows, title, path)
 
 
-def _plain(samples: MemoryImages | ImageFiles, places: npt.NDArray[np.int64], spec: ImageSpec) -> Images:
+def _original(samples: MemoryImages | ImageFiles, index: npt.NDArray[np.int64], spec: ImageSpec) -> Images:
     if isinstance(samples, MemoryImages):
-        return samples.images[places]
-    return np.stack([image_files.load(samples.paths[place], spec) for place in places])
+        return samples.images[index]
+    return np.stack([image_files.load(samples.paths[i], spec) for i in index])
 
 
 def _augmented(
-    samples: MemoryImages | ImageFiles, places: npt.NDArray[np.int64], spec: ImageSpec, recipe: Recipe
+    samples: MemoryImages | ImageFiles, index: npt.NDArray[np.int64], spec: ImageSpec, recipe: Recipe
 ) -> Images:
-    """The image at the one place as it is, and of so many epochs, made visible again after normalisation."""
+    """The original of one image, then its augmentation in each epoch, with the normalization undone."""
     import torch
 
     from dlkit.data.images.sources import fetcher
@@ -79,14 +77,14 @@ def _augmented(
     cpu, augment, seed = torch.device("cpu"), recipe.data.augment, recipe.train.seed
     training = TrainingData(samples, spec, augment, 1, seed, cpu)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    shown = [_plain(samples, places, spec)]
+    images = [_original(samples, index, spec)]
     for epoch in range(COLUMNS - 1):
-        pixels = torch.from_numpy(shown[0])
+        pixels = torch.from_numpy(images[0])
         if augment.resized_crop is not None:
-            (pixels,) = fetcher(samples, spec, cpu, 0, seed, augment.resized_crop)([places], epoch)
-        changed = training.changed(pixels, places, epoch) * std + mean  # (1, C, H, W)
-        shown.append(changed.mul(255).round().clamp(0, 255).byte().numpy())
-    return np.concatenate(shown)
+            (pixels,) = fetcher(samples, spec, cpu, 0, seed, augment.resized_crop)([index], epoch)
+        augmented = training.changed(pixels, index, epoch) * std + mean  # (1, C, H, W)
+        images.append(augmented.mul(255).round().clamp(0, 255).byte().numpy())
+    return np.concatenate(images)
 
 
 def _write(rows: dict[str, Images], title: str, path: Path) -> None:
@@ -96,9 +94,7 @@ def _write(rows: dict[str, Images], title: str, path: Path) -> None:
         axes.imshow(sheet, interpolation="nearest")
         axes.set_title(title)
         height = len(sheet) // len(rows)
-        axes.set_yticks(
-            [(row + 0.5) * height for row in range(len(rows))], [shorten(name, LONGEST_NAME) for name in rows]
-        )
+        axes.set_yticks([(row + 0.5) * height for row in range(len(rows))], [shorten(name, MAX_NAME) for name in rows])
         axes.set_xticks([])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -119,7 +115,7 @@ def _sheet(rows: list[Images]) -> npt.NDArray[np.uint8]:  # (H, W, 3)
 def _side(shape: tuple[int, ...]) -> tuple[int, int]:
     """Width and height of an image on the sheet."""
     longest = max(shape)
-    factor = max(1, PIXELATED // longest) if longest <= PIXELATED else min(1.0, LARGEST / longest)
+    factor = max(1, MAX_PIXELATED_SIDE // longest) if longest <= MAX_PIXELATED_SIDE else min(1.0, MAX_SIDE / longest)
     return round(shape[1] * factor), round(shape[0] * factor)
 
 

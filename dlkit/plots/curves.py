@@ -1,4 +1,4 @@
-"""What of runs is plotted: their metrics over epochs, as panels for a picture or a terminal, and as rows for a pipe."""
+"""The metrics of runs over epochs: as panels for an image, a terminal or a page, and as rows for a pipe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dlkit.runs.run_folder import RunFolder
 
 SCHEMA = "dlkit.plot/1"
 COLUMNS = ("step", "epoch", "run", "metric", "value")
-LOG_FROM = 20  # a loss that falls to a twentieth is drawn on a logarithmic axis
+LOG_RATIO = 20  # a loss that falls to a twentieth is drawn on a logarithmic axis
 
 Line = Mapping[str, Any]  # of metrics.jsonl
 Point = tuple[float, float]
 
-# what is shown of one run
+# the panels of a single run
 SERIES: dict[str, tuple[tuple[str, str], ...]] = {
     "Loss": (("train/loss", "train"), ("val/loss", "validation")),
     "Accuracy": (
@@ -28,8 +28,8 @@ SERIES: dict[str, tuple[tuple[str, str], ...]] = {
         ("val/top5", "validation top-5"),
     ),
 }
-# what is shown of several: the first of each line that one of them recorded
-OF_SEVERAL = (("val/loss", "train/loss"), ("val/top1", "train/top1"))
+# the panels of several runs: of each line the first metric that one of them recorded
+COMPARISON_SERIES = (("val/loss", "train/loss"), ("val/top1", "train/top1"))
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that share their axes; percent are values that are shown with that sign, and loss begins at 0."""
+    """Curves that share their axes; `percent` adds that sign to values, and the axis of a `loss` starts at 0."""
 
     title: str
     curves: Sequence[Curve]
@@ -60,14 +60,14 @@ class Panel:
 
     def epoch_axis(self) -> Axis:
         last = self.last_epoch
-        whole = (tick for tick in linear_axis(0, last).ticks if tick == round(tick) and tick <= last + 1e-9)
-        return Axis(0, last, tuple(whole))
+        integers = (tick for tick in linear_axis(0, last).ticks if tick == round(tick) and tick <= last + 1e-9)
+        return Axis(0, last, tuple(integers))
 
     @property
     def is_log(self) -> bool:
         """Whether the values are drawn on a logarithmic axis."""
         values = self._values
-        return self.loss and min(values) > 0 and max(values) / min(values) >= LOG_FROM
+        return self.loss and min(values) > 0 and max(values) / min(values) >= LOG_RATIO
 
     def value_axis(self, ticks: int = 6) -> Axis:
         values = self._values
@@ -75,14 +75,14 @@ class Panel:
             return log_axis(min(values), max(values))
         return linear_axis(0 if self.loss else min(values), max(values), ticks)
 
-    def shown(self, value: float) -> str:
-        """A value as it stands beside an axis."""
+    def format_value(self, value: float) -> str:
+        """A value as an axis label."""
         return f"{value:.4g}" + (" %" if self.percent else "")
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What a run has written down so far."""
+class MetricHistory:
+    """The lines that a run has logged so far."""
 
     label: str
     lines: Sequence[Line]
@@ -90,70 +90,70 @@ class Recorded:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of what can be plotted."""
-        kept = {key for line in self.lines for key, value in line.items() if _is_number(value)}
-        return sorted(kept - {"step", "epoch"})
+        """The names of the metrics."""
+        numbers = {key for line in self.lines for key, value in line.items() if _is_number(value)}
+        return sorted(numbers - {"step", "epoch"})
 
     def points(self, metric: str) -> list[Point]:
-        """(epoch, value), accuracies in percent, for the lines that hold a finite number of that name."""
+        """(epoch, value), accuracies in percent, of the lines with a finite number under that name."""
         factor = 100.0 if is_accuracy(metric) else 1.0
-        found = [(line["step"] / self.steps_per_epoch, line.get(metric)) for line in self.lines]
-        return [(x, factor * y) for x, y in found if y is not None and _is_number(y) and math.isfinite(y)]
+        points = [(line["step"] / self.steps_per_epoch, line.get(metric)) for line in self.lines]
+        return [(x, factor * y) for x, y in points if y is not None and _is_number(y) and math.isfinite(y)]
 
 
-def recorded(runs: Sequence[RunFolder], say: Callable[[str], None] = lambda text: None) -> list[Recorded]:
-    """What these runs have written down, each under its name, or its path where two are called alike.
+def load_histories(runs: Sequence[RunFolder], say: Callable[[str], None] = lambda text: None) -> list[MetricHistory]:
+    """The metrics of the runs, each labeled with its name, or with its path if two runs have the same name.
 
-    Damaged lines, and runs that cannot be read beside others, are named and left out.
+    Damaged lines are skipped with a warning, and so are unreadable runs among others.
 
     Raises:
         ModelFileError, StorageError: the only run cannot be read.
-        DataError: none of them has written down anything yet.
+        DataError: none of the runs has logged anything yet.
     """
     names = [run.name for run in runs]
-    found = []
+    histories = []
     for run in runs:
         try:
-            found.append(_recorded(run, run.name if names.count(run.name) == 1 else str(run.path), say))
+            histories.append(load_history(run, run.name if names.count(run.name) == 1 else str(run.path), say))
         except DlkitError as error:
             if len(runs) == 1:
                 raise
             say(f"warning: {error}")
-    if not any(one.metrics for one in found):
+    if not any(history.metrics for history in histories):
         where = ", ".join(f"{run.path}/metrics.jsonl" for run in runs)
-        raise DataError(f"nothing is recorded yet in {where}. A training writes there every train.log_every steps.")
-    return found
+        raise DataError(f"no metrics yet in {where}. Training logs them every train.log_every steps.")
+    return histories
 
 
-def chosen(runs: Sequence[Recorded], metrics: Sequence[str]) -> list[str]:
-    """The metrics to show: those asked for, or else those that tell most of one run or of several.
+def select_metrics(runs: Sequence[MetricHistory], metrics: Sequence[str]) -> list[str]:
+    """The requested metrics, by default those of the usual panels.
 
     Raises:
-        UsageError: no run recorded one that was asked for.
+        UsageError: no run has logged a requested metric.
     """
     known = list(dict.fromkeys(metric for run in runs for metric in run.metrics))
     for metric in metrics:
         if metric not in known:
             where = "in this run" if len(runs) == 1 else "in any of these runs"
-            raise UsageError(f"no metric {metric!r} is recorded {where}. {did_you_mean(metric, known)}")
+            raise UsageError(f"metric {metric!r} not found {where}. {did_you_mean(metric, known)}")
     if metrics:
         return list(dict.fromkeys(metrics))
     if len(runs) == 1:
-        usual = [key for series in SERIES.values() for key, _ in series if key in known]
+        defaults = [key for series in SERIES.values() for key, _ in series if key in known]
     else:
-        usual = [there[0] for keys in OF_SEVERAL if (there := [key for key in keys if key in known])]
-    return usual or known[:1]
+        defaults = [logged[0] for keys in COMPARISON_SERIES if (logged := [key for key in keys if key in known])]
+    return defaults or known[:1]
 
 
-def panels(runs: Sequence[Recorded], metrics: Sequence[str] = ()) -> list[Panel]:
-    """Of one run its loss and its accuracy; of several, or of metrics asked for, a panel for each metric."""
+def make_panels(runs: Sequence[MetricHistory], metrics: Sequence[str] = ()) -> list[Panel]:
+    """Loss and accuracy of a single run; for several runs, or with requested metrics, a panel for each metric."""
     if len(runs) == 1 and not metrics:
         return learning_panels(runs[0])
-    return [_panel(runs, metric) for metric in chosen(runs, metrics)]
+    return [metric_panel(runs, metric) for metric in select_metrics(runs, metrics)]
 
 
-def learning_panels(run: Recorded) -> list[Panel]:
-    """Loss and accuracy, in training and in validation; a panel without curves where none was recorded."""
+def learning_panels(run: MetricHistory) -> list[Panel]:
+    """Loss and accuracy, training and validation; a panel has no curves if none was logged."""
     return [
         Panel(
             title,
@@ -169,9 +169,9 @@ def learning_panels(run: Recorded) -> list[Panel]:
     ]
 
 
-def rows(runs: Sequence[Recorded], metrics: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """A row for each number, as it was recorded."""
-    for metric in chosen(runs, metrics):
+def rows(runs: Sequence[MetricHistory], metrics: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """A row for each number, as it was logged."""
+    for metric in select_metrics(runs, metrics):
         for run in runs:
             for line in run.lines:
                 if _is_number(line.get(metric)):
@@ -181,44 +181,45 @@ def rows(runs: Sequence[Recorded], metrics: Sequence[str] = ()) -> Iterator[dict
                     }  # fmt: skip
 
 
-def without(runs: Sequence[Recorded], metrics: Sequence[str]) -> list[str]:
-    """What runs have not recorded of what others have, a sentence each."""
+def missing_metrics(runs: Sequence[MetricHistory], metrics: Sequence[str]) -> list[str]:
+    """A sentence for each metric that a run has not logged, while another has."""
     return [
-        f"{run.label} has not recorded {metric}"
-        for metric in chosen(runs, metrics)
+        f"{run.label} has not logged {metric}"
+        for metric in select_metrics(runs, metrics)
         for run in runs
         if metric not in run.metrics and len(runs) > 1
     ]
 
 
-def from_lines(lines: Sequence[Line], label: str = "") -> Recorded:
-    """What a metrics.jsonl holds, where nothing else of its run is known."""
+def history_from_lines(lines: Sequence[Line], label: str = "") -> MetricHistory:
+    """The history of the lines of a metrics.jsonl, if nothing else is known of the run."""
     ends = (line["step"] / line["epoch"] for line in lines if line.get("epoch"))
-    return Recorded(label, lines, max(ends, default=1.0))
+    return MetricHistory(label, lines, max(ends, default=1.0))
 
 
 def is_accuracy(metric: str) -> bool:
-    """Whether a metric is a share of right answers, between 0 and 1."""
+    """Whether a metric is an accuracy, a fraction between 0 and 1."""
     return metric.rpartition("/")[2].startswith("top")
 
 
-def _recorded(run: RunFolder, label: str, say: Callable[[str], None]) -> Recorded:
-    """A run's lines, with the steps of an epoch that its sizes say: before the first has ended no line does."""
+def load_history(run: RunFolder, label: str, say: Callable[[str], None] = lambda text: None) -> MetricHistory:
+    """A run's lines and its steps per epoch, from its sizes: in the first epoch the lines do not show them."""
     info, lines = run.info(), run.metrics(say)
     try:
         steps = -(-info["data"]["train"]["samples"] // run.recipe().train.batch_size)
     except (ModelFileError, UsageError, KeyError):
-        return from_lines(lines, label)
-    return Recorded(label, lines, steps)
+        return history_from_lines(lines, label)
+    return MetricHistory(label, lines, steps)
 
 
-def _panel(runs: Sequence[Recorded], metric: str) -> Panel:
+def metric_panel(runs: Sequence[MetricHistory], metric: str) -> Panel:
+    """A curve of the metric for each run that has logged it."""
     curves = [Curve(run.label, index, points) for index, run in enumerate(runs) if (points := run.points(metric))]
     return Panel(metric, curves, percent=is_accuracy(metric), loss=metric.endswith("loss"))
 
 
 def _is_uninformative(metric: str, points: Sequence[Point]) -> bool:
-    """Whether a top-5 is always 100 %, as that of five classes is."""
+    """Whether a top-5 accuracy is always 100 %, as with five classes."""
     return metric.endswith("top5") and all(value == 100 for _, value in points)
 
 

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GAP, HEIGHT = 1.7, 3.6  # inches between two axes, and of each
+GAP, HEIGHT = 1.7, 3.6  # inches between two axes, and their height
 UNUSED = "unused"
-LONGEST_NAME = 20  # characters
-FOOT = -0.09  # height of a trial without a value
-PALEST = 0.25  # how blue the worst trial is that finished
+MAX_NAME = 20  # characters
+MISSING_HEIGHT = -0.09  # of a trial without a value
+MIN_ALPHA = 0.25  # of the worst trial that finished
 ENDED = {"color": ORANGE, "alpha": 0.45, "linewidth": 0.9, "linestyle": ":"}
 
 
 @dataclass(frozen=True)
 class ParameterAxis:
-    """The axis of a parameter: where a value is between 0 and 1, and the texts beside it."""
+    """The axis of a parameter: the position of a value between 0 and 1, and the tick labels."""
 
     name: str
     axis: Axis
@@ -38,32 +38,32 @@ class ParameterAxis:
 
     def height(self, value: Any) -> float:
         if value is None:
-            return FOOT
+            return MISSING_HEIGHT
         if self.names:
             value = self.names.index(value)
-        return min(max(self.axis.place(float(value)), 0.0), 1.0)
+        return min(max(self.axis.position(float(value)), 0.0), 1.0)
 
 
 @dataclass(frozen=True)
 class TrialLine:
-    """A trial: a value or None for each parameter, its result, and whether it was trained to the end."""
+    """A trial: a value or None for each parameter, its result, and whether its training finished."""
 
-    values: Sequence[Any]  # of a choice its name
+    values: Sequence[Any]  # the name of a choice
     value: float | None
     finished: bool
 
 
 def parameter_axis(parameter: Parameter, always: bool = True) -> ParameterAxis:
     """The axis of a parameter; `always` if every trial has a value there."""
-    unused = [] if always else [(FOOT, UNUSED)]
+    unused = [] if always else [(MISSING_HEIGHT, UNUSED)]
     if isinstance(parameter, Choice):
         axis = Axis(-0.5, len(parameter.names) - 0.5, tuple(range(len(parameter.names))))
-        names = [(axis.place(tick), name) for tick, name in zip(axis.ticks, parameter.names, strict=True)]
+        names = [(axis.position(tick), name) for tick, name in zip(axis.ticks, parameter.names, strict=True)]
         return ParameterAxis(parameter.key, axis, names + unused, parameter.names)
     axis = (log_axis if parameter.log else linear_axis)(parameter.low, parameter.high)
     ticks = tuple(tick for tick in axis.ticks if parameter.low <= tick <= parameter.high)
     axis = Axis(parameter.low, parameter.high, ticks, axis.log)
-    return ParameterAxis(parameter.key, axis, [(axis.place(tick), f"{tick:g}") for tick in ticks] + unused)
+    return ParameterAxis(parameter.key, axis, [(axis.position(tick), f"{tick:g}") for tick in ticks] + unused)
 
 
 def write_parallel(
@@ -88,14 +88,14 @@ def draw_parallel(
     *,
     lower_is_better: bool,
 ) -> None:
-    """A line per trial, darker the better it is, the best broad and above the others; dotted if it ended early."""
-    # the value of a trial that ended early may be far out: it is drawn at the end of the axis
+    """A line per trial, darker if better; the best is thick and in front; dotted if it ended early."""
+    # the value of a trial that ended early may be an outlier: it is drawn at the end of the axis
     values = [trial.value for trial in trials if trial.finished and trial.value is not None]
     columns = [*parameters, _value_axis(metric, values)]
     best = (min if lower_is_better else max)(values, default=None)
     axes = drawing.subplots()
     axes.set_axis_off()
-    axes.set(title=title, xlim=(-0.3, len(columns) - 0.7), ylim=(FOOT - 0.03, 1.17))
+    axes.set(title=title, xlim=(-0.3, len(columns) - 0.7), ylim=(MISSING_HEIGHT - 0.03, 1.17))
     handles: dict[str, Any] = {}
     for trial in sorted(trials, key=lambda trial: (trial.finished, trial.value == best)):
         row = [*trial.values, *([] if trial.value is None else [trial.value])]
@@ -111,28 +111,28 @@ def draw_parallel(
 def _value_axis(metric: str, values: Sequence[float]) -> ParameterAxis:
     axis = linear_axis(min(values), max(values)) if values else linear_axis(0, 1)
     percent = is_accuracy(metric)
-    ticks = [(axis.place(tick), f"{100 * tick:.4g} %" if percent else f"{tick:g}") for tick in axis.ticks]
+    ticks = [(axis.position(tick), f"{100 * tick:.4g} %" if percent else f"{tick:g}") for tick in axis.ticks]
     return ParameterAxis(metric, axis, ticks)
 
 
 def _style(
     trial: TrialLine, values: Sequence[float], best: float | None, lower_is_better: bool
 ) -> tuple[str, dict[str, Any]]:
-    """The name in the legend, and how the line is drawn."""
+    """The label in the legend, and the line style."""
     if not trial.finished or trial.value is None:
         return "ended early", ENDED
     if trial.value == best:
         return "best", {"color": BLUE, "linewidth": 3}
     worse = sum(value > trial.value if lower_is_better else value < trial.value for value in values)
-    return "other trials, darker if better", {"color": BLUE, "alpha": PALEST + 0.5 * worse / len(values)}
+    return "other trials, darker if better", {"color": BLUE, "alpha": MIN_ALPHA + 0.5 * worse / len(values)}
 
 
 def _draw_axis(axes: Axes, index: int, column: ParameterAxis) -> None:
     section, _, key = column.name.rpartition(".")
-    axes.text(index, 1.04, shorten(key, LONGEST_NAME), ha="center", va="bottom")
-    axes.text(index, 1.1, shorten(section, LONGEST_NAME), ha="center", va="bottom", color=GRAY, fontsize=8)
+    axes.text(index, 1.04, shorten(key, MAX_NAME), ha="center", va="bottom")
+    axes.text(index, 1.1, shorten(section, MAX_NAME), ha="center", va="bottom", color=GRAY, fontsize=8)
     axes.plot([index, index], [0, 1], color=GRAY, linewidth=0.8, zorder=3)
     for height, text in column.ticks:
         axes.plot([index - 0.02, index], [height, height], color=GRAY, linewidth=0.8, zorder=3)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
-        axes.text(index - 0.04, height, shorten(text, LONGEST_NAME), ha="right", va="center", fontsize=8, bbox=box)
+        axes.text(index - 0.04, height, shorten(text, MAX_NAME), ha="right", va="center", fontsize=8, bbox=box)

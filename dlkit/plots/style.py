@@ -31,7 +31,7 @@ COLORS = (BLUE, ORANGE, "#009e73", "#b8528c", "#3aa0dc", "#8a6d00", "#222222")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^DvPX*"
 MARKED_POINTS = 12  # of a curve, about
-LONGEST_LABEL = 40  # characters
+MAX_LABEL = 40  # characters
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Hiragino Sans", "Microsoft YaHei")  # used if installed
 RC: Any = {
     "figure.dpi": DPI, "savefig.dpi": DPI, "savefig.bbox": "tight", "savefig.pad_inches": 0.1,
@@ -141,16 +141,16 @@ def line_style(index: int, points: int) -> dict[str, Any]:
 
 
 def legend(axes: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], **options: Any) -> None:
-    """A legend with these names as they are, even if one begins with an underscore."""
+    """A legend with these labels unchanged, even if one starts with an underscore."""
     box = axes.legend(handles, [" "] * len(labels), **options)
     for text, label in zip(box.get_texts(), labels, strict=True):
         text.set_text(shorten(label))
 
 
-def shorten(name: str, longest: int = LONGEST_LABEL) -> str:
-    """A name in one line without control characters, its middle left out if it is too long."""
+def shorten(name: str, limit: int = MAX_LABEL) -> str:
+    """A name on one line without control characters, with its middle omitted if it is too long."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in name)
-    if len(printable) <= longest:
+    if len(printable) <= limit:
         return printable
-    end = (longest - 1) // 2
-    return f"{printable[: longest - 1 - end]}…{printable[len(printable) - end :]}"
+    end = (limit - 1) // 2
+    return f"{printable[: limit - 1 - end]}…{printable[len(printable) - end :]}"

@@ -295,7 +295,7 @@ def _beside(facts: Facts, answer: Answer, explanation: Explanation) -> Explained
         words = tuple((word.word, word.value / full) for word in explanation.words)
         return Explained(told, note, words=words, right=right)
     original = _picture(Image.fromarray(_channels_last(explanation.image)))
-    return Explained(told, note, _picture(overlay.overlaid(explanation, SIDE)), right=right, original=original)
+    return Explained(told, note, _picture(overlay.render_overlay(explanation, SIDE)), right=right, original=original)
 
 
 def _thumbnail(pixels: Pixels) -> str:

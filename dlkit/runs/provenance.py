@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlkit.config.keys import dotted
+from dlkit.config.keys import flatten
 
 PACKAGES = ("dlkit", "torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic")
 WHERE_USED = ("timm", "datasets", "webdataset")  # noted where something has imported them
@@ -99,7 +99,7 @@ class Difference:
 
 def recipe_differences(before: Document, now: Document) -> list[Difference]:
     """Settings of two recipes, as their JSON has them, that are not the same."""
-    ours, theirs = dict(dotted(before)), dict(dotted(now))
+    ours, theirs = flatten(before), flatten(now)
     keys = dict.fromkeys([*ours, *theirs])
     return [
         Difference("setting", key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)

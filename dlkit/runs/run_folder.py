@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlkit import atomic_io, documents, registry, specs
-from dlkit.config.keys import dotted
+from dlkit.config.keys import flatten
 from dlkit.config.resolve import load
 from dlkit.config.schema import MAY_CHANGE_ON_RESUME, Recipe
 from dlkit.documents import Document
@@ -98,7 +98,7 @@ class RunFolder:
             before = Recipe.model_validate_json(json.dumps(info["recipe"]))  # with the defaults of keys that came later
         except ValueError as error:
             raise ModelFileError(f"{info.path} is damaged: its recipe is not valid.") from error
-        old, new = (dict(dotted(one.model_dump(mode="json"))) for one in (before, written))
+        old, new = (flatten(one.model_dump(mode="json")) for one in (before, written))
         edited = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in MAY_CHANGE_ON_RESUME]
         if edited:
             shown = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in edited[:3])

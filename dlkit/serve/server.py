@@ -148,7 +148,7 @@ def overlaid(explanation: Explanation) -> bytes:
     from dlkit.explanation import overlay
 
     file = io.BytesIO()
-    overlay.overlaid(explanation, OVERLAY_SIDE).save(file, format="PNG")
+    overlay.render_overlay(explanation, OVERLAY_SIDE).save(file, format="PNG")
     return file.getvalue()
 
 

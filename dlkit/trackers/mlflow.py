@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from dlkit.config.keys import dotted
+from dlkit.config.keys import flatten
 from dlkit.errors import StorageError
 from dlkit.privacy import offline
 from dlkit.trackers import PROJECT, Line, Subject, Tracker, numbers
@@ -66,6 +66,6 @@ def _run_id(client: Any, subject: Subject) -> str:
         client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
     run = client.create_run(place, run_name=subject.name, tags={TAG: subject.run_id})
-    for key, value in dotted(subject.recipe):
+    for key, value in flatten(subject.recipe).items():
         client.log_param(run.info.run_id, key, value)
     return str(run.info.run_id)

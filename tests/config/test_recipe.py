@@ -421,3 +421,8 @@ def test_distances_are_not_trained_towards_zero_and_one() -> None:
     settings = [parse_setting("loss.name=mse"), parse_setting("model.options.output=rbf")]
     with pytest.raises(UsageError, match="does not fit model option output 'rbf'"):
         resolve("lenet5", "mnist", settings=settings)
+
+
+def test_a_flat_mapping_has_every_value_under_its_dotted_key() -> None:
+    values = {"a": {"b": {"c": 1}, "d": {}}, "e": None, "f": {}}
+    assert recipe_keys.flatten(values) == {"a.b.c": 1, "a.d": {}, "e": None, "f": {}}

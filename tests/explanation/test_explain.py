@@ -1,4 +1,4 @@
-"""explain: pictures and records beside a run, for those who call it from a shell or from Python."""
+"""explain: images and records in the run folder, from the shell and from Python."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ def explained(*arguments: Any, **options: Any) -> list[Explanation]:
     return [answer for answer in answers if isinstance(answer, Explanation)]
 
 
-def test_an_explanation_is_of_predicts_answer_and_stands_in_the_run_folder(run: RunFolder, files: list[Path]) -> None:
+def test_an_explanation_is_of_the_predicted_class_and_is_in_the_run_folder(run: RunFolder, files: list[Path]) -> None:
     (answer,) = dlkit.predict(run, files[0], topk=1)
-    (found,) = explained(run, files[0])
+    (result,) = explained(run, files[0])
     best = answer.document()["predictions"][0]
-    assert (found.target, found.predicted) == (best["class"], best["class"])
-    assert found.probability == pytest.approx(best["probability"], abs=1e-6)
-    assert found.method == "grad_cam" and found.layer == "squash"
-    assert found.png == run.path / "explanations" / f"{files[0].stem}-grad_cam.png"
-    with Image.open(found.png) as picture:
+    assert (result.target, result.predicted) == (best["class"], best["class"])
+    assert result.probability == pytest.approx(best["probability"], abs=1e-6)
+    assert result.method == "grad_cam" and result.layer == "squash"
+    assert result.png == run.path / "explanations" / f"{files[0].stem}-grad_cam.png"
+    with Image.open(result.png) as picture:
         assert picture.width > 3 * 280 and picture.height > 280
-    assert documents.read(found.png.with_suffix(".json")) == found.document()
+    assert documents.read(result.png.with_suffix(".json")) == result.document()
 
 
 def test_the_record_has_its_documented_form(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
-    (found,) = explained(run, files[0], method="integrated_gradients", output=tmp_path / "a.png")
-    assert form(found.document()) == json.loads((GOLDEN / "explain.json").read_text())
+    (result,) = explained(run, files[0], method="integrated_gradients", output=tmp_path / "a.png")
+    assert form(result.document()) == json.loads((GOLDEN / "explain.json").read_text())
 
 
 def test_the_same_call_gives_the_same_bytes_and_another_seed_other_ones(
@@ -75,42 +75,42 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_other_ones(
 ) -> None:
     maps = {}
     for name, seed in (("one", None), ("same", None), ("other", 7)):
-        (found,) = explained(run, files[0], method="smoothgrad", seed=seed, output=tmp_path / f"{name}.png")
-        maps[name] = found.map
+        (result,) = explained(run, files[0], method="smoothgrad", seed=seed, output=tmp_path / f"{name}.png")
+        maps[name] = result.map
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "same.png").read_bytes()
     assert not np.array_equal(maps["one"], maps["other"])
 
 
-def test_all_methods_that_fit_are_asked_and_the_others_named(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
-    said: list[str] = []
-    found = explained(run, files[0], method="all", output=tmp_path, say=said.append)
+def test_all_supported_methods_are_used_and_others_reported(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+    messages: list[str] = []
+    result = explained(run, files[0], method="all", output=tmp_path, say=messages.append)
     expected = [method for method in METHODS if method != "attention_rollout"]
-    assert [answer.method for answer in found] == expected
-    assert any(line.startswith("attention_rollout is left out") for line in said)
-    assert len(list(tmp_path.glob("*.png"))) == len(list(tmp_path.glob("*.json"))) == len(found)
-    complete = {answer.method: answer.completeness_error for answer in found}
+    assert [answer.method for answer in result] == expected
+    assert any(line.startswith("attention_rollout is skipped") for line in messages)
+    assert len(list(tmp_path.glob("*.png"))) == len(list(tmp_path.glob("*.json"))) == len(result)
+    complete = {answer.method: answer.completeness_error for answer in result}
     assert complete.pop("integrated_gradients") < 0.01 and set(complete.values()) == {None}  # type: ignore[operator]
 
 
-def test_a_montage_is_one_picture(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+def test_a_montage_is_one_image(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
     methods_in_one = explained(run, files[:2], method="all", montage=True, output=tmp_path / "m.png")
     assert {answer.png for answer in methods_in_one} == {tmp_path / "m.png"}
     assert [path.name for path in tmp_path.iterdir()] == ["m.png"]
 
 
-def test_a_class_can_be_asked_for(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+def test_a_class_can_be_selected(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
     classes = run.spec().classes
     for target in classes[:3]:
-        (found,) = explained(run, files[0], target=target, output=tmp_path)
-        assert (found.target, found.target_index) == (target, classes.index(target))
+        (result,) = explained(run, files[0], target=target, output=tmp_path)
+        assert (result.target, result.target_index) == (target, classes.index(target))
 
 
-def test_two_images_of_one_name_get_two_pictures(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+def test_two_inputs_of_the_same_name_get_two_images(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         shutil.copy(files[0], tmp_path / folder / "x.png")
-    found = explained(run, [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"], output=tmp_path)
-    assert [answer.png and answer.png.name for answer in found] == ["x-grad_cam.png", "x-grad_cam-2.png"]
+    result = explained(run, [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"], output=tmp_path)
+    assert [answer.png and answer.png.name for answer in result] == ["x-grad_cam.png", "x-grad_cam-2.png"]
 
 
 def test_an_untrained_network_is_flagged(files: list[Path], tmp_path: Path) -> None:
@@ -118,23 +118,23 @@ def test_an_untrained_network_is_flagged(files: list[Path], tmp_path: Path) -> N
         "simple_cnn", dataset="shapes", epochs=1, batch_size=32, lr=1e-12, name="fresh", runs_dir=tmp_path,
         settings={"data.options.train": 64, "data.options.test": 40},
     )  # fmt: skip
-    said: list[str] = []
-    (found,) = explained(made, files[0], say=said.append)
-    assert found.sanity.random_weights and found.sanity.flagged
-    assert any(line.startswith("warning: ") and "random" in line for line in said)
+    messages: list[str] = []
+    (result,) = explained(made, files[0], say=messages.append)
+    assert result.sanity.random_weights and result.sanity.flagged
+    assert any(line.startswith("warning: ") and "random" in line for line in messages)
 
 
-def test_an_empty_map_says_that_it_is(
+def test_an_empty_map_is_reported(
     run: RunFolder, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Grad-CAM's, where all that the layer found speaks against the class."""
+    """Of Grad-CAM, if the layer has only evidence against the class."""
     monkeypatch.setattr(grad_cam, "explain", lambda model, images, targets, **_: images.new_zeros(1, *images.shape[2:]))
-    said: list[str] = []
+    messages: list[str] = []
     later: list[str] = []
-    (found,) = explained(run, files[0], output=tmp_path / "a.png", say=said.append)
-    assert found.empty and found.document()["empty"] and found.sanity.correlation is None
-    note = f"note: {files[0]}: grad_cam finds nothing that speaks for {found.target} on squash: try another --layer."
-    assert note in said
+    (result,) = explained(run, files[0], output=tmp_path / "a.png", say=messages.append)
+    assert result.empty and result.document()["empty"] and result.sanity.correlation is None
+    note = f"note: {files[0]}: grad_cam has no evidence for {result.target} at squash. Try another --layer."
+    assert note in messages
     (full,) = explained(run, files[0], method="saliency", output=tmp_path / "b.png", say=later.append)
     assert not full.empty and not any(line.startswith("note: ") for line in later)
 
@@ -144,13 +144,13 @@ def test_a_vision_transformer_is_explained_by_its_attention(files: list[Path], t
         "vit_mini_4", dataset="shapes", epochs=1, batch_size=32, name="vit", runs_dir=tmp_path,
         settings={"data.options.train": 64, "data.options.test": 40, "model.options.depth": 1},
     )  # fmt: skip
-    (found,) = explained(made, files[0])
-    assert found.method == "attention_rollout" and found.layer is None
-    with pytest.raises(UsageError, match="no maps in space"):
+    (result,) = explained(made, files[0])
+    assert result.method == "attention_rollout" and result.layer is None
+    with pytest.raises(UsageError, match="no feature maps"):
         explain(made, files[0], method="grad_cam")
 
 
-def test_bad_images_are_failures_and_the_rest_go_on(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+def test_bad_images_are_failures_and_the_rest_continue(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     answers = list(explain(run, [tmp_path / "text.png", files[0], tmp_path / "none.png"], output=tmp_path))
     assert [isinstance(answer, Failure) for answer in answers] == [True, False, True]
@@ -169,17 +169,17 @@ def test_bad_images_are_failures_and_the_rest_go_on(run: RunFolder, files: list[
         ({"output": "x.jpg"}, "end"),
     ],
 )
-def test_a_wrong_name_is_told_with_the_right_ones(
+def test_a_wrong_name_is_reported_with_the_valid_ones(
     run: RunFolder, files: list[Path], options: dict[str, Any], match: str
 ) -> None:
     with pytest.raises(UsageError, match=match):
         explain(run, files[0], **options)
 
 
-def test_pictures_never_overwrite_the_images(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+def test_output_never_overwrites_the_inputs(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
     shutil.copy(files[0], tmp_path / "a.png")
     shutil.copy(files[0], tmp_path / "a-grad_cam.png")
-    with pytest.raises(UsageError, match="image itself"):
+    with pytest.raises(UsageError, match="input image itself"):
         explain(run, tmp_path / "a.png", output=tmp_path / "a.png")
     given = [tmp_path / "a.png", tmp_path / "a-grad_cam.png"]
     before = (tmp_path / "a-grad_cam.png").read_bytes()
@@ -187,10 +187,10 @@ def test_pictures_never_overwrite_the_images(run: RunFolder, files: list[Path], 
     assert (tmp_path / "a-grad_cam.png").read_bytes() == before
 
 
-def test_one_file_holds_one_picture(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+def test_one_file_holds_one_image(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--montage"):
         list(explain(run, files[:2], output=tmp_path / "a.png"))
-    with pytest.raises(StorageError, match="no folder"):
+    with pytest.raises(StorageError, match="does not exist"):
         explain(run, files[0], output=tmp_path / "none" / "a.png")
 
 
@@ -199,25 +199,25 @@ def test_a_model_of_something_else_is_refused(tmp_path: Path) -> None:
         "gru", dataset="adding", epochs=1, batch_size=32, name="seq", runs_dir=tmp_path,
         settings={"data.options.train": 64, "data.options.test": 8, "data.options.steps": 4},
     )  # fmt: skip
-    with pytest.raises(UsageError, match="explain is for models of images, text and trees; run seq reads"):
+    with pytest.raises(UsageError, match="explain is for models of images, text and trees; run seq takes"):
         explain(made, "x.png")
-    with pytest.raises(UsageError, match="of models of images; run seq reads sequences"):
+    with pytest.raises(UsageError, match="for models of images; run seq takes sequences"):
         layers(made)
 
 
 def test_layers_are_listed_in_order_with_the_default(run: RunFolder) -> None:
-    found = layers(run)
-    assert [layer.path for layer in found] == ["conv", "pool", "squash"]
-    assert [layer.path for layer in found if layer.default] == ["squash"]
-    assert (found[0].kind, found[0].channels, found[0].height) == ("Conv2d", 32, 26)
+    result = layers(run)
+    assert [layer.path for layer in result] == ["conv", "pool", "squash"]
+    assert [layer.path for layer in result if layer.default] == ["squash"]
+    assert (result[0].kind, result[0].channels, result[0].height) == ("Conv2d", 32, 26)
 
 
-def test_features_are_a_picture_of_filters_and_maps(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
-    (found,) = features(run, files[0], layer="pool", output=tmp_path)
-    assert not isinstance(found, Failure)
-    assert (found.channels, found.height, found.width, found.shown) == (32, 13, 13, 32)
-    assert found.png.name == f"{files[0].stem}-features-pool.png"
-    with Image.open(found.png) as picture:
+def test_features_are_an_image_of_filters_and_maps(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+    (result,) = features(run, files[0], layer="pool", output=tmp_path)
+    assert not isinstance(result, Failure)
+    assert (result.channels, result.height, result.width, result.shown) == (32, 13, 13, 32)
+    assert result.png.name == f"{files[0].stem}-features-pool.png"
+    with Image.open(result.png) as picture:
         assert picture.width > 600
     with pytest.raises(UsageError, match="Did you mean 'pool'"):
         features(run, files[0], layer="pol")
@@ -254,7 +254,7 @@ def test_an_image_comes_through_a_pipe(run: RunFolder, files: list[Path], tmp_pa
     assert done.stdout.splitlines()[1].startswith(b"-\tgrad_cam\tsquash\t")
 
 
-def test_a_damaged_checkpoint_is_told(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "broken")
     for path in (tmp_path / "broken" / "checkpoints").glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:100])

@@ -1,4 +1,4 @@
-"""explain of text and trees: values that follow their formulas, find the word that decides, and are shown as text."""
+"""explain of text and trees: values follow their formulas, identify the decisive word, and are shown as text."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from dlkit.errors import DataError, UsageError
 from dlkit.evaluation.prediction import Node
 from dlkit.explanation import faithfulness, overlay_text
 from dlkit.explanation.explain import Explanation, Failure, explain
-from dlkit.explanation.methods._words import Reader
-from dlkit.explanation.records import Part
+from dlkit.explanation.methods._word_vectors import WordVectorModel
+from dlkit.explanation.records import NodeAttribution
 from dlkit.explanation.views import words_below
 from dlkit.inference.torch_classifier import TextClassifier
-from dlkit.layers.attention import kept_attention
+from dlkit.layers.attention import record_attention
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import SequenceSpec, TreeSpec
 from dlkit_cli import formats
@@ -60,18 +60,18 @@ def built(name: str, **options: Any) -> TextClassifier:
     return TextClassifier(model.eval(), torch.device("cpu"), SPECS[kind])  # type: ignore[arg-type]
 
 
-def reader_of(classifier: TextClassifier) -> Reader:
+def reader_of(classifier: TextClassifier) -> WordVectorModel:
     text = SENTENCE if isinstance(classifier.spec, SequenceSpec) else TREE
-    return Reader(classifier.module, lambda count: classifier.batch([text] * count))
+    return WordVectorModel(classifier.module, lambda count: classifier.batch([text] * count))
 
 
 def logits_of(classifier: TextClassifier, text: list[str] | Parsed) -> Tensor:
     with torch.no_grad():
-        found: Tensor = classifier.module(classifier.batch([text]))
-    return found
+        result: Tensor = classifier.module(classifier.batch([text]))
+    return result
 
 
-def values_of(method: str, reader: Reader, target: int = 1) -> Tensor:
+def values_of(method: str, reader: WordVectorModel, target: int = 1) -> Tensor:
     maps: Tensor = registry.load("explainers", method).explain(reader, reader.vectors, torch.tensor([target]))
     return maps
 
@@ -80,7 +80,7 @@ def values_of(method: str, reader: Reader, target: int = 1) -> Tensor:
 
 
 @every_network
-def test_a_reader_of_a_texts_own_vectors_answers_as_the_network(name: str) -> None:
+def test_a_texts_own_word_vectors_give_the_networks_logits(name: str) -> None:
     classifier = built(name)
     reader = reader_of(classifier)
     text = SENTENCE if isinstance(classifier.spec, SequenceSpec) else TREE
@@ -88,37 +88,37 @@ def test_a_reader_of_a_texts_own_vectors_answers_as_the_network(name: str) -> No
     assert reader.vectors.shape[2:] == (1, 5)
     for copies in (1, 3):
         with torch.no_grad():
-            found = reader(reader.vectors.expand(copies, -1, -1, -1))
-        torch.testing.assert_close(found, expected.expand(copies, -1))
+            result = reader(reader.vectors.expand(copies, -1, -1, -1))
+        torch.testing.assert_close(result, expected.expand(copies, -1))
     assert not any(module._forward_hooks for module in classifier.module.modules())
 
 
 @pytest.mark.parametrize("name", ["lstm", "transformer"])
-def test_what_is_left_of_a_sequence_is_read_as_that_alone(name: str) -> None:
+def test_removed_words_of_a_sequence_leave_a_shorter_sequence(name: str) -> None:
     classifier = built(name)
     keep = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 0, 1, 1], [0, 0, 1, 0, 0]]).bool()
-    found = reader_of(classifier).kept(keep)
-    for row, answer in zip(keep, found, strict=True):
+    result = reader_of(classifier).masked_logits(keep)
+    for row, answer in zip(keep, result, strict=True):
         left = [word for word, kept in zip(SENTENCE, row.tolist(), strict=True) if kept]
         torch.testing.assert_close(answer[None], logits_of(classifier, left), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["tree_lstm", "child_sum_tree_lstm"])
-def test_of_a_tree_what_is_left_out_is_zero(name: str) -> None:
+def test_removed_words_of_a_tree_have_zero_vectors(name: str) -> None:
     classifier = built(name)
     reader = reader_of(classifier)
-    found = reader.kept(torch.tensor([[0, 1, 1, 1, 1]]).bool())
+    result = reader.masked_logits(torch.tensor([[0, 1, 1, 1, 1]]).bool())
     with torch.no_grad():
         classifier.module.get_submodule("embedding").weight[2 + 3] = 0  # that of w3, which stands there alone
-    torch.testing.assert_close(found, logits_of(classifier, TREE))
+    torch.testing.assert_close(result, logits_of(classifier, TREE))
 
 
 @every_network
-def test_occlusion_is_a_loop_that_leaves_each_word_out(name: str) -> None:
+def test_occlusion_is_a_loop_that_removes_each_word(name: str) -> None:
     reader = reader_of(built(name))
-    whole = reader.kept(torch.ones(1, 5).bool())[0, 1]
-    falls = [whole - reader.kept(torch.arange(5)[None] != place)[0, 1] for place in range(5)]
-    torch.testing.assert_close(values_of("occlusion", reader), torch.stack(falls)[None, None])
+    complete = reader.masked_logits(torch.ones(1, 5).bool())[0, 1]
+    decreases = [complete - reader.masked_logits(torch.arange(5)[None] != place)[0, 1] for place in range(5)]
+    torch.testing.assert_close(values_of("occlusion", reader), torch.stack(decreases)[None, None])
 
 
 def test_occlusion_of_a_node_covers_all_words_below_it() -> None:
@@ -131,10 +131,10 @@ def test_occlusion_of_a_node_covers_all_words_below_it() -> None:
         False,
         False,
     ]
-    found = registry.load("explainers", "occlusion").of_parts(reader, torch.tensor([1]), below)
-    whole = reader.kept(torch.ones(1, 5).bool())[0, 1]
-    for value, words in zip(found, below, strict=True):
-        torch.testing.assert_close(value, whole - reader.kept(~words[None])[0, 1])
+    result = registry.load("explainers", "occlusion").attribute_groups(reader, torch.tensor([1]), below)
+    complete = reader.masked_logits(torch.ones(1, 5).bool())[0, 1]
+    for value, words in zip(result, below, strict=True):
+        torch.testing.assert_close(value, complete - reader.masked_logits(~words[None])[0, 1])
 
 
 @every_network
@@ -159,12 +159,12 @@ def test_values_are_finite_repeat_and_leave_the_network_as_it_was(method: str, n
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "last", "attention"])
-def test_attention_rollout_of_words_is_weighed_as_the_pooling_weighs_its_steps(pooling: str) -> None:
+def test_attention_rollout_of_words_has_the_weights_of_the_pooling(pooling: str) -> None:
     reader = reader_of(built("transformer", pooling=pooling))
     pool = reader.network.get_submodule("pool")
     steps: list[Tensor] = []
     hook = pool.register_forward_pre_hook(lambda module, given: steps.append(given[0]))
-    with torch.no_grad(), kept_attention(reader) as layers:
+    with torch.no_grad(), record_attention(reader) as layers:
         reader(reader.vectors)
         rolled = torch.eye(5)
         for layer in layers:
@@ -176,9 +176,9 @@ def test_attention_rollout_of_words_is_weighed_as_the_pooling_weighs_its_steps(p
         shares = torch.eye(5)[4]
     elif pooling == "attention":
         shares = pool.score(pool.hidden(steps[0]).tanh())[0, :, 0].softmax(0).detach()  # type: ignore[operator]
-    found = values_of("attention_rollout", reader)
-    torch.testing.assert_close(found[0, 0], shares @ rolled)
-    torch.testing.assert_close(found.sum(), torch.tensor(1.0))
+    result = values_of("attention_rollout", reader)
+    torch.testing.assert_close(result[0, 0], shares @ rolled)
+    torch.testing.assert_close(result.sum(), torch.tensor(1.0))
 
 
 def test_attention_rollout_is_not_for_networks_without_attention() -> None:
@@ -186,7 +186,7 @@ def test_attention_rollout_is_not_for_networks_without_attention() -> None:
         values_of("attention_rollout", reader_of(built("lstm")))
 
 
-def test_deletion_and_insertion_take_words_out_and_put_them_in() -> None:
+def test_deletion_and_insertion_remove_and_insert_words() -> None:
     reader = reader_of(built("lstm"))
     values = torch.tensor([0.1, 0.9, -0.3, 0.5, 0.2])
     order, areas = [1, 3, 4, 0, 2], []
@@ -195,9 +195,9 @@ def test_deletion_and_insertion_take_words_out_and_put_them_in() -> None:
         for count in range(6):
             chosen = torch.zeros(5).bool()
             chosen[order[:count]] = True
-            curve.append(float(reader.kept((chosen if inserted else ~chosen)[None]).double().softmax(1)[0, 1]))
+            curve.append(float(reader.masked_logits((chosen if inserted else ~chosen)[None]).double().softmax(1)[0, 1]))
         areas.append(float(np.trapezoid(curve)) / 5)
-    assert faithfulness.of_words(reader, 1, values) == pytest.approx(areas, abs=1e-6)
+    assert faithfulness.word_deletion_and_insertion(reader, 1, values) == pytest.approx(areas, abs=1e-6)
 
 
 # -- what a trained run says
@@ -210,40 +210,40 @@ def explained(*arguments: Any, **options: Any) -> list[Explanation]:
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "occlusion"])
-def test_where_a_word_alone_decides_it_has_the_highest_value(method: str, text_run: RunFolder) -> None:
+def test_a_decisive_word_has_the_highest_value(method: str, text_run: RunFolder) -> None:
     texts = tiny_texts.texts(20, seed=7)
-    found = explained(text_run, [text.encode() for text, _ in texts], method=method)
+    result = explained(text_run, [text.encode() for text, _ in texts], method=method)
     right = [
         max(answer.words, key=lambda word: word.value).word == tiny_texts.DECIDING[label]
-        for answer, (_, label) in zip(found, texts, strict=True)
+        for answer, (_, label) in zip(result, texts, strict=True)
     ]
     assert sum(right) >= 19
-    assert all(answer.insertion_auc > answer.deletion_auc for answer in found)
-    assert sum(answer.sanity.flagged for answer in found) <= 3
+    assert all(answer.insertion_auc > answer.deletion_auc for answer in result)
+    assert sum(answer.sanity.flagged for answer in result) <= 3
 
 
 def test_the_nodes_above_the_deciding_word_have_its_value(tree_run: RunFolder) -> None:
     draw = random.Random(3)
     texts = tiny_texts.texts(12, seed=8)
-    found = explained(tree_run, [tiny_texts.tree(*pair, draw).encode() for pair in texts], method="occlusion")
+    result = explained(tree_run, [tiny_texts.tree(*pair, draw).encode() for pair in texts], method="occlusion")
     right = 0
-    for answer, (_, label) in zip(found, texts, strict=True):
-        best = max(answer.parts, key=lambda part: part.value).node
+    for answer, (_, label) in zip(result, texts, strict=True):
+        best = max(answer.nodes, key=lambda node: node.value).node
         right += tiny_texts.DECIDING[label] in best.words.split()
-        assert answer.parts[0].node.parent is None and len(answer.parts) == 2 * len(answer.words) - 1
+        assert answer.nodes[0].node.parent is None and len(answer.nodes) == 2 * len(answer.words) - 1
     assert right >= 11
 
 
 def test_a_nodes_integrated_gradients_are_the_sum_of_its_words(tree_run: RunFolder) -> None:
-    (found,) = explained(tree_run, b"(good ((a) (gem)) ((of) ((a) (film))))")
-    assert found.method == "integrated_gradients" and [word.word for word in found.words] == [
+    (result,) = explained(tree_run, b"(good ((a) (gem)) ((of) ((a) (film))))")
+    assert result.method == "integrated_gradients" and [word.word for word in result.words] == [
         "a",
         "gem",
         "of",
         "a",
         "film",
     ]
-    values = [word.value for word in found.words]
+    values = [word.value for word in result.words]
     sums = [
         sum(values),
         sum(values[:2]),
@@ -254,22 +254,22 @@ def test_a_nodes_integrated_gradients_are_the_sum_of_its_words(tree_run: RunFold
         sum(values[3:]),
         *values[3:],
     ]
-    assert [part.value for part in found.parts] == pytest.approx(sums, abs=1e-5)
-    assert found.completeness_error is not None and found.completeness_error <= 0.01
+    assert [node.value for node in result.nodes] == pytest.approx(sums, abs=1e-5)
+    assert result.completeness_error is not None and result.completeness_error <= 0.01
 
 
-def test_a_word_that_the_vocabulary_does_not_have_is_marked(text_run: RunFolder) -> None:
-    (found,) = explained(text_run, b"Gem, unheard")
-    assert [(word.word, word.known) for word in found.words] == [("gem", True), (",", False), ("unheard", False)]
+def test_a_word_that_is_not_in_the_vocabulary_is_marked(text_run: RunFolder) -> None:
+    (result,) = explained(text_run, b"Gem, unheard")
+    assert [(word.word, word.known) for word in result.words] == [("gem", True), (",", False), ("unheard", False)]
 
 
 def test_the_records_have_their_documented_form(text_run: RunFolder, tree_run: RunFolder, tmp_path: Path) -> None:
     for run, text, name in ((text_run, b"a gem", "explain_text"), (tree_run, b"((a) (gem))", "explain_tree")):
-        (found,) = explain(run, text, output=tmp_path / f"{name}.png")
-        document = found.document()
+        (result,) = explain(run, text, output=tmp_path / f"{name}.png")
+        document = result.document()
         document["nodes"] = document.get("nodes", [])[1:]  # the root has no parent
         assert form(document) == {"nodes": [], **json.loads((GOLDEN / f"{name}.json").read_text())}
-        assert documents.read(tmp_path / f"{name}.json") == found.document()
+        assert documents.read(tmp_path / f"{name}.json") == result.document()
 
 
 def test_an_untrained_network_is_flagged(text_run: RunFolder, tmp_path: Path) -> None:
@@ -277,9 +277,9 @@ def test_an_untrained_network_is_flagged(text_run: RunFolder, tmp_path: Path) ->
         "lstm", dataset="text_csv", data_dir=text_run.recipe().data.dir, epochs=1, batch_size=256, lr=1e-12,
         name="fresh", runs_dir=tmp_path,
     )  # fmt: skip
-    said: list[str] = []
-    (found,) = explained(made, b"a gem of a film", say=said.append)
-    assert found.sanity.flagged and any("random" in line for line in said)
+    messages: list[str] = []
+    (result,) = explained(made, b"a gem of a film", say=messages.append)
+    assert result.sanity.flagged and any("random" in line for line in messages)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_an_untrained_network_is_flagged(text_run: RunFolder, tmp_path: Path) ->
         ({"montage": True}, "--montage is for models of images"),
     ],
 )
-def test_what_does_not_fit_text_is_told(text_run: RunFolder, options: dict[str, Any], match: str) -> None:
+def test_options_that_do_not_apply_to_text_are_errors(text_run: RunFolder, options: dict[str, Any], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         explain(text_run, b"a gem", **options)
 
@@ -306,13 +306,13 @@ def test_a_text_that_is_too_long_or_none_is_a_failure(tree_run: RunFolder) -> No
     assert "1,201 nodes; explain takes up to 1,000" in answers[0].message
 
 
-def test_all_methods_that_fit_are_asked(text_run: RunFolder, tmp_path: Path) -> None:
-    said: list[str] = []
-    found = list(explain(text_run, b"a gem", method="all", output=tmp_path, say=said.append))
-    assert [getattr(answer, "method", None) for answer in found] == [
+def test_all_supported_methods_are_used(text_run: RunFolder, tmp_path: Path) -> None:
+    messages: list[str] = []
+    result = list(explain(text_run, b"a gem", method="all", output=tmp_path, say=messages.append))
+    assert [getattr(answer, "method", None) for answer in result] == [
         "integrated_gradients", "occlusion", "saliency", "smoothgrad",
     ]  # fmt: skip
-    assert any(line.startswith("attention_rollout is left out") for line in said)
+    assert any(line.startswith("attention_rollout is skipped") for line in messages)
     assert len(list(tmp_path.glob("*.png"))) == 4
 
 
@@ -360,33 +360,33 @@ def test_a_table_shows_the_text_and_a_tree_its_nodes(
     assert lines[-1].startswith("-:2: ") and "not closed" in lines[-1]
 
 
-def test_words_are_coloured_on_a_terminal_alone(text_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dlkit_cli.explain import _coloured
+def test_words_are_colored_on_a_terminal_only(text_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlkit_cli.explain import _colored_words
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     words = [{"word": "a", "value": -0.1}, {"word": "gem\x1b", "value": 0.9}]
-    assert _coloured(words) == "a gem\\x1b\n"
+    assert _colored_words(words) == "a gem\\x1b\n"
     monkeypatch.setattr("sys.stdout", Terminal())
     monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    shown = _coloured(words)
+    shown = _colored_words(words)
     assert "\x1b[" in shown and "gem\\x1b" in shown
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[38" not in _coloured(words)
+    assert "\x1b[38" not in _colored_words(words)
     assert formats.escape("\x1b") == "\\x1b"
 
 
-def test_a_drawn_dependency_tree_has_each_word_at_its_place() -> None:
+def test_a_drawn_dependency_tree_has_each_word_at_its_own_position() -> None:
     tree = tree_of_heads(["this", "film", "is", "good"], [2, 4, 4, 0])
     places = {node: place for place, node in enumerate(tree.reading)}
     parts = [
-        Part(Node(node, None if parent < 0 else parent, word, "", "a", 0, 1.0), 0.0, places[node])
+        NodeAttribution(Node(node, None if parent < 0 else parent, word, "", "a", 0, 1.0), 0.0, places[node])
         for node, (parent, word) in enumerate(zip(tree.parents, tree.words, strict=True))
     ]
-    drawn = overlay_text.placed(parts)
-    assert dict(zip(tree.words, drawn.centres, strict=True)) == {"this": 0, "film": 1, "is": 2, "good": 3}
-    assert dict(zip(tree.words, drawn.heights, strict=True)) == {"this": 0, "film": 1, "is": 0, "good": 2}
+    layout = overlay_text.tree_layout(parts)
+    assert dict(zip(tree.words, layout.centers, strict=True)) == {"this": 0, "film": 1, "is": 2, "good": 3}
+    assert dict(zip(tree.words, layout.heights, strict=True)) == {"this": 0, "film": 1, "is": 0, "good": 2}

@@ -1,4 +1,4 @@
-"""explainers: maps that follow their papers' formulas, and that find what decides."""
+"""Explanation methods: maps follow their papers' formulas and identify the decisive pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlkit import registry
 from dlkit.errors import UsageError
 from dlkit.explanation import faithfulness
 from dlkit.explanation.methods import _layers
-from dlkit.layers.attention import kept_attention
+from dlkit.layers.attention import record_attention
 
 METHODS = sorted(registry.entries("explainers"))
 
@@ -97,7 +97,7 @@ def little() -> Tensor:
 TARGETS = torch.tensor([2, 0])
 
 
-def test_the_shelf_holds_every_method_with_its_paper() -> None:
+def test_the_registry_lists_every_method_with_its_paper() -> None:
     assert METHODS == [
         "attention_rollout", "grad_cam", "grad_cam_pp", "guided_backprop", "integrated_gradients", "occlusion",
         "saliency", "shap", "smoothgrad",
@@ -129,12 +129,12 @@ def test_maps_are_finite_repeat_and_do_not_depend_on_the_batch(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_another_class_gives_another_map_where_the_method_sees_classes(
+def test_another_class_gives_another_map_unless_the_method_is_class_agnostic(
     method: str, small: dict[str, nn.Module], images: Tensor
 ) -> None:
     model = small.get(method, small[""])
     one, other = (maps_of(method, model, images, torch.full((3,), target)) for target in (0, 1))
-    assert torch.equal(one, other) == getattr(registry.load("explainers", method), "BLIND", False)
+    assert torch.equal(one, other) == getattr(registry.load("explainers", method), "CLASS_AGNOSTIC", False)
 
 
 def test_of_a_linear_model_gradients_are_its_weights(linear: Linear, little: Tensor) -> None:
@@ -169,8 +169,8 @@ def test_integrated_gradients_are_complete(name: str, images: Tensor) -> None:
     assert ((maps.sum((1, 2)) - difference) / difference).abs().max() <= 0.01
 
 
-def test_integrated_gradients_cut_their_steps_until_they_are_complete(tiny: TinyCNN, little: Tensor) -> None:
-    """The finer sum uses the coarser one's places again."""
+def test_integrated_gradients_refine_their_steps_until_they_are_complete(tiny: TinyCNN, little: Tensor) -> None:
+    """The finer sum reuses the points of the coarser one."""
     coarse = maps_of("integrated_gradients", tiny, little, TARGETS, steps=9, most=9)
     refined = maps_of("integrated_gradients", tiny, little, TARGETS, steps=3, tolerance=0.0, most=9)
     torch.testing.assert_close(refined, coarse, rtol=1e-4, atol=1e-6)
@@ -196,18 +196,18 @@ def test_grad_cam_pp_is_its_papers_formula(tiny: TinyCNN, little: Tensor) -> Non
 
 
 def as_drawn(maps: Tensor) -> Tensor:
-    """What an explainer makes of maps that have a cell for each pixel."""
-    return _layers.placed(maps, _layers.Places(0.0, 1.0), _layers.Places(0.0, 1.0), *maps.shape[1:])
+    """The upsampled form of maps that have a cell for each pixel."""
+    return _layers.upsample(maps, _layers.CellAxis(0.0, 1.0), _layers.CellAxis(0.0, 1.0), *maps.shape[1:])
 
 
-def test_guided_backprop_passes_on_what_is_above_0_both_ways(tiny: TinyCNN, little: Tensor) -> None:
+def test_guided_backprop_passes_positive_values_only_in_both_directions(tiny: TinyCNN, little: Tensor) -> None:
     before = tiny.conv(little).detach()
     gradient = (tiny.output.weight.detach()[TARGETS] / 64)[..., None, None].clamp(min=0) * (before > 0)
     expected = F.conv_transpose2d(gradient, tiny.conv.weight.detach(), padding=1).sum(1)
     torch.testing.assert_close(maps_of("guided_backprop", tiny, little, TARGETS), expected)
 
 
-def test_guided_backprop_does_not_mind_whether_relus_are_in_place(images: Tensor) -> None:
+def test_guided_backprop_is_the_same_for_in_place_relus(images: Tensor) -> None:
     model, targets = small_one("densenet40"), torch.tensor([0, 1, 2])
     rectifiers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
     assert any(module.inplace for module in rectifiers)
@@ -217,8 +217,8 @@ def test_guided_backprop_does_not_mind_whether_relus_are_in_place(images: Tensor
     torch.testing.assert_close(maps_of("guided_backprop", model, images, targets), expected)
 
 
-def test_a_layer_before_a_relu_in_place_is_seen_as_it_was(tiny: TinyCNN, little: Tensor) -> None:
-    with torch.no_grad(), _layers.kept_maps(tiny, "conv") as kept:
+def test_the_output_of_a_layer_before_an_in_place_relu_is_recorded_unchanged(tiny: TinyCNN, little: Tensor) -> None:
+    with torch.no_grad(), _layers.record_maps(tiny, "conv") as kept:
         tiny(little)
         assert torch.equal(kept[0], tiny.conv(little)) and bool((kept[0] < 0).any())
 
@@ -242,8 +242,8 @@ def test_occlusion_is_a_loop_over_squares(tiny: TinyCNN, little: Tensor) -> None
 
 @pytest.mark.parametrize("top", [0, 1, 5, 11, 12])
 @pytest.mark.parametrize("left", [0, 1, 5, 11, 12])
-def test_occlusion_finds_what_decides_at_the_border_too(top: int, left: int) -> None:
-    """A pixel at the edge is covered as often as others, not by the squares alone that cover what is beside it."""
+def test_occlusion_finds_decisive_pixels_at_the_border_too(top: int, left: int) -> None:
+    """A pixel at the edge is covered as often as others, and not only by squares that cover its neighbors."""
     model, decides = Linear(3, 20), torch.zeros(3, 20, 20)
     decides[:, top : top + PATCH, left : left + PATCH] = 1
     with torch.no_grad():
@@ -255,7 +255,7 @@ def test_occlusion_finds_what_decides_at_the_border_too(top: int, left: int) -> 
 
 def test_attention_rollout_multiplies_the_layers_attention(small: dict[str, nn.Module], images: Tensor) -> None:
     model = small["attention_rollout"]
-    with torch.no_grad(), kept_attention(model) as kept:
+    with torch.no_grad(), record_attention(model) as kept:
         model(images)
         joint = torch.eye(65).expand(3, 65, 65)
         for layer in kept:
@@ -263,7 +263,7 @@ def test_attention_rollout_multiplies_the_layers_attention(small: dict[str, nn.M
             joint = (0.5 * layer.weights.mean(1) + 0.5 * torch.eye(65)) @ joint
     torch.testing.assert_close(joint.sum(2), torch.ones(3, 65))
     maps = maps_of("attention_rollout", model, images, torch.zeros(3).long())
-    torch.testing.assert_close(maps, _layers.enlarged(joint[:, 0, 1:].view(3, 8, 8), SIDE, SIDE))
+    torch.testing.assert_close(maps, _layers.upsample_evenly(joint[:, 0, 1:].view(3, 8, 8), SIDE, SIDE))
 
 
 @pytest.mark.filterwarnings("ignore")  # captum's own
@@ -280,15 +280,15 @@ def test_captum_gives_the_same_maps(images: Tensor) -> None:
         "guided_backprop": attr.GuidedBackprop(unshared).attribute(given, targets).sum(1),
     }  # fmt: skip
     cam = attr.LayerGradCam(model, model.c3).attribute(given, targets, relu_attributions=True)
-    places = _layers.cell_places(model, images, "c3")
-    expected["grad_cam"] = _layers.placed(cam[:, 0].detach(), *places, SIDE, SIDE)
+    places = _layers.locate_cells(model, images, "c3")
+    expected["grad_cam"] = _layers.upsample(cam[:, 0].detach(), *places, SIDE, SIDE)
     for method, maps in expected.items():
         found = maps_of(method, model, images, targets)
         torch.testing.assert_close(found, maps.detach(), rtol=0.02, atol=0.01 * float(found.abs().max()))
 
 
 def unshared_relus(model: nn.Module) -> nn.Module:
-    """lenet5_relu as a chain with a ReLU of its own at each place, as captum's hooks need it."""
+    """lenet5_relu as a chain with a separate ReLU at each position, as captum's hooks need it."""
     c1, c3, c5, f6, output = (model.get_submodule(name) for name in ("c1", "c3", "c5", "f6", "output"))
     return nn.Sequential(
         c1, nn.MaxPool2d(2), nn.ReLU(), c3, nn.MaxPool2d(2), nn.ReLU(),
@@ -297,21 +297,21 @@ def unshared_relus(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ["simple_cnn", "lenet5_relu"])
-def test_cells_are_placed_where_they_look(name: str) -> None:
-    """Found by moving one pixel: a convolution of 5 and a pool of 2 leave C3's first cell to look at 0 to 13."""
+def test_cells_are_located_at_the_center_of_their_receptive_field(name: str) -> None:
+    """A 5×5 convolution and 2×2 pooling: the receptive field of C3's first cell is pixels 0 to 13."""
     model = small_one(name)
     first, stride = {"simple_cnn": (1.5, 2.0), "lenet5_relu": (6.5, 2.0)}[name]
-    path = _layers.chosen_layer(model, torch.zeros(1, 3, SIDE, SIDE), None)
-    for places in _layers.cell_places(model, torch.zeros(1, 3, SIDE, SIDE), path):
+    path = _layers.select_layer(model, torch.zeros(1, 3, SIDE, SIDE), None)
+    for places in _layers.locate_cells(model, torch.zeros(1, 3, SIDE, SIDE), path):
         assert (places.first, places.stride) == (first, stride)
 
 
 def test_pixels_are_means_of_the_cells_around_them() -> None:
-    """By hand: weighed by a Gaussian; the outermost cells go on beyond the border, and a pixel there is given less."""
-    maps, (rows, columns) = torch.rand(1, 3, 4), (_layers.Places(5.0, 4.0), _layers.Places(2.5, 3.0))
-    drawn = _layers.placed(maps, rows, columns, 16, 14)
+    """By hand: Gaussian weights; the outermost cells continue beyond the border, with reduced weight there."""
+    maps, (rows, columns) = torch.rand(1, 3, 4), (_layers.CellAxis(5.0, 4.0), _layers.CellAxis(2.5, 3.0))
+    drawn = _layers.upsample(maps, rows, columns, 16, 14)
 
-    def weights(places: _layers.Places, pixel: int, cells: int) -> dict[int, float]:
+    def weights(places: _layers.CellAxis, pixel: int, cells: int) -> dict[int, float]:
         at = (pixel - places.first) / places.stride
         inside = min(max(at, 0), cells - 1)
         found = {cell: math.exp(-((inside - cell) ** 2) / 2) for cell in range(-9, cells + 9)}
@@ -326,21 +326,21 @@ def test_pixels_are_means_of_the_cells_around_them() -> None:
         assert float(drawn[0, y, x]) == pytest.approx(expected, rel=1e-3)
 
 
-def test_what_activates_two_cells_alike_is_drawn_between_them() -> None:
-    places, maps = _layers.Places(1.5, 4.0), torch.zeros(1, 8, 8)
+def test_the_peak_of_two_equal_cells_lies_between_them() -> None:
+    places, maps = _layers.CellAxis(1.5, 4.0), torch.zeros(1, 8, 8)
     maps[0, 3, 4:6] = 1
-    drawn = _layers.placed(maps, places, places, 32, 32)[0]
+    drawn = _layers.upsample(maps, places, places, 32, 32)[0]
     assert divmod(int(drawn.argmax()), 32) in {(row, column) for row in (13, 14) for column in (19, 20)}
 
 
-def test_maps_coarser_than_7_give_way_to_finer_ones_before_them() -> None:
+def test_finer_maps_replace_those_coarser_than_7() -> None:
     model = small_one("vgg11")
     found = _layers.spatial_layers(model, torch.zeros(1, 3, SIDE, SIDE))
     assert found[str(model.feature_map)][1:] == (2, 2)
-    assert found[_layers.chosen_layer(model, torch.zeros(1, 3, SIDE, SIDE), None)][1:] == (8, 8)
+    assert found[_layers.select_layer(model, torch.zeros(1, 3, SIDE, SIDE), None)][1:] == (8, 8)
 
 
-def test_every_family_with_maps_in_space_is_tried() -> None:
+def test_every_family_with_feature_maps_is_tested() -> None:
     with_maps = {"simple_cnn", "lenet5", "alexnet", "vgg", "resnet", "densenet"}
     assert {registry.entry("models", name).family for name in CNNS} == with_maps
 
@@ -364,10 +364,10 @@ def test_every_family_is_explained_by_every_method_that_fits(name: str, images: 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "lenet5_relu" else pytest.mark.slow) for name in CNNS]
 )
-def test_where_a_patch_alone_decides_the_peak_lies_in_it(name: str) -> None:
+def test_the_peak_lies_in_a_decisive_patch(name: str) -> None:
     model, _, _, right = learned(name, CNNS[name])
     assert right == 1
     shares = shares_in_patch(model, *patches(40, seed=2))
     assert min(shares.values()) >= 0.95, shares
     slow = TRAINING.get(name, Training()).lr < 1e-3  # and so near its start that the order of its weights tells nothing
-    assert slow or not faithfulness.looks_random(model, seed=0)
+    assert slow or not faithfulness.has_random_weights(model, seed=0)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit.errors import UsageError
-from dlkit.layers.attention import SelfAttention, attention_weights, kept_attention, padding_mask
+from dlkit.layers.attention import SelfAttention, attention_weights, padding_mask, record_attention
 from dlkit.layers.drop_path import DropPath, drop_path, drop_paths
 from dlkit.layers.encoder import EncoderBlock
 from dlkit.layers.init import SCHEMES, initialize
@@ -64,7 +64,7 @@ def test_attention_weights_are_the_formula() -> None:
 @pytest.mark.parametrize("keep", [False, True])
 def test_attention_is_torchs_with_the_same_weights(masked: bool, keep: bool) -> None:
     ours, torchs = attention_and_torchs()
-    ours.keep_weights = keep
+    ours.record_weights = keep
     lengths, real = padded()
     mask = padding_mask(lengths, T) if masked else None
     expected, weights = torchs(
@@ -82,7 +82,7 @@ def test_the_fused_kernel_has_the_gradients_of_the_formula(masked: bool) -> None
     upstream = torch.randn(N, T, WIDTH, dtype=torch.double)
     gradients = []
     for keep in (False, True):
-        attention.keep_weights = keep
+        attention.record_weights = keep
         gradients.append(
             torch.autograd.grad(attention(inputs().double(), mask), list(attention.parameters()), upstream)
         )
@@ -96,7 +96,7 @@ def test_nobody_looks_at_padding() -> None:
     assert padding_mask(lengths, T).shape == (N, 1, 1, T)
     changed = torch.where(real[..., None], x, x + 100)
     for keep in (False, True):
-        attention.keep_weights = keep
+        attention.record_weights = keep
         one, other = attention(x, padding_mask(lengths, T)), attention(changed, padding_mask(lengths, T))
         torch.testing.assert_close(one[real], other[real])
         assert not torch.allclose(attention(x)[real], attention(changed)[real])
@@ -105,7 +105,7 @@ def test_nobody_looks_at_padding() -> None:
 @pytest.mark.parametrize("keep", [False, True])
 def test_an_empty_sequence_gives_no_nan(keep: bool) -> None:
     attention, x = attention_and_torchs()[0], inputs().requires_grad_()
-    attention.keep_weights = keep
+    attention.record_weights = keep
     output = attention(x, padding_mask(torch.tensor([7, 0, 4]), T))
     output.sum().backward()
     torch.testing.assert_close(output[1], attention.out_proj.bias.expand(T, -1))  # it looks nowhere
@@ -122,20 +122,20 @@ def test_attention_does_not_know_the_order_of_its_positions() -> None:
 def test_weights_are_kept_only_where_asked_for() -> None:
     network = nn.Sequential(SelfAttention(WIDTH, HEADS), nn.Linear(WIDTH, WIDTH), SelfAttention(WIDTH, 2)).eval()
     expected = network(inputs())
-    with kept_attention(network) as layers:
+    with record_attention(network) as layers:
         torch.testing.assert_close(network(inputs()), expected)
         weights = [layer.weights for layer in layers]
     assert [one.shape for one in weights if one is not None] == [(N, HEADS, T, T), (N, 2, T, T)]
     assert all(torch.allclose(one.sum(-1), torch.ones(())) for one in weights if one is not None)
     network(inputs())
-    assert all(layer.weights is None and not layer.keep_weights for layer in layers)
+    assert all(layer.weights is None and not layer.record_weights for layer in layers)
     assert weights[0] is not None and weights[0].requires_grad  # explanations weight it by its gradient
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_attention_drops_weights_while_training_only(keep: bool) -> None:
     attention, plain = attention_and_torchs(0.5)[0], attention_and_torchs()[0]
-    attention.keep_weights = keep
+    attention.record_weights = keep
     expected = plain(inputs())
     assert not torch.allclose(attention(inputs()), expected)
     torch.testing.assert_close(attention.eval()(inputs()), expected, rtol=1e-5, atol=1e-5)

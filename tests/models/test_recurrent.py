@@ -221,7 +221,7 @@ def test_attention_weights_are_kept_on_demand_and_none_is_on_padding() -> None:
     assert isinstance(model.pool, AttentionPooling)
     model(words(4, 9))
     assert model.pool.weights is None
-    model.pool.keep_weights = True
+    model.pool.record_weights = True
     model(words(4, 9))
     weights = model.pool.weights
     assert weights is not None and weights.shape == (2, 9) and not weights[0, 4:].any()

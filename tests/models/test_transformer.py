@@ -14,7 +14,7 @@ from torch import nn
 from dlkit import registry
 from dlkit.data.text.padding import Sequences
 from dlkit.errors import UsageError
-from dlkit.layers.attention import kept_attention
+from dlkit.layers.attention import record_attention
 from dlkit.layers.pooling import POOLINGS
 from dlkit.models.transformer import Transformer, sinusoids
 
@@ -91,7 +91,7 @@ def test_without_positions_order_would_not_matter() -> None:
 
 def test_attention_weights_are_retrievable_and_none_is_on_padding() -> None:
     model = build()
-    with kept_attention(model) as layers:
+    with record_attention(model) as layers:
         model(words(4, 9))
         weights = [layer.weights for layer in layers]
     assert len(weights) == 2
@@ -102,7 +102,7 @@ def test_attention_weights_are_retrievable_and_none_is_on_padding() -> None:
 
 def test_images_are_read_row_by_row() -> None:
     model, images = build(DIGITS), torch.randn(2, 1, 28, 28)
-    with kept_attention(model) as layers:
+    with record_attention(model) as layers:
         assert model(images).shape == (2, 10)
         assert layers[0].weights is not None and layers[0].weights.shape == (2, 3, 28, 28)
 

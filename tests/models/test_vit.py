@@ -14,7 +14,7 @@ from torchvision import models as torchvisions
 from dlkit import registry
 from dlkit.errors import DataError, UsageError
 from dlkit.evaluation.model_summary import natural_spec
-from dlkit.layers.attention import kept_attention
+from dlkit.layers.attention import record_attention
 from dlkit.layers.drop_path import DropPath
 from dlkit.models.vit import VisionTransformer
 
@@ -157,7 +157,7 @@ def test_order_of_patches_matters_only_by_their_positions() -> None:
 def test_attention_of_every_block_can_be_looked_at() -> None:
     model, images = tiny(natural_spec(3, 16, 24, 5)), torch.randn(2, 3, 16, 24)
     expected = model(images)
-    with kept_attention(model) as layers:
+    with record_attention(model) as layers:
         torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
         assert [layer.weights.shape for layer in layers if layer.weights is not None] == [(2, 3, 7, 7)] * 2
     assert model.feature_map is None
@@ -174,7 +174,7 @@ def test_the_activation_is_the_one_asked_for(activation: str) -> None:
 def test_dropout_options_stand_where_they_say() -> None:
     model = tiny(natural_spec(1, 16, 16, 5), dropout=0.1, attention_dropout=0.2, drop_path=0.3)
     assert sum(isinstance(module, nn.Dropout) for module in model.modules()) == 1 + 2 * 3
-    with kept_attention(model) as layers:
+    with record_attention(model) as layers:
         assert [layer.dropout for layer in layers] == [0.2, 0.2]
     rates = [module.probability for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0.15, 0.3])

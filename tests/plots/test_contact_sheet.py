@@ -16,7 +16,7 @@ from dlkit.data.loader import TrainingData
 from dlkit.data.splits import MemoryImages
 from dlkit.datasets import shapes
 from dlkit.errors import UsageError
-from dlkit.plots.contact_sheet import COLUMNS, GAP, MOST_ROWS, _augmented, _sheet, contact_sheet
+from dlkit.plots.contact_sheet import COLUMNS, GAP, MAX_ROWS, _augmented, _sheet, contact_sheet
 from dlkit.specs import ImageSpec
 from dlkit_cli import main
 
@@ -56,7 +56,7 @@ def test_augmented_images_are_those_of_the_recipes_epochs() -> None:
 
 
 def test_many_classes_are_thinned_out_and_said(tmp_path: Path) -> None:
-    for number in range(MOST_ROWS + 10):
+    for number in range(MAX_ROWS + 10):
         (tmp_path / f"data/{number}").mkdir(parents=True)
         (tmp_path / f"data/{number}/1.png").write_bytes(encoded(picture(20, 20, seed=number), "PNG"))
     said: list[str] = []

@@ -84,17 +84,17 @@ def lines(epochs: int) -> list[dict[str, float | None]]:
 @pytest.mark.parametrize("epochs", [1, 2, 60])
 def test_a_learning_curve_shows_train_and_validation(epochs: int) -> None:
     with style.styled() as figure:
-        learning_curves.draw_curves(figure, curves.learning_panels(curves.from_lines(lines(epochs))))
+        learning_curves.draw_curves(figure, curves.learning_panels(curves.history_from_lines(lines(epochs))))
         loss, accuracy = figure.axes
     assert curves_of(loss) == [[(e, factor / e) for e in range(1, epochs + 1)] for factor in (2, 3)]
-    assert curves_of(accuracy) == [[(e, 100 * (1 - 0.5 / e)) for e in range(1, epochs + 1)]]  # no top-5 was recorded
+    assert curves_of(accuracy) == [[(e, 100 * (1 - 0.5 / e)) for e in range(1, epochs + 1)]]  # no top-5 was logged
     assert loss.get_yscale() == ("log" if epochs == 60 else "linear")
 
 
 def test_a_top5_that_is_always_right_is_left_out() -> None:
     for top5, labels in ((1.0, ["validation top-1"]), (0.9, ["validation top-1", "validation top-5"])):
         metrics = [{**line, "val/top5": top5} for line in lines(3)]
-        _, accuracy = curves.learning_panels(curves.from_lines(metrics))
+        _, accuracy = curves.learning_panels(curves.history_from_lines(metrics))
         assert [curve.label for curve in accuracy.curves] == labels
 
 
@@ -115,9 +115,9 @@ def test_the_same_input_gives_the_same_bytes_in_each_format(tmp_path: Path) -> N
 
 
 def test_no_two_curves_look_alike_even_without_color() -> None:
-    looks = [style.line_style(index, 5) for index in range(28)]
-    assert len({(look["linestyle"], look["marker"], look["color"]) for look in looks}) == 28
-    assert len({(look["linestyle"], look["marker"]) for look in looks[:8]}) == 8
+    styles = [style.line_style(index, 5) for index in range(28)]
+    assert len({(style_of["linestyle"], style_of["marker"], style_of["color"]) for style_of in styles}) == 28
+    assert len({(style_of["linestyle"], style_of["marker"]) for style_of in styles[:8]}) == 8
 
 
 def test_names_are_drawn_as_they_are_and_shortened_in_the_middle() -> None:
@@ -128,7 +128,7 @@ def test_names_are_drawn_as_they_are_and_shortened_in_the_middle() -> None:
         figure.canvas.draw()  # would raise: tests treat warnings as errors, and mathtext is not parsed
         texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts[:3] == names[:3] and texts[3].startswith("resnet20-") and texts[3].endswith("-seed1")
-    assert len(texts[3]) == style.LONGEST_LABEL and "…" in texts[3]
+    assert len(texts[3]) == style.MAX_LABEL and "…" in texts[3]
 
 
 def test_matplotlib_is_silent_has_its_cache_in_dlkits_and_keeps_its_settings(tmp_path: Path) -> None:
@@ -160,8 +160,8 @@ def test_an_axis_covers_its_values_with_few_ticks(low: float, span: float) -> No
 @given(st.floats(1e-9, 1e3), st.floats(20, 1e9))
 def test_a_log_axis_covers_its_values(low: float, ratio: float) -> None:
     axis = axes.log_axis(low, low * ratio)
-    assert -0.01 <= axis.place(low) <= axis.place(low * ratio) <= 1.01
-    assert axis.place(axis.ticks[0]) == 0 and axis.place(axis.ticks[-1]) == pytest.approx(1)
+    assert -0.01 <= axis.position(low) <= axis.position(low * ratio) <= 1.01
+    assert axis.position(axis.ticks[0]) == 0 and axis.position(axis.ticks[-1]) == pytest.approx(1)
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_each_run_has_a_color_in_every_panel_and_one_legend(runs: Path) -> None:
     flat = made(runs, "flat", 2, **{"val/top1": 0.7, "val/loss": 1.0})
-    recorded = curves.recorded([flat, RunFolder(runs / "long")])
-    panels = curves.panels(recorded)
+    histories = curves.load_histories([flat, RunFolder(runs / "long")])
+    panels = curves.make_panels(histories)
     assert [panel.title for panel in panels] == ["val/loss", "val/top1"]
     assert all([curve.label for curve in panel.curves] == ["flat", "long"] for panel in panels)
     with style.styled() as figure:
@@ -206,25 +206,25 @@ def test_each_run_has_a_color_in_every_panel_and_one_legend(runs: Path) -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["flat", "long"]
 
 
-def test_an_epoch_that_has_not_ended_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+def test_an_unfinished_epoch_counts_as_a_fraction(tmp_path: Path) -> None:
     run = made(tmp_path, "begun", 0)
     run.append_metrics({"step": 3, "epoch": 1, "train/loss": 2.0})
-    (recorded,) = curves.recorded([run])
-    assert recorded.points("train/loss") == [(0.3, 2.0)]
+    (history,) = curves.load_histories([run])
+    assert history.points("train/loss") == [(0.3, 2.0)]
 
 
 def test_rows_are_what_was_recorded(runs: Path) -> None:
-    recorded = curves.recorded([RunFolder(runs / name) for name in ("short", "long")])
-    rows = list(curves.rows(recorded, ["val/top1"]))
+    histories = curves.load_histories([RunFolder(runs / name) for name in ("short", "long")])
+    rows = list(curves.rows(histories, ["val/top1"]))
     assert [(row["run"], row["step"], row["epoch"], row["value"]) for row in rows] == [
         (name, 10 * e, e, 1 - 0.5 / e) for name, epochs in (("short", 2), ("long", 8)) for e in range(1, epochs + 1)
     ]
 
 
-def test_a_chart_is_as_wide_as_asked_and_its_curve_goes_where_the_values_go(runs: Path) -> None:
-    recorded = curves.recorded([RunFolder(runs / "long")])
+def test_a_chart_has_the_requested_width_and_its_curve_follows_the_values(runs: Path) -> None:
+    histories = curves.load_histories([RunFolder(runs / "long")])
     for unicode in (True, False):
-        (panel,) = curves.panels(recorded, ["val/top1"])
+        (panel,) = curves.make_panels(histories, ["val/top1"])
         rows = ["".join(text for text, _ in row) for row in chart(panel, 60, 12, unicode=unicode)]
         drawn = rows[1:13]
         assert rows[0] == "val/top1" and {len(row) for row in drawn} == {60} and len(rows) == 16
@@ -242,10 +242,10 @@ def test_a_chart_takes_few_points_many_runs_and_any_terminal(count: int, size: t
     panel = curves.Panel("t", [curves.Curve(str(n), n, points) for n in range(count)], percent=True)
     rows = chart(panel, *size)
     assert len(rows) == 1 + max(size[1], 4) + 2 + count
-    assert chart(curves.Panel("t", []), *size)[1] == [("not recorded", None)]
+    assert chart(curves.Panel("t", []), *size)[1] == [("not logged", None)]
 
 
-def test_the_command_writes_numbers_into_a_pipe_and_a_picture_where_it_is_told(
+def test_the_command_writes_numbers_into_a_pipe_and_a_figure_to_the_requested_path(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert dlkit_command(["plot", "short", "long"]) == 0
@@ -264,39 +264,39 @@ def test_the_command_draws_on_a_terminal(
 ) -> None:
     monkeypatch.setattr(formats, "is_terminal", lambda stream: stream is sys.stdout)
     monkeypatch.setenv("COLUMNS", "64")
-    for no_color, coloured in (("", True), ("1", False)):
+    for no_color, colored in (("", True), ("1", False)):
         monkeypatch.setenv("NO_COLOR", no_color)
         monkeypatch.setenv("TERM", "xterm-256color")
         assert dlkit_command(["plot"]) == 0
         out, err = capsys.readouterr()
         assert err == "run: runs/long\n" and "Loss" in out and "Accuracy" in out and "a train" in out
-        assert ("\x1b[" in out) == coloured
+        assert ("\x1b[" in out) == colored
     assert max(map(len, out.splitlines())) <= 64
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
-        ("plot short -m val/top2", 2, "no metric 'val/top2' is recorded in this run. Did you mean 'val/top1'?"),
+        ("plot short -m val/top2", 2, "metric 'val/top2' not found in this run. Did you mean 'val/top1'?"),
         ("plot short long -m trainloss", 2, "in any of these runs. Did you mean 'train/loss'?"),
         ("plot shrot", 2, "Did you mean 'short'?"),
         ("plot short -o curve.jpg", 2, "figures are written as .png, .svg or .pdf. Name it curve.png"),
         ("plot short -o runs/short/run.json/c.png", 7, "run.json"),
-        ("plot empty", 4, "nothing is recorded yet in"),
+        ("plot empty", 4, "no metrics yet in"),
     ],
 )
-def test_what_cannot_be_plotted_is_told_in_one_line(
-    words: str, code: int, said: str, runs: Path, capsys: pytest.CaptureFixture[str]
+def test_what_cannot_be_plotted_is_reported_in_one_line(
+    words: str, code: int, message: str, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made(runs, "empty", 0)
     assert dlkit_command(words.split()) == code
     out, err = capsys.readouterr()
-    assert not out and said in err and len(err.splitlines()) == 1
+    assert not out and message in err and len(err.splitlines()) == 1
 
 
-def test_a_metric_that_one_of_several_lacks_is_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_metric_that_one_run_lacks_is_reported(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(runs, "other", 3, **{"val/top5": 0.9})
     assert dlkit_command(["plot", "other", "short", "-m", "val/top5"]) == 0
     out, err = capsys.readouterr()
-    assert err == "short has not recorded val/top5\n" and out.count("other") == 3
+    assert err == "short has not logged val/top5\n" and out.count("other") == 3
     assert dlkit_command(["plot", "other", "runs/other", "-m", "val/top5"]) == 0

@@ -183,3 +183,13 @@ def test_an_edited_recipe_is_not_the_one_that_the_weights_are_of(tmp_path: Path)
     (run.path / "recipe.yaml").write_text(text.replace("label_smoothing: 0.1", "label_smoothing: 0.2"))
     with pytest.raises(ModelFileError, match=r"loss\.label_smoothing was 0\.1, is 0\.2"):
         run.trained_recipe()
+
+
+def test_a_regularizer_with_default_options_is_an_edit(tmp_path: Path) -> None:
+    recipe = gold_recipe().model_copy(update={"regularizers": {}})
+    run = run_folders.create(tmp_path, "a", recipe, {"recipe": recipe.model_dump(mode="json")})
+    text = (run.path / "recipe.yaml").read_text()
+    assert "regularizers: {}" in text
+    (run.path / "recipe.yaml").write_text(text.replace("regularizers: {}", "regularizers: {l2: {}}"))
+    with pytest.raises(ModelFileError, match=r"regularizers\.l2 was None, is \{\}"):
+        run.trained_recipe()

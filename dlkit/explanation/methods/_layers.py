@@ -1,4 +1,4 @@
-"""The modules of a network whose outputs are maps in space, and what they give."""
+"""The modules of a network whose outputs are feature maps, and the positions of their cells in the image."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from dlkit.errors import UsageError
+from dlkit.explanation.methods._gradients import NO_GRADIENT
 from dlkit.registry import did_you_mean
 
-COARSEST = 7  # cells a side, what networks for 224 pixels end with; fewer tell too little of where
-REACH = 4  # cells, beyond which a Gaussian has less than a thousandth of its height
+MIN_CELLS = 7  # per side, the last maps of networks for 224 pixels; coarser maps localize too little
+RADIUS = 4  # cells, at which a Gaussian has fallen below a thousandth of its height
 
 
 def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int, int]]:
-    """(C, H, W) of every module that gives maps, by its path, in the order of the last call of each."""
-    found: dict[str, tuple[int, int, int]] = {}
+    """(C, H, W) of every module that outputs feature maps, by its path, in the order of each one's last call."""
+    shapes: dict[str, tuple[int, int, int]] = {}
 
-    def note(path: str, output: Any) -> None:
+    def record(path: str, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4:
-            found.pop(path, None)
-            found[path] = (output.shape[1], output.shape[2], output.shape[3])
+            shapes.pop(path, None)
+            shapes[path] = (output.shape[1], output.shape[2], output.shape[3])
 
-    named = [(path, module) for path, module in model.named_modules() if path]
     hooks = [
-        module.register_forward_hook(lambda module, inputs, output, path=path: note(path, output))
-        for path, module in named
+        module.register_forward_hook(lambda module, inputs, output, path=path: record(path, output))
+        for path, module in model.named_modules()
+        if path
     ]
     try:
         with torch.no_grad():
@@ -37,142 +38,144 @@ def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return shapes
 
 
-def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
-    """The layer that was named, or the model's own last maps; where those are coarser than 7×7, the last that are not.
+def select_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
+    """The requested layer, or the model's own last maps; if those are coarser than 7×7, the last that are not.
 
     Raises:
-        UsageError: there is no such layer, or the network has no maps at all.
+        UsageError: there is no such layer, or the network has no feature maps.
     """
-    found = spatial_layers(model, images)
+    shapes = spatial_layers(model, images)
     if layer is not None:
-        if layer not in found:
-            raise UsageError(f"--layer {layer!r} is none that gives maps. {did_you_mean(layer, found)}")
+        if layer not in shapes:
+            raise UsageError(f"--layer {layer!r}: no such layer with feature maps. {did_you_mean(layer, shapes)}")
         return layer
-    known: str | None = getattr(model, "feature_map", next(reversed(found), None))
-    if known is None or known not in found:
-        raise UsageError("the network has no maps in space to look at. Take the method integrated_gradients.")
-    if min(found[known][1:]) >= COARSEST:
-        return known
-    before = list(found)[: list(found).index(known) + 1]
-    coarse = [path for path in before if min(found[path][1:]) < COARSEST]
-    fine = [path for path in before if path not in coarse and not any(path.startswith(f"{c}.") for c in coarse)]
-    return fine[-1] if fine else known
+    last: str | None = getattr(model, "feature_map", next(reversed(shapes), None))
+    if last is None or last not in shapes:
+        raise UsageError("the network has no feature maps. Use the method integrated_gradients.")
+    if min(shapes[last][1:]) >= MIN_CELLS:
+        return last
+    candidates = list(shapes)[: list(shapes).index(last) + 1]
+    coarse = [path for path in candidates if min(shapes[path][1:]) < MIN_CELLS]
+    fine = [path for path in candidates if path not in coarse and not any(path.startswith(f"{c}.") for c in coarse)]
+    return fine[-1] if fine else last
 
 
 @contextmanager
-def kept_maps(model: nn.Module, path: str) -> Iterator[list[Tensor]]:
-    """Within, each call of that module adds the maps that it gives (N, C, H, W) to the list.
+def record_maps(model: nn.Module, path: str) -> Iterator[list[Tensor]]:
+    """Within this context each call of the module appends its output maps (N, C, H, W) to the list.
 
-    The network goes on with a copy: what comes next may overwrite it, as a ReLU in place does.
+    The network continues with a copy, because the next module may overwrite its input, as an in-place ReLU does.
     """
-    kept: list[Tensor] = []
+    recorded: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> Any:
+    def record(module: nn.Module, inputs: Any, output: Any) -> Any:
         if not isinstance(output, Tensor) or output.ndim != 4:
             return None
-        kept.append(output)
+        recorded.append(output)
         return output.clone()
 
-    hook = model.get_submodule(path).register_forward_hook(keep)
+    hook = model.get_submodule(path).register_forward_hook(record)
     try:
-        yield kept
+        yield recorded
     finally:
         hook.remove()
 
 
 def maps_and_gradients(model: nn.Module, images: Tensor, targets: Tensor, path: str) -> tuple[Tensor, Tensor]:
-    """What a layer gives, (N, C, h, w), and the gradient of the targets' logits by it."""
-    with torch.enable_grad(), kept_maps(model, path) as kept:
+    """A layer's output, (N, C, h, w), and the gradient of the targets' logits with respect to it."""
+    with torch.enable_grad(), record_maps(model, path) as recorded:
         logits = model(images.detach().clone().requires_grad_())
         if not logits.requires_grad:
-            raise UsageError("the model's answer has no gradient. Take the method occlusion.")
-        maps = kept[-1]
+            raise UsageError(NO_GRADIENT)
+        maps = recorded[-1]
         (gradients,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), maps)
     return maps.detach(), gradients
 
 
-def enlarged(maps: Tensor, height: int, width: int) -> Tensor:
-    """(N, h, w) -> (N, H, W), the cells spread evenly over the image."""
-    H, W = maps.shape[1:]
-    return placed(maps, _evenly(H, height), _evenly(W, width), height, width)
-
-
-def placed(maps: Tensor, rows: Places, columns: Places, height: int, width: int) -> Tensor:
-    """(N, h, w) -> (N, H, W): each pixel the mean of the cells around it, by a Gaussian of one cell's deviation.
-
-    A cell sees more than its square, and what activates several cells lies between them: a bilinear map, which peaks at
-    a cell, misses a small object by one. Beyond the outermost cells their values go on, less a quarter for each cell's
-    width, so that the peak is on the map.
-    """
-    return _shares(rows, height, maps.shape[1]).to(maps) @ maps @ _shares(columns, width, maps.shape[2]).to(maps).T
-
-
-def _shares(places: Places, pixels: int, cells: int) -> Tensor:
-    """(pixels, cells): how much of each cell's value a row or column of pixels is given."""
-    at = (torch.arange(pixels) - places.first) / places.stride  # in cells
-    on_the_map = at.clamp(0, cells - 1)
-    around = torch.arange(-REACH, cells + REACH)  # those beyond the map are its outermost again
-    shares = torch.exp(-(on_the_map[:, None] - around).square() / 2)
-    shares *= ((1 - (at - on_the_map).abs() / 4).clamp(min=0) / shares.sum(1))[:, None]
-    return shares.new_zeros(pixels, cells).index_add_(1, around.clamp(0, cells - 1), shares)
-
-
 @dataclass(frozen=True)
-class Places:
-    """Where the cells of a map look: cell i at pixel first + stride · i."""
+class CellAxis:
+    """The positions of a map's rows or columns in the image: the center of cell i is at pixel first + stride · i."""
 
     first: float
     stride: float
 
 
-def cell_places(model: nn.Module, images: Tensor, path: str) -> tuple[Places, Places]:
-    """Where a layer's rows and columns look, found from which pixels move the middle ones.
+def upsample_evenly(maps: Tensor, height: int, width: int) -> Tensor:
+    """(N, h, w) -> (N, H, W), the cells spread evenly over the image."""
+    H, W = maps.shape[1:]
+    return upsample(maps, _even_axis(H, height), _even_axis(W, width), height, width)
 
-    A convolution without padding leaves the border out, and one of stride 2 looks up and to the left of the middle of
-    its cell: in a ResNet by half a cell, 16 pixels. Cells that see the whole image are placed by their gradient's mean.
+
+def upsample(maps: Tensor, rows: CellAxis, columns: CellAxis, height: int, width: int) -> Tensor:
+    """(N, h, w) -> (N, H, W): each pixel is a Gaussian average of the cells around it, with a deviation of one cell.
+
+    A cell's receptive field is larger than its square, and an object that activates several cells lies between them: a
+    bilinear map, which peaks at a cell's center, misses a small object by one cell. Beyond the outermost cells their
+    values continue, reduced by a quarter for each cell's width, so that the peak lies on the map.
+    """
+    row_weights, column_weights = _weights(rows, height, maps.shape[1]), _weights(columns, width, maps.shape[2])
+    return row_weights.to(maps) @ maps @ column_weights.to(maps).T
+
+
+def _weights(axis: CellAxis, pixels: int, cells: int) -> Tensor:
+    """(pixels, cells): the weight of each cell in a row or column of pixels."""
+    position = (torch.arange(pixels) - axis.first) / axis.stride  # in cells
+    inside = position.clamp(0, cells - 1)
+    neighbors = torch.arange(-RADIUS, cells + RADIUS)  # those beyond the map repeat its outermost cells
+    weights = torch.exp(-(inside[:, None] - neighbors).square() / 2)
+    weights *= ((1 - (position - inside).abs() / 4).clamp(min=0) / weights.sum(1))[:, None]
+    return weights.new_zeros(pixels, cells).index_add_(1, neighbors.clamp(0, cells - 1), weights)
+
+
+def locate_cells(model: nn.Module, images: Tensor, path: str) -> tuple[CellAxis, CellAxis]:
+    """The positions of a layer's rows and columns, derived from the pixels that influence the middle ones.
+
+    A convolution without padding leaves out the border, and the center of a stride-2 convolution is above and to the
+    left of the middle of its cell: in a ResNet by half a cell, 16 pixels. Cells that depend on the whole image are
+    located by the mean of their gradient.
     """
     noise = torch.randn((2, *images.shape[1:]), generator=torch.Generator().manual_seed(0)).to(images)
-    with torch.enable_grad(), kept_maps(model, path) as kept:
+    with torch.enable_grad(), record_maps(model, path) as recorded:
         inputs = noise.requires_grad_()
         model(inputs)
-        maps = kept[-1]
-        weighed = maps * torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).to(maps)
-        found = []
-        for axis in (2, 3):
-            cells, pixels = maps.shape[axis], images.shape[axis]
-            looks = {
-                cell: _looks_at(weighed.select(axis, cell).sum(), inputs, axis)
+        maps = recorded[-1]
+        weighted = maps * torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).to(maps)
+        axes = []
+        for dim in (2, 3):
+            cells, pixels = maps.shape[dim], images.shape[dim]
+            influence = {
+                cell: _influence(weighted.select(dim, cell).sum(), inputs, dim)
                 for cell in (cells // 2, cells // 2 - 1)
                 if cell >= 0
             }
-            found.append(_fitted(looks, cells, pixels))
-    return found[0], found[1]
+            axes.append(_fit_axis(influence, cells, pixels))
+    return axes[0], axes[1]
 
 
-def _looks_at(value: Tensor, inputs: Tensor, axis: int) -> Tensor:
-    """How much each row (axis 2) or column (3) of the inputs moves a value."""
+def _influence(value: Tensor, inputs: Tensor, dim: int) -> Tensor:
+    """How strongly each row (dim 2) or column (3) of the inputs influences a value."""
     (gradient,) = torch.autograd.grad(value, inputs, retain_graph=True)
-    return gradient.double().square().sum([other for other in range(4) if other != axis]).cpu()
+    return gradient.double().square().sum([other for other in range(4) if other != dim]).cpu()
 
 
-def _fitted(looks: dict[int, Tensor], cells: int, pixels: int) -> Places:
-    even = _evenly(cells, pixels)
-    ends = {cell: weights.nonzero()[:, 0] for cell, weights in looks.items()}
-    if any(len(found) == 0 for found in ends.values()):
+def _fit_axis(influence: dict[int, Tensor], cells: int, pixels: int) -> CellAxis:
+    even = _even_axis(cells, pixels)
+    extents = {cell: weights.nonzero()[:, 0] for cell, weights in influence.items()}
+    if any(len(extent) == 0 for extent in extents.values()):
         return even
-    inside = all(found[0] > 0 and found[-1] < pixels - 1 for found in ends.values())
-    (cell, middle), *others = ((cell, float(found[0] + found[-1]) / 2) for cell, found in ends.items())
-    if inside and others and middle > others[0][1]:
-        stride = middle - others[0][1]
-        return Places(middle - stride * cell, stride)
-    central = list(looks)[: 2 - cells % 2]  # one or two, so that what the image's border cuts off weighs on both sides
-    mean = sum(float((looks[c] * torch.arange(pixels)).sum() / looks[c].sum()) for c in central) / len(central)
-    return Places(mean - even.stride * sum(central) / len(central), even.stride)
+    inside = all(extent[0] > 0 and extent[-1] < pixels - 1 for extent in extents.values())
+    (cell, center), *others = ((cell, float(extent[0] + extent[-1]) / 2) for cell, extent in extents.items())
+    if inside and others and center > others[0][1]:
+        stride = center - others[0][1]
+        return CellAxis(center - stride * cell, stride)
+    central = list(influence)[: 2 - cells % 2]  # one or two, so that the image's border cuts off both sides equally
+    means = [float((influence[c] * torch.arange(pixels)).sum() / influence[c].sum()) for c in central]
+    return CellAxis(sum(means) / len(central) - even.stride * sum(central) / len(central), even.stride)
 
 
-def _evenly(cells: int, pixels: int) -> Places:
+def _even_axis(cells: int, pixels: int) -> CellAxis:
     stride = pixels / cells
-    return Places((stride - 1) / 2, stride)
+    return CellAxis((stride - 1) / 2, stride)

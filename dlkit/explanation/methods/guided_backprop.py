@@ -1,8 +1,8 @@
-"""Guided backpropagation: the gradient, of which each ReLU lets through only what speaks for the class.
+"""Guided backpropagation: the gradient, of which each ReLU passes only the positive part.
 
 Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for simplicity: the all convolutional net", 2014 (1412.6806),
-section 3.4: on the way back a ReLU gives 0 where its input was below 0, and also where the gradient is. The map is the
-channels' sum. It draws edges whatever the network has learned (Adebayo et al. 2018): mind its sanity flag.
+section 3.4: in the backward pass a ReLU returns 0 wherever its input or the gradient is negative. The map is the sum
+over channels. It shows edges whatever the network has learned (Adebayo et al. 2018): check its sanity flag.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from dlkit.explanation.methods._gradients import input_gradients
 
 
 def explain(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    with _guided(model):
+    with _guide_relus(model):
         return input_gradients(model, images, targets).sum(1)
 
 
 @contextmanager
-def _guided(model: nn.Module) -> Iterator[None]:
-    """Within, each ReLU's output, whether in place or not, passes on the part of its gradient that is above 0."""
+def _guide_relus(model: nn.Module) -> Iterator[None]:
+    """Within this context each ReLU, in-place ones included, passes on only the positive part of its gradient."""
     rectifiers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
     if not rectifiers:
-        raise UsageError("guided_backprop is for networks with ReLUs, and this one has none. Take smoothgrad.")
-    hooks = [module.register_forward_hook(_guide) for module in rectifiers]
+        raise UsageError("guided_backprop is for networks with ReLUs, and this one has none. Use smoothgrad.")
+    hooks = [module.register_forward_hook(_clamp_gradient) for module in rectifiers]
     try:
         yield
     finally:
@@ -36,6 +36,6 @@ def _guided(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _guide(module: nn.Module, inputs: Any, output: Tensor) -> None:
+def _clamp_gradient(module: nn.Module, inputs: Any, output: Tensor) -> None:
     if output.requires_grad:
         output.register_hook(lambda gradient: gradient.clamp(min=0))  # type: ignore[no-untyped-call]

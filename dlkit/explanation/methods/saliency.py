@@ -1,11 +1,11 @@
-"""Saliency: how strongly each pixel would move the class's logit.
+"""Saliency: how strongly each pixel influences the class's logit.
 
 Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks: visualising image classification models and
 saliency maps", 2013 (1312.6034), section 3:
 
     map = max over channels |∂ logit / ∂ image|
 
-Of a word the channels are the numbers of its vector, as in Li et al. 2016 (1506.01066).
+For a word the channels are the dimensions of its vector, as in Li et al. 2016 (1506.01066).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""SmoothGrad: the gradient's mean over noisy copies of the image.
+"""SmoothGrad: the mean gradient over noisy copies of the image.
 
 Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad: removing noise by adding noise", 2017 (1706.03825):
 
     map = max over channels |mean over s of ∂ logit / ∂ image at image + noise_s|
 
-The noise is normal; its deviation is the share `noise` of the image's range, 10 to 20 % in the paper.
+The noise is Gaussian; its deviation is `noise` times the image's range, 10 to 20 % in the paper.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ TAKES = ("images", "sequences", "trees")
 def explain(
     model: nn.Module, images: Tensor, targets: Tensor, *, samples: int = 32, noise: float = 0.15, seed: int = 0
 ) -> Tensor:
-    drawn = torch.randn((samples, *images.shape[1:]), generator=torch.Generator().manual_seed(seed)).to(images)
+    unit_noise = torch.randn((samples, *images.shape[1:]), generator=torch.Generator().manual_seed(seed)).to(images)
     maps = []
     for image, target in zip(images, targets, strict=True):
         deviation = noise * (image.max() - image.min())
-        gradients = input_gradients(model, image + deviation * drawn, target.expand(samples))
+        gradients = input_gradients(model, image + deviation * unit_noise, target.expand(samples))
         maps.append(gradients.mean(0).abs().amax(0))
     return torch.stack(maps)
