@@ -103,7 +103,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
     bottom = TOP + line * len(rows)
 
     def x(value: float) -> float:
-        return names + axis.place(value) * (width - names - 30)
+        return names + axis.position(value) * (width - names - 30)
 
     parts: list[Markup] = []
     for tick in axis.ticks:
@@ -129,7 +129,7 @@ def scatter(points: Sequence[Point]) -> Markup:
     """What was asked for against what was given, thinned out where there are many; the diagonal is right."""
     kept = points[:: math.ceil(len(points) / MOST_DOTS)]
     axis = linear_axis(min(min(point) for point in kept), max(max(point) for point in kept))
-    places = [(axis.place(asked), axis.place(given)) for asked, given in kept]
+    places = [(axis.position(asked), axis.position(given)) for asked, given in kept]
     dots = "".join(f"M{_r(_along(x))} {_r(TOP + SQUARE * (1 - y))}h0" for x, y in places)
     parts = [*_frame(axis, "asked for", "given"), element("path", d=dots, class_="dots"), _diagonal()]
     return _square(parts, f"{len(kept):,} answers against what was asked for", 0)
@@ -139,7 +139,7 @@ def _frame(axis: Axis, across: str, up: str) -> list[Markup]:
     """Ticks, their lines and two names, of a square whose sides have the same axis."""
     parts = []
     for tick in axis.ticks:
-        x, y = _r(_along(axis.place(tick))), _r(TOP + SQUARE * (1 - axis.place(tick)))
+        x, y = _r(_along(axis.position(tick))), _r(TOP + SQUARE * (1 - axis.position(tick)))
         parts.append(element("line", class_="grid", x1=LEFT, x2=LEFT + SQUARE, y1=y, y2=y))
         parts.append(element("text", f"{tick:g}", x=x, y=TOP + SQUARE + 16, text_anchor="middle"))
         parts.append(element("text", f"{tick:g}", x=LEFT - 6, y=_r(y + 4), text_anchor="end"))
@@ -188,18 +188,18 @@ def _values(lines: Sequence[Line], percent: bool) -> Axis:
 
 def _place(x_axis: Axis, y_axis: Axis, point: Point) -> tuple[float, float]:
     x, y = point
-    across, up = x_axis.place(x), y_axis.place(max(y, 1e-12) if y_axis.log else y)
+    across, up = x_axis.position(x), y_axis.position(max(y, 1e-12) if y_axis.log else y)
     return _r(LEFT + across * (WIDTH - LEFT - RIGHT)), _r(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM))
 
 
 def _grid(x_axis: Axis, y_axis: Axis, percent: bool) -> list[Markup]:
     parts = []
     for tick in y_axis.ticks:
-        y = _r(HEIGHT - BOTTOM - y_axis.place(tick) * (HEIGHT - TOP - BOTTOM))
+        y = _r(HEIGHT - BOTTOM - y_axis.position(tick) * (HEIGHT - TOP - BOTTOM))
         parts.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
         parts.append(element("text", f"{tick:g}{' %' * percent}", x=LEFT - 6, y=_r(y + 4), text_anchor="end"))
     for tick in x_axis.ticks:
-        x = _r(LEFT + x_axis.place(tick) * (WIDTH - LEFT - RIGHT))
+        x = _r(LEFT + x_axis.position(tick) * (WIDTH - LEFT - RIGHT))
         parts.append(element("text", f"{tick:g}", x=x, y=HEIGHT - BOTTOM + 18, text_anchor="middle"))
     return parts
 
