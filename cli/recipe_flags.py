@@ -26,7 +26,8 @@ FLAGS = {
     "loader_timeout": "data.loader_timeout",
     "patience": "train.patience", "accumulate": "train.accumulate", "validation": "data.validation",
     "dropout": "model.options.dropout", "mixup": "regularizers.mixup.alpha", "cutmix": "regularizers.cutmix.alpha",
-    "layer_decay": "optimizer.layer_decay",
+    "layer_decay": "optimizer.layer_decay", "focal_gamma": "loss.focal_gamma",
+    "logit_adjustment": "loss.logit_adjustment",
 }  # fmt: skip
 TEXT_FLAGS = {
     "model": "model.name", "dataset": "data.name", "data_dir": "data.dir", "weights": "model.weights",
@@ -34,7 +35,7 @@ TEXT_FLAGS = {
     "opt": "optimizer.name", "sched": "schedule.name", "amp": "train.amp", "device": "train.device",
     "monitor": "train.monitor", "aa": "data.augment.policy", "on_bad_image": "data.on_bad_image",
     "text_column": "data.options.text_column", "path_column": "data.options.path_column",
-    "label_column": "data.options.label_column",
+    "label_column": "data.options.label_column", "class_weights": "loss.class_weights",
 }  # fmt: skip
 
 
@@ -154,6 +155,14 @@ def _changes(
     label_smoothing: Annotated[
         str | None, typer.Option(metavar="X", help="Share of the target spread over all classes.")
     ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(metavar="KIND|FILE", help="Weights in the loss: balanced, sqrt, effective or a file."),
+    ] = None,
+    focal_gamma: Annotated[str | None, typer.Option(metavar="X", help="Focal loss with this exponent: 2.")] = None,
+    logit_adjustment: Annotated[
+        str | None, typer.Option(metavar="X", help="Correct the loss for the frequencies of the classes: 1.")
+    ] = None,
     mixup: Annotated[
         str | None, typer.Option(metavar="ALPHA", help="Blend pairs of images: 0.2; see `dlkit recipes regularizers`.")
     ] = None,
@@ -181,7 +190,7 @@ def _changes(
         str | None, typer.Option(metavar="N", help="Stop after N epochs without a better --monitor.")
     ] = None,
     monitor: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="val/loss, val/top1, val/top5 or train/loss.")
+        str | None, typer.Option(metavar="METRIC", help="val/loss, val/top1, val/macro_f1, val/balanced_accuracy, …")
     ] = None,
     aa: Annotated[
         str | None, typer.Option(metavar="POLICY", help="Automatic augmentation: none, trivial or rand.")

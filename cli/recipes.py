@@ -60,6 +60,7 @@ def regularizers_command(
     """List the regularizers and their options, each used by `--set regularizers.NAME.OPTION=VALUE`; {} takes defaults.
 
     Label smoothing is --label-smoothing, weight decay --weight-decay, and dropout an option of the models.
+    Against class imbalance: --class-weights, --logit-adjustment, --focal-gamma, --set data.sampler=balanced.
 
     Example: dlkit train lenet5 --dataset mnist --set regularizers.sam.rho=0.05 --set 'regularizers.max_norm={}'
     """

@@ -9,6 +9,7 @@ The names of parts:
     …                             any option of the model that is true, set to false
     mixup, l2, …                  the regularizer of that name, removed
     weight_decay, label_smoothing, clip_grad, ema, warmup, weights   their key, set to what does nothing
+    class_weights, focal_gamma, logit_adjustment, sampler            likewise
     schedule                      the schedule, replaced by a constant learning rate
 
 A recipe has the parts that it uses.
@@ -29,6 +30,10 @@ Changes = Mapping[str, Any]  # dotted key → its value without the part; None r
 KEYS: dict[str, tuple[str, str, Any]] = {
     "weight_decay": ("optimizer", "weight_decay", 0.0),
     "label_smoothing": ("loss", "label_smoothing", 0.0),
+    "class_weights": ("loss", "class_weights", None),
+    "focal_gamma": ("loss", "focal_gamma", 0.0),
+    "logit_adjustment": ("loss", "logit_adjustment", 0.0),
+    "sampler": ("data", "sampler", "uniform"),
     "clip_grad": ("train", "clip_grad", None),
     "ema": ("train", "ema", 0.0),
     "warmup": ("schedule", "warmup_epochs", 0.0),

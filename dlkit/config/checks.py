@@ -22,6 +22,8 @@ KEY_OF_REGULARIZER = {
     "label_smoothing": "loss.label_smoothing", "weight_decay": "optimizer.weight_decay", "ema": "train.ema",
     "dropout": "model.options.dropout", "drop_path": "model.options.drop_path", "early_stopping": "train.patience",
     "random_erasing": "data.augment.erasing", "gradient_clipping": "train.clip_grad",
+    "class_weights": "loss.class_weights", "focal_loss": "loss.focal_gamma", "sampler": "data.sampler",
+    "logit_adjustment": "loss.logit_adjustment",
 }  # fmt: skip
 
 # data sets of the user's own, and what they are read from
@@ -121,6 +123,7 @@ def conflicts(recipe: Recipe) -> Problems:
     yield from _regularizer_conflicts(recipe)
     yield from _transfer_conflicts(recipe)
     yield from _regression_conflicts(recipe)
+    yield from _imbalance_conflicts(recipe)
     optimizer, loss, schedule, train = recipe.optimizer, recipe.loss, recipe.schedule, recipe.train
     if loss.label_smoothing > 0 and loss.name != "cross_entropy":
         yield ("loss", "label_smoothing"), f"recipe.loss.label_smoothing goes with cross_entropy, not with {loss.name}."
@@ -185,6 +188,24 @@ def _regression_conflicts(recipe: Recipe) -> Problems:
             ("train", "monitor"),
             f"data set {name!r} is a regression: recipe.train.monitor is a loss, not {monitor}.",
         )
+
+
+def _imbalance_conflicts(recipe: Recipe) -> Problems:
+    loss = recipe.loss
+    for key in ("focal_gamma", "logit_adjustment"):
+        if getattr(loss, key) > 0 and loss.name != "cross_entropy":
+            yield ("loss", key), f"recipe.loss.{key} goes with cross_entropy, not with {loss.name}."
+    corrections: dict[Keys, bool] = {
+        ("loss", "class_weights"): loss.class_weights is not None,
+        ("loss", "logit_adjustment"): loss.logit_adjustment > 0,
+        ("data", "sampler"): recipe.data.sampler == "balanced",
+    }
+    on = [keys for keys, is_on in corrections.items() if is_on]
+    if len(on) > 1:
+        names = " and ".join(f"recipe.{'.'.join(keys)}" for keys in on)
+        yield on[-1], f"{names} each correct the frequencies of the classes: together they correct twice. Keep one."
+    if on and registry.entry("datasets", recipe.data.name).numbers:
+        yield on[0], f"recipe.{'.'.join(on[0])} is for classes; data set {recipe.data.name!r} is a regression."
 
 
 def _transfer_conflicts(recipe: Recipe) -> Problems:

@@ -26,6 +26,7 @@ from dlkit.config.checks import (
     wrong_kinds,
     wrong_names,
 )
+from dlkit.config.class_weights import with_class_weights
 from dlkit.config.data_location import absolute, resolve_dataset
 from dlkit.config.keys import Keys, merge
 from dlkit.config.schema import MAY_CHANGE_ON_RESUME, Data, Recipe
@@ -175,6 +176,7 @@ def _combine(base: Document, overrides: Document, *, stored: bool = False) -> tu
 
 
 def _validate(values: Mapping[str, Any], layers: Sequence[Document]) -> Recipe:
+    values = with_class_weights(values)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:

@@ -27,6 +27,10 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Patterns = Annotated[str, Field(min_length=1)]  # comma-separated globs over parameter names
+Monitor = Literal["val/loss", "val/top1", "val/top5", "val/macro_f1", "val/balanced_accuracy", "train/loss"]
+ClassWeights = Annotated[
+    Literal["balanced", "sqrt", "effective"] | dict[str, NonNegative] | None, BeforeValidator(_without_none)
+]
 Options = dict[str, bool | int | float | str | None]
 
 
@@ -69,6 +73,7 @@ class Data(Section):
     name: str  # of `dlkit dataset list`
     dir: str | None = None  # the location of your own data: a folder, a table, shards
     options: Options = {}  # those that `dlkit dataset info NAME` lists
+    sampler: Literal["uniform", "balanced"] = "uniform"  # balanced: classes are equally frequent in each epoch
     vectors: str | None = None  # word vectors in GloVe's format, to initialize the embedding
     validation: Below1 = 0.1  # fraction of train; a data set's own validation split has precedence
     size: Count | None = None  # pixels a side; none: the data set's own
@@ -109,6 +114,10 @@ class Loss(Section):
         "cross_entropy"  # it defines the probabilities: softmax, clipped outputs, sigmoid
     )
     label_smoothing: Below1 = 0.0  # share of the target spread over all classes
+    class_weights: ClassWeights = None  # balanced, sqrt, effective, or a file CLASS,WEIGHT, whose content is kept
+    effective_beta: Below1 = 0.999  # of class_weights effective
+    focal_gamma: NonNegative = 0.0  # exponent of the focal loss; 0 is off
+    logit_adjustment: NonNegative = 0.0  # τ: the loss is of logits + τ ln(share of the class); 0 is off
 
 
 class Train(Section):
@@ -121,7 +130,7 @@ class Train(Section):
     patience: Count | None = None  # epochs without improvement of the monitor before stopping
     freeze: Count | Patterns | None = None  # first layers, or parameters, that keep their initial weights
     unfreeze: Count | tuple[Count, ...] | None = None  # epochs between two unfreezings, or a list of epochs
-    monitor: Literal["val/loss", "val/top1", "val/top5", "train/loss"] = "val/top1"  # chooses the best epoch
+    monitor: Monitor = "val/top1"  # chooses the best epoch
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0  # of all randomness
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$", description="auto, cpu, cuda, cuda:N or mps")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dlkit.config.schema import Augment
-from dlkit.data import rng
+from dlkit.data import rng, sampling
 from dlkit.data.batches import Batch, in_parts, normalized, standardize
 from dlkit.data.holdout import held_out_places
 from dlkit.data.images import augment as changes
@@ -43,6 +43,7 @@ class TrainingData:
     world_size: int = 1
     channels_last: bool = False
     smallest_share: int = 1  # samples of a batch that each rank must have, if this is more than 1
+    balanced: bool = False  # each class equally often
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,6 +62,8 @@ class TrainingData:
         shares = [indices[self.rank :: self.world_size] for indices in whole]
         if isinstance(self.samples, SequenceSamples | TreeSamples):
             assert not isinstance(self.spec, ImageSpec)
+            if self.balanced:
+                whole, shares = ([self._samples_of(draws) for draws in batches] for batches in (whole, shares))
             yield from collate.batches(self.samples, self.spec, whole, shares, self.device, asked="labelled")
             return
         assert isinstance(self.spec, ImageSpec)
@@ -69,16 +72,28 @@ class TrainingData:
         for batch, indices, images in zip(whole, shares, fetch(shares, epoch), strict=True):
             with beside_workers():
                 images = self.changed(images.to(self.device, non_blocking=True), indices, epoch)
-            places = torch.from_numpy(indices)
+            places = torch.from_numpy(self._samples_of(indices))
             wanted = targets.index_select(0, places).to(self.device, non_blocking=True)
             yield Batch(images, wanted, places, total=len(batch))
 
     def order(self, epoch: int) -> Indices:
-        """The samples in the order of epoch `epoch`; those of different sizes with their like."""
-        order = rng.permutation(self.seed, epoch, len(self.samples))
+        """The draws of epoch `epoch` in their order; samples of different sizes with their like.
+
+        A draw is a sample's index; with the balanced sampler see dlkit.data.sampling.
+        """
+        if self.balanced:
+            order = sampling.balanced(self.samples.targets, self.seed, epoch)
+        else:
+            order = rng.permutation(self.seed, epoch, len(self.samples))
         if isinstance(self.samples, SequenceSamples | TreeSamples):
-            return collate.bucketed(order, self.samples.sizes, self.batch_size, self.seed, epoch)
+            sizes = self.samples.sizes[self._samples_of(order)]
+            places = collate.bucketed(np.arange(len(order)), sizes, self.batch_size, self.seed, epoch)
+            return order[places]
         return order
+
+    def _samples_of(self, draws: Indices) -> Indices:
+        """The index of the sample of each draw."""
+        return draws % len(self.samples) if self.balanced else draws
 
     def changed(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
         """Augment and normalise uint8 images (N, C, H, W)."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import metrics, registry
+from dlkit.config import schema
 from dlkit.config.schema import Recipe
 from dlkit.data.holdout import held_out_places
 from dlkit.data.images.sources import fetcher
@@ -62,10 +63,12 @@ def fit_baseline(
     if not hasattr(module, "fit"):
         listed = ", ".join(names())
         raise UsageError(f"{recipe.model.name} is trained: dlkit train {recipe.model.name}. Fitted are: {listed}.")
-    if recipe.loss.name != "cross_entropy":
+    changed = {f"loss.{key}": value for key, value in recipe.loss if value != getattr(schema.Loss(), key)}
+    changed |= {} if recipe.data.sampler == "uniform" else {"data.sampler": recipe.data.sampler}
+    for key, value in changed.items():
         raise UsageError(
-            f"recipe.loss.name is {recipe.loss.name!r}: {recipe.model.name} is fitted by a criterion of its own. "
-            "Leave the loss out."
+            f"recipe.{key} is {value!r}: {recipe.model.name} is fitted by a criterion of its own, to all samples "
+            "alike. Leave it out."
         )
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: fit to one image at least.")

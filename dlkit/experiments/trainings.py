@@ -200,6 +200,6 @@ def finish(
 
 
 def resolution(run: RunFolder) -> float:
-    """The step of the monitored metric: one validation sample of an accuracy; 0 for a loss."""
+    """The step of the monitored metric: one validation sample of an accuracy; 0 for a loss or a mean over classes."""
     counted = run.recipe().train.monitor.startswith("val/top")
     return 1 / int(run.info()["data"]["validation"]["samples"]) if counted else 0.0

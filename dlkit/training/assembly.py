@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from dlkit import registry
+from dlkit.config import schema
 from dlkit.config.schema import Recipe
 from dlkit.data.loader import TrainingData, batches_in_order, steps_per_epoch
+from dlkit.data.splits import TreeSamples
 from dlkit.data.text.word_vectors import read_vectors
 from dlkit.errors import UsageError
 from dlkit.privacy import use_cache_folders
@@ -96,8 +99,8 @@ def assemble(
         model=model,
         network=_compiled(model) if recipe.train.compile else model,
         optimizer=optimizers.build(model, recipe.optimizer, device),
-        loss=losses.build(recipe.loss),
-        validation_loss=losses.build(recipe.loss.model_copy(update={"label_smoothing": 0.0})),
+        loss=losses.build(recipe.loss, _class_counts(data) if data.spec.classes else None),
+        validation_loss=losses.build(schema.Loss(name=recipe.loss.name)),
         lr=learning_rate(recipe.schedule, recipe.optimizer.lr, steps * recipe.train.epochs, steps),
         regularizers=regularizers,
         settings=recipe.train,
@@ -109,8 +112,17 @@ def assemble(
         steps_per_epoch=steps,
         smallest_share=smallest,
         freezing=frozen,
-        classifies=bool(data.spec.classes),
+        classes=len(data.spec.classes),
         counted="nodes" if data.spec.kind == "trees" else data.spec.kind,
+    )
+
+
+def _class_counts(data: Prepared) -> losses.ClassCounts:
+    """The classes of the training samples; of trees those of all labeled nodes, which the loss is of."""
+    samples = data.splits["train"]
+    labels = samples.labels[samples.labels >= 0] if isinstance(samples, TreeSamples) else samples.targets
+    return losses.ClassCounts(
+        data.spec.classes, torch.from_numpy(np.bincount(labels, minlength=len(data.spec.classes)))
     )
 
 
@@ -165,6 +177,7 @@ def batches(run: Run, recipe: Recipe, data: Prepared) -> tuple[TrainingData, Cal
         world_size=run.world.size,
         channels_last=channels_last,
         smallest_share=run.smallest_share,
+        balanced=recipe.data.sampler == "balanced",
     )
     if "validation" not in data.splits:
         return training, None

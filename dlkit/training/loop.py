@@ -32,6 +32,7 @@ from dlkit.training.losses import Loss
 from dlkit.training.precision import autocast, seeder
 
 SKIPS_IN_A_ROW = 20  # steps that fp16's scaler may skip before the run counts as diverged
+CLASS_AVERAGES = ("val/macro_f1", "val/balanced_accuracy")
 SAY_EVERY = 30.0  # seconds between two plain progress lines
 
 
@@ -80,7 +81,7 @@ class Run:
     steps_per_epoch: int
     smallest_share: int = 1  # samples that the network trains on at once
     freezing: Freezing = NOTHING_FROZEN
-    classifies: bool = True  # else the one output is a number, and there are no accuracies
+    classes: int = 0  # 0: the one output is a number, and there are no accuracies
     counted: str = "images"  # what a sample is called; of trees it is a node
     # -- state
     step: int = 0
@@ -267,17 +268,23 @@ def average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> N
 
 @torch.no_grad()
 def validate(run: Run, batches: Iterator[Batch], stop: Callable[[], int]) -> dict[str, float] | None:
-    """Loss, top-1 and top-5 accuracy over a split, as eval reports them, or None if a signal came meanwhile."""
-    model = run.evaluated.eval()
+    """Loss, top-1 and top-5 accuracy over a split, as eval reports them, or None if a signal came meanwhile.
+
+    Where one is monitored, also macro F1 and balanced accuracy.
+    """
+    model, per_class = run.evaluated.eval(), run.settings.monitor in CLASS_AVERAGES
+    confusion = torch.zeros((run.classes,) * 2, dtype=torch.int64)
     sums = torch.zeros(5, dtype=torch.float64)  # loss, top-1, top-5, samples, signals
     for batch in batches:
         with autocast(run.dtype, run.device):
             logits = model(batch.inputs)
         logits, targets = logits.float().cpu(), batch.targets.cpu()
         sums[0] += run.validation_loss(logits, targets).double().sum()
-        if run.classifies:
+        if run.classes:
             sums[1] += metrics.topk_correct(logits, targets, 1).sum()
             sums[2] += metrics.topk_correct(logits, targets, min(5, logits.shape[1])).sum()
+        if per_class:
+            confusion += metrics.confusion_matrix(targets, metrics.ranked(logits, 1)[:, 0], run.classes)
         sums[3] += len(batch)
         atomic_io.point("eval")
         if stop() and run.world.size == 1:
@@ -288,8 +295,16 @@ def validate(run: Run, batches: Iterator[Batch], stop: Callable[[], int]) -> dic
     loss, top1, top5, samples, signals = sums.tolist()
     if signals:
         return None
-    accuracies = {"val/top1": top1 / samples, "val/top5": top5 / samples} if run.classifies else {}
+    accuracies = {"val/top1": top1 / samples, "val/top5": top5 / samples} if run.classes else {}
+    if per_class:
+        accuracies |= class_averages(run.world.sum_(confusion.to(run.device)))
     return {"val/loss": loss / samples, **accuracies}
+
+
+def class_averages(confusion: Tensor) -> dict[str, float]:
+    """What counts all classes alike, from a confusion matrix (K, K)."""
+    scores = metrics.class_scores(confusion.cpu().numpy())
+    return dict(zip(CLASS_AVERAGES, (metrics.macro_means(scores).f1, metrics.balanced_accuracy(scores)), strict=True))
 
 
 @torch.no_grad()
@@ -356,7 +371,7 @@ def log(run: Run, epoch: int, results: dict[str, Any], around: Surroundings) -> 
         "step": run.step,
         "epoch": epoch + 1,
         "train/loss": window.loss / samples,
-        **({"train/top1": window.correct / samples} if run.classifies else {}),
+        **({"train/top1": window.correct / samples} if run.classes else {}),
         **{name: value for part in run.regularizers for name, value in part.metrics(run.model).items()},
         **results,
         "lr": run.lr(max(run.step - 1, 0)),
@@ -375,6 +390,8 @@ def epoch_line(run: Run, line: dict[str, Any]) -> str:
         parts.append(f"val loss {line['val/loss']:.4f}")
     if "val/top1" in line:
         parts.append(f"val top-1 {100 * line['val/top1']:.2f} %")
+    if (monitor := run.settings.monitor) in CLASS_AVERAGES and monitor in line:
+        parts.append(f"{monitor.replace('/', ' ').replace('_', ' ')} {100 * line[monitor]:.2f} %")
     parts.append(f"{line[f'{run.counted}_per_s']:,.0f} {run.counted}/s")
     is_best = run.best is not None and run.best.epoch == line["epoch"]
     return "  ".join(parts + (["best"] if is_best else []))

@@ -150,7 +150,7 @@ def small_trial(materials: Materials) -> Trial:
 def first_step(trial: Trial, started: bool) -> list[Check]:
     """The first loss, and where its gradients come to; `started`: from trained weights."""
     losses, _ = forward_backward(trial.run, trial.batch)
-    checks = [first_loss(trial, float(losses) / len(trial.batch), started)] if trial.run.classifies else []
+    checks = [first_loss(trial, float(losses) / len(trial.batch), started)] if trial.run.classes else []
     return [*checks, reached(trial.run.model)]
 
 
@@ -197,7 +197,7 @@ def by_heart(trial: Trial, recipe: Recipe) -> list[Check]:
     """Learn one batch by heart, at the recipe's highest lr after a short warm-up; then see what gets no gradient."""
     lr, losses, begun = recipe.optimizer.lr, list[float](), time.monotonic()
     run = replace(trial.run, lr=lambda step: lr * min(1.0, (step + 1) / HEART_WARM_UP))
-    least = smoothing_entropy(recipe.loss.label_smoothing, trial.outputs) if run.classifies else 0.0
+    least = smoothing_entropy(recipe.loss.label_smoothing, trial.outputs) if run.classes else 0.0
     expected = f"to fall by half in {HEART_STEPS} steps"
     try:
         while len(losses) < HEART_STEPS and time.monotonic() - begun < HEART_S and fallen(losses, least) < 0.5:

@@ -22,7 +22,7 @@ from dlkit.errors import DataError, DlkitError
 from dlkit.registry import did_you_mean
 
 FAULT, NOTE = "fault", "note"
-IMBALANCE = 10  # a note if the largest class of train has this many times the images of the smallest
+IMBALANCE = 3  # a note if the largest class of train has this many times the images of the smallest
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,12 @@ class ArrayImage:
     def read(self) -> bytes:
         channels, height, width = self.image.shape
         return b"P%d %d %d 255\n" % (5 if channels == 1 else 6, width, height) + self.image.transpose(1, 2, 0).tobytes()
+
+
+def advice(most: int, fewest: int) -> str:
+    """The ratio of the largest class to the smallest, and what to train with."""
+    ratio = f"{most / fewest:.0f} : 1" if fewest else f"{most:,} : 0"
+    return f", {ratio}. Train with --class-weights balanced --monitor val/balanced_accuracy."
 
 
 def survey_folder(root: Path) -> Survey:
@@ -209,5 +215,5 @@ def _check_counts(split: str, classes: Mapping[str, Path], folder: Path, survey:
     if split == "train" and own:
         (largest, most), (smallest, fewest) = own.most_common()[0], own.most_common()[-1]
         if most >= IMBALANCE * fewest:
-            message = f"its classes range from {fewest:,} images ({smallest!r}) to {most:,} ({largest!r})."
-            survey.note("imbalance", folder, message)
+            message = f"its classes range from {fewest:,} images ({smallest!r}) to {most:,} ({largest!r})"
+            survey.note("imbalance", folder, message + advice(most, fewest))

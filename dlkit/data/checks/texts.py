@@ -11,7 +11,7 @@ import numpy as np
 
 from dlkit.data import folders
 from dlkit.data.checks.near_texts import near_pairs
-from dlkit.data.checks.survey import FAULT, NOTE, Finding
+from dlkit.data.checks.survey import FAULT, IMBALANCE, NOTE, Finding, advice
 from dlkit.data.images.formats import EXTENSIONS
 from dlkit.data.splits import Samples, SequenceSamples, Splits
 from dlkit.data.text.corpus import unknown_share
@@ -19,7 +19,6 @@ from dlkit.errors import UsageError
 from dlkit.specs import SequenceSpec
 
 SHOWN = 8  # words of a text in a message
-IMBALANCED = 10  # times as many texts in the largest class as in the smallest
 Copy = tuple[str, int, int]  # split, index, target
 
 
@@ -93,9 +92,9 @@ def _of_near_copies(parts: Mapping[str, SequenceSamples]) -> Iterator[Finding]:
 def _of_balance(train: SequenceSamples, spec: SequenceSpec) -> Iterator[Finding]:
     counts = np.bincount(train.targets, minlength=len(spec.classes))
     most, least = int(counts.argmax()), int(counts.argmin())
-    if counts[most] > IMBALANCED * counts[least]:
-        message = f"{counts[most]:,} texts of {spec.classes[most]!r}, {counts[least]:,} of {spec.classes[least]!r}: "
-        yield Finding(NOTE, "imbalance", "train", message + "compare macro_f1 beside the accuracy.")
+    if counts[most] >= IMBALANCE * counts[least]:
+        message = f"{counts[most]:,} texts of {spec.classes[most]!r}, {counts[least]:,} of {spec.classes[least]!r}"
+        yield Finding(NOTE, "imbalance", "train", message + advice(int(counts[most]), int(counts[least])))
 
 
 def _of_split(split: str, samples: SequenceSamples, spec: SequenceSpec) -> Iterator[Finding]:

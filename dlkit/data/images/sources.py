@@ -62,7 +62,7 @@ def _from_memory(samples: MemoryImages, device: torch.device) -> Fetch:
 
     def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
         for indices in shares:
-            yield held.index_select(0, torch.from_numpy(indices).to(device))
+            yield held.index_select(0, torch.from_numpy(indices % len(held)).to(device))
 
     return fetch
 
@@ -82,7 +82,7 @@ def _on_device(samples: MemoryImages, device: torch.device) -> Tensor:
 def _from_pack(pixels: Pixels, rows: Indices) -> Fetch:
     def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
         for indices in shares:
-            yield torch.from_numpy(pixels[rows[indices]])
+            yield torch.from_numpy(pixels[rows[indices % len(rows)]])
 
     return fetch
 
@@ -104,7 +104,12 @@ def _keeping(kept: _Kept, decoded: Fetch) -> Fetch:
     """Decode what is not there yet, and keep it."""
 
     def fetch(shares: Sequence[Indices], epoch: int) -> Iterator[Tensor]:
-        lacking = [indices[~kept.there[indices]] for indices in shares]  # no sample comes twice in an epoch
+        shares = [indices % len(kept.there) for indices in shares]
+        lacking, there = [], kept.there.copy()
+        for indices in shares:  # a balanced sampler draws samples several times
+            absent = indices[~there[indices]]
+            lacking.append(absent[np.sort(np.unique(absent, return_index=True)[1])])
+            there[lacking[-1]] = True
         new = decoded([indices for indices in lacking if len(indices)], epoch)
         for indices, lack in zip(shares, lacking, strict=True):
             if len(lack):
@@ -117,6 +122,8 @@ def _keeping(kept: _Kept, decoded: Fetch) -> Fetch:
 
 class Decoder(Dataset[Tensor | DlkitError]):
     """Batches of image files as uint8 tensors (N, C, H, W); one is asked for by (epoch, indices).
+
+    An index may be a draw of dlkit.data.sampling.
 
     A bad file comes back as the error, not raised: a loader process would add its traceback.
     """
@@ -148,11 +155,11 @@ class Decoder(Dataset[Tensor | DlkitError]):
     def describe(self, item: tuple[int, Indices]) -> str:
         """A batch in words: x/1.png and 31 more."""
         first, *more = item[1].tolist()
-        return str(self.sources[first]) + (f" and {len(more)} more" if more else "")
+        return str(self.sources[first % len(self.sources)]) + (f" and {len(more)} more" if more else "")
 
     def image(self, epoch: int, index: int) -> Tensor:
         """(C, H, W) uint8."""
-        source = self.sources[index]
+        source = self.sources[index % len(self.sources)]
         if self.resized_crop is None:
             whole = self._plain(source) if self.quick else None
             return torch.from_numpy(image_files.load(source, self.spec)) if whole is None else whole
