@@ -1,11 +1,11 @@
-"""What a run's folder says, read once for its report; what is missing is named, with the command that makes it."""
+"""The contents of a run folder, read once for the report; an omission names the command that creates a missing part."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -14,39 +14,40 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit import registry
+from dlkit.config.keys import flatten
 from dlkit.config.schema import Data, Model, Recipe
 from dlkit.errors import ModelFileError
 from dlkit.evaluation.record import EVALUATION, PREDICTIONS, read_evaluation, read_predictions, staleness
+from dlkit.plots.curves import MetricHistory, Point, load_history
 from dlkit.runs.run_folder import KILLED, RUNNING, RunFolder
 from dlkit.specs import Spec
 
 FINISHED = "finished"
 
-Result = TypeVar("Result")
-Point = tuple[float, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Something that the page cannot show, and the command that would make it."""
+class Omission:
+    """Something that the page cannot show, and the command that would create it."""
 
-    what: str
+    reason: str
     command: str = ""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A line of predictions.jsonl; the classes are places in the spec's."""
+class SampleResult:
+    """A line of predictions.jsonl, with class indices."""
 
     id: int | str
     target: int
     predicted: int
-    probability: float  # of the class predicted
+    probability: float  # of the predicted class
 
 
 @dataclass(frozen=True)
-class Bin:
-    """A bin of the calibration diagram: confidences in (low, high]."""
+class CalibrationBin:
+    """A bin of the reliability diagram: confidences in (low, high]."""
 
     low: float
     high: float
@@ -56,18 +57,18 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """A run as its files tell it; `evaluation` is empty, and so are the answers, where there was none."""
+class RunData:
+    """The contents of a run's files; `evaluation` and the results are empty for a run that was not evaluated."""
 
     run: RunFolder
     info: Mapping[str, Any]
     recipe: Recipe
     spec: Spec
-    lines: Sequence[Mapping[str, Any]]  # of metrics.jsonl
+    history: MetricHistory  # of metrics.jsonl
     evaluation: Mapping[str, Any]
-    answers: tuple[Answer, ...]
-    numbers: tuple[Point, ...]  # (asked for, given), of a model that answers with a number
-    gaps: tuple[Gap, ...]
+    results: tuple[SampleResult, ...]
+    regression_points: tuple[Point, ...]  # (target, prediction) of a regression model
+    omissions: tuple[Omission, ...]
 
     @property
     def name(self) -> str:
@@ -83,145 +84,127 @@ class Facts:
 
     @property
     def checkpoint(self) -> Literal["best", "last"]:
-        """Which weights were evaluated."""
+        """The evaluated weights."""
         return "last" if self.evaluation.get("checkpoint") == "last" else "best"
 
     @property
-    def fitted(self) -> bool:
-        """Fitted at once, as baselines are: there is no curve."""
+    def is_baseline(self) -> bool:
+        """Whether the model was fitted at once, so that there are no learning curves."""
         return "fitted_to" in self.info
 
     @property
     def seconds(self) -> float | None:
-        """From start to end; None where the run has not ended or was begun again."""
+        """From start to end; None if the run has not ended or was resumed."""
         if self.info.get("resumes") or not (self.info.get("started") and self.info.get("ended")):
             return None
-        begun, ended = (datetime.fromisoformat(self.info[key]) for key in ("started", "ended"))
-        return (ended - begun).total_seconds()
+        started, ended = (datetime.fromisoformat(self.info[key]) for key in ("started", "ended"))
+        return (ended - started).total_seconds()
 
     @property
     def metrics(self) -> Mapping[str, Mapping[str, float]]:
-        found: Mapping[str, Mapping[str, float]] = self.evaluation.get("metrics", {})
-        return found
+        metrics: Mapping[str, Mapping[str, float]] = self.evaluation.get("metrics", {})
+        return metrics
 
     @cached_property
-    def wrong(self) -> list[Answer]:
-        """The mistakes, the most confident first."""
-        return sorted((one for one in self.answers if one.target != one.predicted), key=lambda one: -one.probability)
+    def mistakes(self) -> list[SampleResult]:
+        """The most confident first."""
+        mistakes = (result for result in self.results if result.target != result.predicted)
+        return sorted(mistakes, key=lambda result: -result.probability)
 
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
         """(K, K): rows are the true classes, columns the predicted ones."""
         counts = np.zeros((len(self.spec.classes),) * 2, np.int64)
-        np.add.at(counts, ([one.target for one in self.answers], [one.predicted for one in self.answers]), 1)
+        np.add.at(
+            counts, ([result.target for result in self.results], [result.predicted for result in self.results]), 1
+        )
         return counts
 
     @cached_property
-    def calibration(self) -> list[Bin]:
-        """The bins that hold an answer; their gaps, weighted, are the evaluation's calibration error."""
+    def calibration(self) -> list[CalibrationBin]:
+        """The bins that are not empty; the weighted mean of their gaps is the evaluation's calibration error."""
         import torch
 
         from dlkit.metrics import CALIBRATION_BINS, calibration_bins
 
-        confidences = torch.tensor([one.probability for one in self.answers], dtype=torch.float64)
-        right = torch.tensor([one.target == one.predicted for one in self.answers])
-        sums = calibration_bins(confidences, right).T.tolist()
+        confidences = torch.tensor([result.probability for result in self.results], dtype=torch.float64)
+        correct = torch.tensor([result.target == result.predicted for result in self.results])
+        sums = calibration_bins(confidences, correct).T.tolist()
         return [
-            Bin(place / CALIBRATION_BINS, (place + 1) / CALIBRATION_BINS, int(count), summed / count, hits / count)
-            for place, (count, summed, hits) in enumerate(sums)
-            if count
+            CalibrationBin(index / CALIBRATION_BINS, (index + 1) / CALIBRATION_BINS, int(n), total / n, hits / n)
+            for index, (n, total, hits) in enumerate(sums)
+            if n
         ]
 
-    def curve(self, key: str) -> list[Point]:
-        """(epoch, value) of the log points that hold a finite number under this key."""
-        per_epoch = self._steps_per_epoch
-        values = [(line["step"] / per_epoch, line.get(key)) for line in self.lines]
-        return [(x, float(y)) for x, y in values if isinstance(y, int | float) and math.isfinite(y)]
-
-    @cached_property
-    def _steps_per_epoch(self) -> float:
-        samples = self.info.get("data", {}).get("train", {}).get("samples")
-        if samples and not self.fitted:
-            return float(-(-samples // self.recipe.train.batch_size))
-        return max((line["step"] / line["epoch"] for line in self.lines if line.get("epoch")), default=1.0)
-
     def changed_settings(self) -> list[tuple[str, Any, Any]]:
-        """(key, value, default) of what the recipe sets otherwise than by default."""
+        """(key, value, default) of each recipe key that does not have its default value."""
         recipe = self.recipe
         default = Recipe(
             model=Model(name=self.model, options=registry.resolved_options("models", self.model, {})),
             data=Data(name=recipe.data.name),
         )
-        ours, theirs = flat(recipe.model_dump()), flat(default.model_dump())
-        changed = ((key, value, theirs.get(key)) for key, value in ours.items() if value != theirs.get(key))
+        values, defaults = flatten(recipe.model_dump()), flatten(default.model_dump())
+        changed = ((key, value, defaults.get(key)) for key, value in values.items() if value != defaults.get(key))
         return [change for change in changed if change[1] != {}]
 
 
-def read(run: RunFolder) -> Facts:
-    """All that a run's files say; what of its log and its evaluation is damaged is a gap.
+def read_run(run: RunFolder) -> RunData:
+    """The contents of a run's files; damage to its log or evaluation is an omission.
 
     Raises:
         ModelFileError: its run.json is damaged.
     """
     info, recipe, spec = run.info(), run.recipe(), run.spec()
     info["status"] = run.status()
-    damage: list[Gap] = []
-    lines = [line for line in run.metrics(lambda text: damage.append(_damaged_log(text))) if line["step"] > 0]
-    evaluation: dict[str, Any] = _or_gap(run, damage, {}, lambda: _evaluation(run))
+    damage: list[Omission] = []
+    history = load_history(run, run.name, lambda text: damage.append(Omission(text.removeprefix("warning: "))))
+    history = replace(history, lines=[line for line in history.lines if line["step"] > 0])
+    evaluation: dict[str, Any] = _read_or_omit(run, damage, {}, lambda: _evaluation(run))
     outdated = staleness(run, evaluation) if evaluation else ""
     if outdated:
         evaluation = {}
-    answers: list[Answer] = []
-    numbers: list[Point] = []
-    stale = ""
+    results: list[SampleResult] = []
+    regression_points: list[Point] = []
+    mismatch = ""
     if evaluation:
-        read_answers = _answers if spec.classes else _numbers
-        found: list[Any] = _or_gap(run, damage, [], lambda: read_answers(run, evaluation, spec))
-        answers, numbers = (found, []) if spec.classes else ([], found)
-        stale = "" if damage else _mismatch(evaluation, found, answers)
-        if stale:
-            answers, numbers = [], []
-    gaps = (*damage, *_gaps(run, info, recipe, lines, evaluation, stale, outdated))
-    return Facts(run, info, recipe, spec, lines, evaluation, tuple(answers), tuple(numbers), gaps)
+        reader = _results if spec.classes else _regression_points
+        predictions: list[Any] = _read_or_omit(run, damage, [], lambda: reader(run, evaluation, spec))
+        results, regression_points = (predictions, []) if spec.classes else ([], predictions)
+        mismatch = "" if damage else _mismatch(evaluation, predictions, results)
+        if mismatch:
+            results, regression_points = [], []
+    omissions = (*damage, *_omissions(run, info, history, evaluation, mismatch, outdated))
+    return RunData(run, info, recipe, spec, history, evaluation, tuple(results), tuple(regression_points), omissions)
 
 
-def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every leaf under its dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in document.items():
-        nested = isinstance(value, Mapping) and value
-        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return found
-
-
-def command(verb: str, run: RunFolder, more: str = "") -> str:
-    """A command line about a run, fit to be pasted into a shell."""
-    return f"dlkit {verb} {shlex.quote(f'{run.path}{more}')}"
+def command_line(command: str, run: RunFolder, file: str = "") -> str:
+    """A dlkit command about a run, quoted for a shell."""
+    return f"dlkit {command} {shlex.quote(f'{run.path}{file}')}"
 
 
 def _evaluation(run: RunFolder) -> dict[str, Any]:
     document = read_evaluation(run)
 
-    def checked() -> dict[str, Any]:
-        needed = {"dataset": str, "split": str, "samples": int, "step": int, "metrics": dict, "classes": list}
-        for key, kind in needed.items():
+    def check() -> dict[str, Any]:
+        required = {"dataset": str, "split": str, "samples": int, "step": int, "metrics": dict, "classes": list}
+        for key, kind in required.items():
             if not isinstance(document[key], kind):
-                raise ValueError(f"{key} is no {kind.__name__}")
+                raise ValueError(f"{key} is not of type {kind.__name__}")
         for metric in document["metrics"].values():
             float(metric["value"])
-        for one in document["classes"]:
-            float(one["precision"] + one["recall"] + one["f1"] + one["support"])
-            str(one["class"])
+        for row in document["classes"]:
+            float(row["precision"] + row["recall"] + row["f1"] + row["support"])
+            str(row["class"])
         return dict(document)
 
-    return _checked(run, EVALUATION, checked) if document else {}
+    return _check(run, EVALUATION, check) if document else {}
 
 
-def _answers(run: RunFolder, evaluation: Mapping[str, Any], spec: Spec) -> list[Answer]:
+def _results(run: RunFolder, evaluation: Mapping[str, Any], spec: Spec) -> list[SampleResult]:
     indices = {name: index for index, name in enumerate(spec.classes)}
     lines = read_predictions(run, evaluation)
-    return _checked(run, PREDICTIONS, lambda: [
-        Answer(_id(line["id"]), indices[line["target"]], indices[line["predicted"]], _finite(line["probability"]))
+    return _check(run, PREDICTIONS, lambda: [
+        SampleResult(_id(line["id"]), indices[line["target"]], indices[line["predicted"]], _finite(line["probability"]))
         for line in lines
     ])  # fmt: skip
 
@@ -230,74 +213,68 @@ def _id(value: Any) -> int | str:
     return value if isinstance(value, int) else str(value)
 
 
-def _numbers(run: RunFolder, evaluation: Mapping[str, Any], spec: Spec) -> list[Point]:
+def _regression_points(run: RunFolder, evaluation: Mapping[str, Any], spec: Spec) -> list[Point]:
     lines = read_predictions(run, evaluation)
-    return _checked(run, PREDICTIONS, lambda: [(_finite(line["target"]), _finite(line["predicted"])) for line in lines])
+    return _check(run, PREDICTIONS, lambda: [(_finite(line["target"]), _finite(line["predicted"])) for line in lines])
 
 
 def _finite(value: Any) -> float:
     if not math.isfinite(value):
-        raise ValueError(f"{value} is no answer")
+        raise ValueError(f"{value} is not a finite number")
     return float(value)
 
 
-def _mismatch(evaluation: Mapping[str, Any], found: Sequence[Any], answers: Sequence[Answer]) -> str:
-    """Why the answers are not those of this evaluation, if they are not."""
-    if len(found) != evaluation["samples"]:
-        return f"predictions.jsonl holds {len(found):,} answers, and the evaluation is of {evaluation['samples']:,}"
-    right = sum(one.target == one.predicted for one in answers)
+def _mismatch(evaluation: Mapping[str, Any], predictions: Sequence[Any], results: Sequence[SampleResult]) -> str:
+    """The reason why the predictions are not those of this evaluation; empty if they are."""
+    if len(predictions) != evaluation["samples"]:
+        return (
+            f"predictions.jsonl has {len(predictions):,} predictions, the evaluation {evaluation['samples']:,} samples"
+        )
+    correct = sum(result.target == result.predicted for result in results)
     top1 = evaluation["metrics"].get("top1", {}).get("value")
-    if answers and (top1 is None or abs(right / len(answers) - top1) > 1e-9):
-        return "predictions.jsonl is of another evaluation than evaluation.json"
+    if results and (top1 is None or abs(correct / len(results) - top1) > 1e-9):
+        return "predictions.jsonl and evaluation.json are of different evaluations"
     return ""
 
 
-def _gaps(
+def _omissions(
     run: RunFolder,
     info: Mapping[str, Any],
-    recipe: Recipe,
-    lines: Sequence[Mapping[str, Any]],
+    history: MetricHistory,
     evaluation: Mapping[str, Any],
-    stale: str,
+    mismatch: str,
     outdated: str,
-) -> list[Gap]:
-    """What a person should do before this report is whole."""
-    gaps, status = [], info.get("status")
-    again = command("eval", run)
+) -> list[Omission]:
+    """What is missing for a complete report."""
+    omissions, status, evaluate = [], info.get("status"), command_line("eval", run)
     if status != FINISHED:
-        why = {RUNNING: "it is still being trained", KILLED: "it was killed"}.get(str(status))
-        why = why or str(info.get("error", status))
-        told = f"Not finished: {why.rstrip('.')}. What follows is as far as its log goes."
-        gaps.append(Gap(told, command("train --resume", run)))
-    if not lines:
-        gaps.append(Gap("Nothing is logged yet, so there are no learning curves."))
+        reason = {RUNNING: "the run is still training", KILLED: "the run was killed"}.get(str(status))
+        reason = (reason or str(info.get("error", status))).rstrip(".")
+        omissions.append(
+            Omission(f"Not finished: {reason}. The page shows what was logged.", command_line("train --resume", run))
+        )
+    if not history.lines:
+        omissions.append(Omission("There are no learning curves: nothing has been logged yet."))
     if outdated:
-        gaps.append(Gap(f"Not shown: {outdated}.", again))
-        return gaps
-    if not evaluation and not (run.path / EVALUATION).exists():
-        told = "It is not evaluated yet: there is no test accuracy, no confusion matrix, no mistake to look at."
-        gaps.append(Gap(told, again))
-    if not evaluation:
-        return gaps
-    if stale:
-        gaps.append(Gap(f"The answers cannot be shown: {stale}.", again))
-    return gaps
+        omissions.append(Omission(f"The evaluation is not shown: {outdated}.", evaluate))
+    elif not evaluation and not (run.path / EVALUATION).exists():
+        reason = "Not evaluated yet: there is no test accuracy, no confusion matrix and no list of mistakes."
+        omissions.append(Omission(reason, evaluate))
+    elif mismatch:
+        omissions.append(Omission(f"The predictions are not shown: {mismatch}.", evaluate))
+    return omissions
 
 
-def _or_gap(run: RunFolder, damage: list[Gap], nothing: Result, reader: Callable[[], Result]) -> Result:
-    """What `reader` reads, or `nothing` and a gap where the file is damaged."""
+def _read_or_omit(run: RunFolder, damage: list[Omission], default: T, reader: Callable[[], T]) -> T:
+    """The result of `reader`; if the file is damaged, an omission and the default."""
     try:
         return reader()
     except ModelFileError as error:
-        damage.append(Gap(str(error).partition(" Evaluate again")[0], command("eval", run)))
-        return nothing
+        damage.append(Omission(str(error).partition(" Evaluate again")[0], command_line("eval", run)))
+        return default
 
 
-def _damaged_log(warning: str) -> Gap:
-    return Gap(warning.removeprefix("warning: "))
-
-
-def _checked(run: RunFolder, name: str, reader: Callable[[], Result]) -> Result:
+def _check(run: RunFolder, name: str, reader: Callable[[], T]) -> T:
     try:
         return reader()
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,121 +1,126 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 
-function made(tag, properties, ...children) {
+function create(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
-// -- tables sort by the column whose head is pressed, first upwards, then downwards
+// -- tables sort by the column whose head is clicked, first ascending, then descending
 
 function sortBy(head, table) {
   const column = [...head.parentNode.children].indexOf(head);
-  const upwards = head.getAttribute("aria-sort") !== "ascending";
+  const ascending = head.getAttribute("aria-sort") !== "ascending";
   const key = row => row.children[column].dataset.value ?? "";
   const numbers = head.classList.contains("n");
   const body = table.tBodies[0];
-  const compared = numbers
-    ? (a, b) => (key(a) === "") - (key(b) === "") || (upwards ? 1 : -1) * (key(a) - key(b))
-    : (a, b) => (upwards ? 1 : -1) * key(a).localeCompare(key(b), undefined, { numeric: true });
-  body.append(...[...body.rows].sort(compared));
+  const compare = numbers
+    ? (a, b) => (key(a) === "") - (key(b) === "") || (ascending ? 1 : -1) * (key(a) - key(b))
+    : (a, b) => (ascending ? 1 : -1) * key(a).localeCompare(key(b), undefined, { numeric: true });
+  body.append(...[...body.rows].sort(compare));
   for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
-  head.setAttribute("aria-sort", upwards ? "ascending" : "descending");
+  head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
 }
 
 for (const table of document.querySelectorAll("table.sortable"))
   for (const head of table.tHead.rows[0].children) head.addEventListener("click", () => sortBy(head, table));
 
-// -- a curve tells its values where the pointer is, or at the step that the arrow keys chose
+// -- a chart shows the values under the pointer, or at the step selected with the arrow keys
 
-function told(value, percent) {
-  return percent ? value.toFixed(2) + " %" : String(Number(value.toPrecision(4)));
+function formatValue(value, percent) {
+  return String(Number(value.toPrecision(4))) + (percent ? " %" : "");
 }
 
-function nearest(sorted, wanted) {
+function nearest(sorted, value) {
   let low = 0, high = sorted.length - 1;
   while (high - low > 1) {
     const middle = (low + high) >> 1;
-    if (sorted[middle] < wanted) low = middle; else high = middle;
+    if (sorted[middle] < value) low = middle; else high = middle;
   }
-  return wanted - sorted[low] <= sorted[high] - wanted ? low : high;
+  return value - sorted[low] <= sorted[high] - value ? low : high;
 }
 
 function follow(figure, chart) {
   const svg = figure.querySelector("svg"), rule = svg.querySelector(".rule");
   const dots = svg.querySelectorAll(".dot"), outputs = figure.querySelectorAll(".key output");
-  const places = [...new Set(chart.lines.flatMap(line => line.px))].sort((a, b) => a - b);
+  const positions = [...new Set(chart.lines.flatMap(line => line.px))].sort((a, b) => a - b);
   const longest = chart.lines.reduce((a, b) => (a.px.length >= b.px.length ? a : b));
-  let at = places.length - 1;
+  let current = positions.length - 1;
 
-  function show(place) {
-    at = Math.max(0, Math.min(places.length - 1, place));
-    rule.setAttribute("x1", places[at]);
-    rule.setAttribute("x2", places[at]);
+  function show(index) {
+    current = Math.max(0, Math.min(positions.length - 1, index));
+    rule.setAttribute("x1", positions[current]);
+    rule.setAttribute("x2", positions[current]);
     rule.setAttribute("visibility", "visible");
-    figure.querySelector(".at").value = String(Number(longest.x[nearest(longest.px, places[at])].toPrecision(3)));
+    figure.querySelector(".at").value = String(Number(longest.x[nearest(longest.px, positions[current])].toPrecision(3)));
     chart.lines.forEach((line, number) => {
-      const point = nearest(line.px, places[at]);
+      const point = nearest(line.px, positions[current]);
       dots[number].setAttribute("cx", line.px[point]);
       dots[number].setAttribute("cy", line.py[point]);
       dots[number].setAttribute("visibility", "visible");
-      outputs[number].value = told(line.y[point], chart.percent);
+      outputs[number].value = formatValue(line.y[point], chart.percent);
     });
   }
 
   function leave() {
-    show(places.length - 1);
+    show(positions.length - 1);
     for (const mark of [rule, ...dots]) mark.setAttribute("visibility", "hidden");
   }
 
   svg.addEventListener("pointermove", event => {
     const box = svg.getBoundingClientRect();
-    show(nearest(places, ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width));
+    show(nearest(positions, ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width));
   });
   svg.addEventListener("pointerleave", leave);
   svg.addEventListener("blur", leave);
   svg.addEventListener("keydown", event => {
-    const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -places.length, End: places.length };
+    const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -positions.length, End: positions.length };
     if (!(event.key in steps)) return;
     event.preventDefault();
-    show(at + steps[event.key]);
+    show(current + steps[event.key]);
   });
 }
 
 for (const [id, chart] of Object.entries(data.charts)) follow(document.getElementById(id), chart);
 
-// -- a cell of the confusion matrix shows the mistakes that it counts
+// -- a selected cell of the confusion matrix shows its mistakes
 
-const MOST_LISTED = 200;
+const MAX_LISTED = 200;
 
-function card([name, , , probability, picture, text], told) {
-  const small = made("small", { title: name }, name.split("/").pop());
-  const caption = made("figcaption", {}, (100 * probability).toFixed(1) + "\u00a0% ", small);
-  if (picture) return made("figure", {}, made("img", { src: picture, alt: `${name}: ${told}` }), caption);
-  return made("figure", {}, ...(text ? [made("blockquote", {}, text)] : []), caption);
+function card([name, , , probability, image, text], title) {
+  const small = create("small", { title: name }, name.split("/").pop());
+  const caption = create("figcaption", {}, (100 * probability).toFixed(1) + "\u00a0% ", small);
+  if (image) return create("figure", {}, create("img", { src: image, alt: `${name}: ${title}` }), caption);
+  return create("figure", {}, ...(text ? [create("blockquote", {}, text)] : []), caption);
 }
 
-function showPair(matrix, run, [real, said]) {
-  const names = run.classes, found = run.mistakes.filter(one => one[1] === real && one[2] === said);
-  const told = `${names[real]} taken for ${names[said]}`;
-  const seen = found.filter(one => one[4] || one[5]), rest = found.filter(one => !one[4] && !one[5]);
-  const pictures = made("div", { className: seen.some(one => one[4]) ? "gallery" : "texts" }, ...seen.map(one => card(one, told)));
-  const parts = [made("h4", {}, `${told}: ${found.length}`), pictures];
-  if (rest.length) {
-    const items = rest.slice(0, MOST_LISTED).map(one => made("li", {}, `${one[0]} ${(100 * one[3]).toFixed(1)} %`));
-    if (rest.length > MOST_LISTED) items.push(made("li", {}, `and ${rest.length - MOST_LISTED} more`));
-    const summary = made("summary", {}, `${rest.length} that are not shown`);
-    parts.push(made("details", { open: !seen.length }, summary, made("ul", {}, ...items)));
+function showPair(matrix, run, [target, predicted]) {
+  const names = run.classes, title = `${names[target]} predicted as ${names[predicted]}`;
+  const mistakes = run.mistakes.filter(([, t, p]) => t === target && p === predicted);
+  const shown = mistakes.filter(([, , , , image, text]) => image || text);
+  const others = mistakes.filter(([, , , , image, text]) => !image && !text);
+  const className = shown.some(([, , , , image]) => image) ? "gallery" : "texts";
+  const parts = [
+    create("h4", {}, `${title}: ${mistakes.length}`),
+    create("div", { className }, ...shown.map(mistake => card(mistake, title))),
+  ];
+  if (others.length) {
+    const items = others.slice(0, MAX_LISTED).map(([name, , , probability]) =>
+      create("li", {}, `${name} ${(100 * probability).toFixed(1)} %`));
+    if (others.length > MAX_LISTED) items.push(create("li", {}, `and ${others.length - MAX_LISTED} more`));
+    const summary = create("summary", {}, `${others.length} not shown`);
+    parts.push(create("details", { open: !shown.length }, summary, create("ul", {}, ...items)));
   }
-  matrix.querySelector(".chosen").replaceChildren(...parts);
+  matrix.querySelector(".selected").replaceChildren(...parts);
   for (const button of matrix.querySelectorAll("[data-pair]"))
-    button.setAttribute("aria-pressed", button.dataset.pair === `${real},${said}`);
+    button.setAttribute("aria-pressed", button.dataset.pair === `${target},${predicted}`);
 }
 
-// Of the matrix's buttons the tab key reaches one; the arrow keys go on from there, over cells without mistakes.
-function walk(table) {
+// The tab key reaches one button of the matrix; the arrow keys move on from there and skip cells without mistakes.
+function enableArrowKeys(table) {
   const buttons = [...table.querySelectorAll("button")];
-  buttons.forEach((button, place) => { button.tabIndex = place ? -1 : 0; });
+  buttons.forEach((button, index) => { button.tabIndex = index ? -1 : 0; });
   table.addEventListener("keydown", event => {
     const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [0, 0];
     if (!down && !right) return;
@@ -133,35 +138,36 @@ function walk(table) {
   });
 }
 
-// A matrix of many classes is drawn, a square a cell; its shade is the share of the row, on a square-root scale.
-function draw(canvas, run) {
+// A matrix of many classes is an image with a square per cell, shaded by its share of the row on a square-root scale.
+function drawMatrix(canvas, run) {
   const size = run.classes.length, side = Math.max(1, Math.floor(560 / size)), pen = canvas.getContext("2d");
   const totals = new Map();
-  for (const [real, , count] of run.counts) totals.set(real, (totals.get(real) ?? 0) + count);
+  for (const [target, , count] of run.counts) totals.set(target, (totals.get(target) ?? 0) + count);
   canvas.width = canvas.height = size * side;
   const style = getComputedStyle(document.documentElement);
-  for (const [real, said, count] of run.counts) {
-    pen.fillStyle = style.getPropertyValue(real === said ? "--blue" : "--orange");
-    pen.globalAlpha = Math.max(0.15, Math.sqrt(count / totals.get(real)));
-    pen.fillRect(said * side, real * side, side, side);
+  for (const [target, predicted, count] of run.counts) {
+    pen.fillStyle = style.getPropertyValue(target === predicted ? "--blue" : "--orange");
+    pen.globalAlpha = Math.max(0.15, Math.sqrt(count / totals.get(target)));
+    pen.fillRect(predicted * side, target * side, side, side);
   }
 }
 
-function picture(matrix, run) {
-  const canvas = matrix.querySelector("canvas"), at = matrix.querySelector(".at"), names = run.classes;
-  const counts = new Map(run.counts.map(([real, said, count]) => [`${real},${said}`, count]));
+function showImage(matrix, run) {
+  const canvas = matrix.querySelector("canvas"), caption = matrix.querySelector(".at"), names = run.classes;
+  const counts = new Map(run.counts.map(([target, predicted, count]) => [`${target},${predicted}`, count]));
   const cell = event => {
     const box = canvas.getBoundingClientRect();
     return [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width]
       .map(part => Math.min(names.length - 1, Math.max(0, Math.floor(part * names.length))));
   };
   canvas.addEventListener("pointermove", event => {
-    const [real, said] = cell(event), count = counts.get(`${real},${said}`) ?? 0;
-    at.textContent = real === said ? `${names[real]}: ${count} right` : `${names[real]} taken for ${names[said]}: ${count}`;
+    const [target, predicted] = cell(event), count = counts.get(`${target},${predicted}`) ?? 0;
+    caption.textContent = target === predicted
+      ? `${names[target]}: ${count} correct` : `${names[target]} predicted as ${names[predicted]}: ${count}`;
   });
   canvas.addEventListener("click", event => showPair(matrix, run, cell(event)));
-  draw(canvas, run);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(canvas, run));
+  drawMatrix(canvas, run);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawMatrix(canvas, run));
 }
 
 for (const matrix of document.querySelectorAll(".matrix")) {
@@ -170,10 +176,10 @@ for (const matrix of document.querySelectorAll(".matrix")) {
     const pair = event.target.closest("[data-pair]")?.dataset.pair;
     if (pair) showPair(matrix, run, pair.split(",").map(Number));
   });
-  if (table) walk(table); else picture(matrix, run);
+  if (table) enableArrowKeys(table); else showImage(matrix, run);
 }
 
-// -- on paper everything is open
+// -- all details are open in print
 
 let closed = [];
 addEventListener("beforeprint", () => {

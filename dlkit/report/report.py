@@ -1,4 +1,4 @@
-"""A page that shows a run, or several side by side: one HTML file that needs nothing but itself."""
+"""The report of a run, or of several side by side: a single self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import atomic_io
 from dlkit.errors import DlkitError, ModelFileError, StorageError, UsageError
-from dlkit.report.data import Facts, Gap, read
+from dlkit.report.data import Omission, RunData, read_run
 from dlkit.runs import run_folder
 from dlkit.runs.run_folder import RunFolder, select_run
 
 if TYPE_CHECKING:
-    from dlkit.report.examples import Story
+    from dlkit.report.examples import RunContent
 
 SCHEMA = "dlkit.report/1"
-MOST_PICTURES = 1600  # of mistakes, over all runs: 1 MB of small ones, 10 MB of large ones at most
-EXPLAINED = 3  # mistakes, and as many right answers
-FILE, FILE_OF_SEVERAL = "report.html", "comparison.html"
+MAX_IMAGES = 1600  # of mistakes, over all runs: at most 1 MB of small images, 10 MB of large ones
+EXPLAINED = 3  # mistakes, and as many correct predictions
+REPORT, COMPARISON = "report.html", "comparison.html"
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page that was written, and what it could not show."""
+    """A written page, and what is missing from it."""
 
     path: Path
     runs: tuple[RunFolder, ...]
     bytes: int
-    gaps: tuple[tuple[str, Gap], ...]  # with the run's name
+    omissions: tuple[tuple[str, Omission], ...]  # with the run's name
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.report/1`."""
@@ -41,7 +41,10 @@ class Report:
             "path": str(self.path),
             "runs": [run.name for run in self.runs],
             "bytes": self.bytes,
-            "missing": [{"run": name, "what": gap.what, "command": gap.command or None} for name, gap in self.gaps],
+            "missing": [
+                {"run": name, "what": omission.reason, "command": omission.command or None}
+                for name, omission in self.omissions
+            ],
         }
 
 
@@ -57,87 +60,89 @@ def report(
     """Write the report of a run, by default the newest, or of several, each compared with the first.
 
     output is an .html file or an existing folder; by default report.html in the run's folder, or comparison.html in the
-    first one's. What a run lacks, such as an evaluation, is named on the page with the command that makes it. Of
-    images and texts `explain` mistakes and as many right answers are explained; 0 for none. Nothing is downloaded:
-    where a data set is not at hand, its mistakes are listed and not shown; `data_dir` is where it lies if it has moved.
+    first one's. The page names what a run lacks, such as an evaluation, with the command that creates it. For images
+    and texts it explains `explain` mistakes and as many correct predictions. Nothing is downloaded: if a data set is
+    missing, its mistakes are listed without images; `data_dir` is its new folder if it has moved.
 
     Raises:
-        UsageError: no such run, or the output is no HTML file.
-        ModelFileError: no run.json of these can be read.
+        UsageError: no such run, or the output is not an HTML file.
+        ModelFileError: none of the runs' run.json can be read.
         StorageError: the page cannot be written.
     """
     if explain < 0:
-        raise UsageError(f"--explain {explain}: it is a number of mistakes, 0 or more.")
-    found = _chosen(runs, Path(runs_dir), say)
-    path = _place(output, found)
-    facts = _readable(found, say)
+        raise UsageError(f"--explain {explain}: the number of mistakes must be 0 or more.")
+    folders = _select_runs(runs, Path(runs_dir), say)
+    path = _output_path(output, folders)
+    data = _read_runs(folders, say)
 
     from dlkit.experiments.compare import compare
     from dlkit.report.page import page
 
-    stories = [_story(one, explain, MOST_PICTURES // len(facts), data_dir, say) for one in facts]
-    comparisons = [compare(facts[0].run, other.run) for other in facts[1:]]
-    data = page(stories, comparisons, f"{run_folder.now()[:16].replace('T', ' ')} UTC").encode()
-    atomic_io.write_bytes(path, data)
-    gaps = tuple((story.facts.name, gap) for story in stories for gap in story.gaps)
-    return Report(path, tuple(one.run for one in facts), len(data), gaps)
+    contents = [_content(run, explain, MAX_IMAGES // len(data), data_dir, say) for run in data]
+    comparisons = [compare(data[0].run, other.run) for other in data[1:]]
+    html = page(contents, comparisons, f"{run_folder.now()[:16].replace('T', ' ')} UTC").encode()
+    atomic_io.write_bytes(path, html)
+    omissions = tuple((content.data.name, omission) for content in contents for omission in content.omissions)
+    return Report(path, tuple(run.run for run in data), len(html), omissions)
 
 
-def _chosen(runs: Sequence[RunFolder | Path | str], runs_dir: Path, say: Say) -> list[RunFolder]:
-    """The runs that were named, each once; or the newest."""
+def _select_runs(runs: Sequence[RunFolder | Path | str], runs_dir: Path, say: Say) -> list[RunFolder]:
+    """The named runs without duplicates; the newest by default."""
     if not runs:
         return [select_run(None, runs_dir, say)]
-    found = [select_run(run, runs_dir, say) for run in runs]
-    return list({run.path.resolve(): run for run in found}.values())
+    folders = [select_run(run, runs_dir, say) for run in runs]
+    return list({run.path.resolve(): run for run in folders}.values())
 
 
-def _readable(runs: Sequence[RunFolder], say: Say) -> list[Facts]:
-    """What the runs' files say; a run that cannot be read beside others is named and left out."""
-    facts = []
+def _read_runs(runs: Sequence[RunFolder], say: Say) -> list[RunData]:
+    """The contents of the runs; an unreadable run among others is skipped with a warning."""
+    data = []
     for run in runs:
         try:
-            facts.append(read(run))
+            data.append(read_run(run))
         except DlkitError as error:
             if len(runs) == 1:
                 raise
             say(f"warning: {error}")
-    if not facts:
+    if not data:
         raise ModelFileError("none of these runs can be read.")
-    return facts
+    return data
 
 
-def _place(output: Path | str | None, runs: Sequence[RunFolder]) -> Path:
-    """Where the page goes, checked before any work."""
+def _output_path(output: Path | str | None, runs: Sequence[RunFolder]) -> Path:
+    """The path of the page, checked before any work."""
     several = len(runs) > 1
     if output is None:
-        path = runs[0].path / (FILE_OF_SEVERAL if several else FILE)
+        path = runs[0].path / (COMPARISON if several else REPORT)
     elif Path(output).is_dir():
-        path = Path(output) / (FILE_OF_SEVERAL if several else f"{runs[0].name}.html")
+        path = Path(output) / (COMPARISON if several else f"{runs[0].name}.html")
     elif Path(output).suffix.lower() in (".html", ".htm"):
         path = Path(output)
     else:
-        raise UsageError(f"-o {output}: a report is HTML; give a name that ends in .html, or a folder that exists.")
+        raise UsageError(f"-o {output}: a report is HTML. Use a name that ends in .html, or an existing folder.")
     folder = path.parent
     if not folder.is_dir():
-        raise StorageError(f"cannot write {path}: there is no folder {folder}. Make it, or give another -o.")
+        raise StorageError(f"cannot write {path}: folder {folder} does not exist. Create it, or use another -o.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write {path}: no permission in {folder}. Give another place by -o.")
+        raise StorageError(f"cannot write {path}: no permission to write to {folder}. Use another -o.")
     if path.is_dir():
-        raise StorageError(f"cannot write {path}: a folder is in its place. Give another place by -o.")
+        raise StorageError(f"cannot write {path}: it is a folder. Use another -o.")
     return path
 
 
-def _story(facts: Facts, each: int, most: int, data_dir: Path | str | None, say: Say) -> Story:
+def _content(data: RunData, explain: int, max_images: int, data_dir: Path | str | None, say: Say) -> RunContent:
     from dlkit.evaluation.model_summary import summarize
-    from dlkit.report.examples import Originals, Story, explained, kept, looks
+    from dlkit.report.examples import RunContent, explain_samples, load_previews, saved_explanations
+    from dlkit.report.samples import EvaluatedSamples
 
-    for gap in facts.gaps:
-        say(f"{facts.name}: {gap.what}" + (f" {gap.command}" if gap.command else ""))
-    originals = Originals(facts, data_dir)
-    shown, unseen = looks(originals, most, say)
-    answers, unexplained = explained(originals, each, say) if each else ([], [])
+    for omission in data.omissions:
+        say(f"{data.name}: {omission.reason}" + (f" {omission.command}" if omission.command else ""))
+    samples = EvaluatedSamples(data, data_dir)
+    previews, missing = load_previews(samples, max_images, say)
+    explanations, failed = explain_samples(samples, explain, say) if explain else ([], [])
     try:
-        summary = summarize(facts.model, facts.spec, facts.recipe.model.options)
-    except DlkitError:  # of a library that is not installed here
+        summary = summarize(data.model, data.spec, data.recipe.model.options)
+    except DlkitError:  # the model needs a library that is not installed here
         summary = None
-    return Story(facts, summary, shown, answers, kept(facts), [*facts.gaps, *unseen, *unexplained])
+    omissions = [*data.omissions, *missing, *failed]
+    return RunContent(data, summary, previews, explanations, saved_explanations(data), omissions)

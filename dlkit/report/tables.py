@@ -1,65 +1,60 @@
-"""Tables of the report, and how its numbers are told."""
+"""Tables of the report, and the format of its numbers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from dlkit.report.markup import Markup, element
 
 TITLES = {
     "loss": "Loss, nats", "ece": "Calibration error", "brier": "Brier score",
     "mse": "Mean squared error", "rmse": "Root mean squared error", "mae": "Mean absolute error",
 }  # fmt: skip
-SHARES = ("top", "balanced_", "macro_", "weighted_", "ece")  # metrics told in percent
+FRACTIONS = ("top", "balanced_", "macro_", "weighted_", "ece")  # prefixes of metrics in percent
 
-Show = Callable[[Any], str]
-
-
-def values(heads: Sequence[str], rows: Sequence[Sequence[Any]], shows: Sequence[Show], *, sort: bool = False) -> Markup:
-    """A table of values, the first of each row its name; `shows` tells each column, `str` words and the others numbers.
-
-    With `sort` its heads are buttons, by which the page's script sorts it.
-    """
-    body = []
-    for row in rows:
-        cells = [element("th", shows[0](row[0]), scope="row", data_value=row[0])]
-        for value, show in zip(row[1:], shows[1:], strict=True):
-            told = "" if value is None else show(value)
-            cells.append(element("td", told, class_=_kind(show), data_value=value))
-        body.append(element("tr", *cells))
-    head = [
-        element("th", element("button", text, type="button") if sort else text, scope="col", class_=_kind(show))
-        for text, show in zip(heads, shows, strict=True)
-    ]
-    parts = element("thead", element("tr", *head)), element("tbody", *body)
-    return scrolled(element("table", *parts, class_="sortable" if sort else None))
+Format = Callable[[Any], str]
 
 
-def plain(heads: Sequence[str], rows: Iterable[Sequence[Markup]], numbers: Sequence[str] = ()) -> Markup:
-    """A table of ready cells; `numbers` are the heads of columns that hold some."""
-    cells = [element("th", text, scope="col", class_="n" if text in numbers else None) for text in heads]
-    head = element("thead", element("tr", *cells)) if heads else None
-    return scrolled(element("table", head, element("tbody", *(element("tr", *cells) for cells in rows))))
+@dataclass(frozen=True)
+class TableCell:
+    text: str
+    value: Any  # by which the page sorts
+    is_number: bool
 
 
-def scrolled(table: Markup) -> Markup:
-    """A table that may be wider or longer than the page."""
-    return element("div", table, class_="scroll")
+@dataclass(frozen=True)
+class Table:
+    """Rows of values, the first of each row its name; `str` formats a column of text, other functions numbers."""
+
+    heads: Sequence[str]
+    formats: Sequence[Format]
+    rows: Sequence[Sequence[Any]]
+    sortable: bool = False
+
+    @property
+    def columns(self) -> list[tuple[str, bool]]:
+        """The head of each column, and whether it has numbers."""
+        return [(head, format is not str) for head, format in zip(self.heads, self.formats, strict=True)]
+
+    def cells(self) -> Iterator[list[TableCell]]:
+        for row in self.rows:
+            yield [
+                TableCell("" if value is None else format(value), value, format is not str)
+                for value, format in zip(row, self.formats, strict=True)
+            ]
 
 
-def title(metric: str) -> str:
-    """A metric's name, for a person."""
+def metric_title(metric: str) -> str:
+    """The display name of a metric."""
     sentence = metric.replace("_", " ").replace("top", "top-").capitalize().replace("f1", "F1")
     if metric.startswith("top") and not metric.endswith("error"):
         return f"{sentence} accuracy"
     return TITLES.get(metric, sentence)
 
 
-def shows(metric: str) -> Show:
-    """How a metric's value is told."""
-    return percent if metric.startswith(SHARES) else short
+def metric_format(metric: str) -> Format:
+    return percent if metric.startswith(FRACTIONS) else short
 
 
 def percent(value: float) -> str:
@@ -86,7 +81,3 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _kind(show: Show) -> str | None:
-    return None if show is str else "n"

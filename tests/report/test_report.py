@@ -1,4 +1,4 @@
-"""report: what the page says is what the run's files say, and nothing on it comes from elsewhere or runs by itself."""
+"""report: the page shows the contents of the run's files, loads nothing else and runs only its own script."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from dlkit import documents
 from dlkit.errors import ModelFileError, StorageError, UsageError
 from dlkit.experiments.compare import compare
 from dlkit.report import examples as report_examples
-from dlkit.report.data import Answer, read
-from dlkit.report.markup import element, raw, script_json
+from dlkit.report import page as report_page
+from dlkit.report.data import SampleResult, read_run
 from dlkit.report.report import report
+from dlkit.report.samples import format_tree
 from dlkit.runs.run_folder import RunFolder
 from dlkit_cli.main import run as command
 
@@ -116,8 +117,8 @@ def test_the_figures_on_the_page_are_the_evaluations(evaluated: RunFolder, writt
     assert len(shown) == 3 * len(metrics) > 20
     for name, metric in metrics.items():
         for part in ("value", "low", "high"):
-            told = shown[f"{name}.{part}"]
-            assert (None if told is None else float(told)) == metric.get(part)
+            value = shown[f"{name}.{part}"]
+            assert (None if value is None else float(value)) == metric.get(part)
 
 
 def test_the_cells_are_the_confusion_matrix_and_sum_to_the_samples(evaluated: RunFolder, written: Path) -> None:
@@ -128,56 +129,56 @@ def test_the_cells_are_the_confusion_matrix_and_sum_to_the_samples(evaluated: Ru
     assert sum(shown) == evaluation(evaluated)["samples"]
     data = Page.of(written).data["runs"][0]
     assert sum(count for _, _, count in data["counts"]) == sum(shown)
-    assert len(data["mistakes"]) == sum(count for true, said, count in data["counts"] if true != said) > 0
+    assert len(data["mistakes"]) == sum(count for true, predicted, count in data["counts"] if true != predicted) > 0
 
 
-def test_the_calibration_diagram_is_off_by_the_calibration_error(evaluated: RunFolder) -> None:
-    bins = read(evaluated).calibration
-    samples = sum(one.samples for one in bins)
+def test_the_gaps_of_the_reliability_diagram_are_the_calibration_error(evaluated: RunFolder) -> None:
+    bins = read_run(evaluated).calibration
+    samples = sum(bin.samples for bin in bins)
     assert samples == evaluation(evaluated)["samples"]
-    off = sum(one.samples / samples * abs(one.accuracy - one.confidence) for one in bins)
-    assert off == pytest.approx(evaluation(evaluated)["metrics"]["ece"]["value"], abs=1e-12)
+    error = sum(bin.samples / samples * abs(bin.accuracy - bin.confidence) for bin in bins)
+    assert error == pytest.approx(evaluation(evaluated)["metrics"]["ece"]["value"], abs=1e-12)
 
 
-def test_every_mistake_has_its_picture_and_the_most_confident_comes_first(written: Path) -> None:
+def test_every_mistake_has_its_image_and_the_most_confident_comes_first(written: Path) -> None:
     mistakes = Page.of(written).data["runs"][0]["mistakes"]
     assert all(picture.startswith("data:image/") for *_, picture, _ in mistakes)
     assert [one[3] for one in mistakes] == sorted((one[3] for one in mistakes), reverse=True)
 
 
-def test_as_many_mistakes_as_right_answers_are_explained(written: Path) -> None:
+def test_as_many_mistakes_as_correct_predictions_are_explained(written: Path) -> None:
     page = Page.of(written)
     assert page.attributes("class", "span").count("two") == 2 and "integrated_gradients" in page.text
 
 
-def test_what_explain_left_in_the_runs_folder_is_shown(own: RunFolder, tmp_path: Path) -> None:
-    Image.new("L", (28, 28), 90).save(tmp_path / "grey.png")
-    list(dlkit.explain(own, tmp_path / "grey.png"))
+def test_explanations_in_the_run_folder_are_shown(own: RunFolder, tmp_path: Path) -> None:
+    Image.new("L", (28, 28), 90).save(tmp_path / "gray.png")
+    list(dlkit.explain(own, tmp_path / "gray.png"))
     (own.path / "explanations" / "other.json").write_text("{}")
     page = Page.of(report([own], explain=0).path)
-    assert "explanations/" in page.text and "grey.png: " in page.text
-    assert [alt for alt in page.attributes("alt") if "grey.png" in alt]
+    assert "explanations/" in page.text and "gray.png: " in page.text
+    assert [alt for alt in page.attributes("alt") if "gray.png" in alt]
 
 
-def test_of_every_pair_of_classes_one_mistake_comes_before_the_second_of_any() -> None:
-    wrong = [Answer(place, place % 3, 3, 1 - place / 1000) for place in range(200)]
-    first = report_examples.shown_first(wrong)
-    assert {one.target for one in first[:3]} == {0, 1, 2} and first[0].id == 0
-    assert len(first) == 3 * report_examples.A_CELL
+def test_the_first_mistake_of_every_pair_of_classes_precedes_the_second_of_any() -> None:
+    mistakes = [SampleResult(index, index % 3, 3, 1 - index / 1000) for index in range(200)]
+    ranked = report_examples.rank_mistakes(mistakes)
+    assert {mistake.target for mistake in ranked[:3]} == {0, 1, 2} and ranked[0].id == 0
+    assert len(ranked) == 3 * report_examples.MAX_PER_CELL
 
 
-# -- what it is made of
+# -- security
 
 
-def test_nothing_is_loaded_from_elsewhere(written: Path) -> None:
+def test_nothing_else_is_loaded(written: Path) -> None:
     page, text = Page.of(written), written.read_text(encoding="utf-8")
-    places = [place for name in ("src", "href", "srcset", "action", "data") for place in page.attributes(name)]
-    assert len(places) > 20 and all(place.startswith(("data:", "#")) for place in places)
+    urls = [url for name in ("src", "href", "srcset", "action", "data") for url in page.attributes(name)]
+    assert len(urls) > 20 and all(url.startswith(("data:", "#")) for url in urls)
     assert not re.search(r"url\(|@import|https?://", text)
     assert "default-src 'none'" in page.attributes("content", "meta")[0]
 
 
-def test_the_policy_admits_our_style_and_script_and_no_others(written: Path) -> None:
+def test_the_policy_admits_only_our_style_and_script(written: Path) -> None:
     page = Page.of(written)
     policy = page.attributes("content", "meta")[0]
     for tag in ("style", "script"):
@@ -191,7 +192,7 @@ def test_the_policy_admits_our_style_and_script_and_no_others(written: Path) -> 
 
 
 def hostile(run: RunFolder) -> None:
-    """Names a class by a script, and a sample by another."""
+    """Give a class and the samples names that are scripts."""
     spec = run.info()["spec"]
     name = spec["classes"][0]
     rewrite(run, "run.json", spec=spec | {"classes": [HOSTILE, *spec["classes"][1:]]})
@@ -206,7 +207,7 @@ def hostile(run: RunFolder) -> None:
     run_folders.rewrite_predictions(run, lines)
 
 
-def test_names_that_are_html_are_shown_and_not_obeyed(own: RunFolder, written: Path) -> None:
+def test_names_that_are_html_are_shown_as_text(own: RunFolder, written: Path) -> None:
     hostile(own)
     page, tame = Page.of(report([own], explain=0).path), Page.of(written)
     assert [tag for tag, _ in page.elements].count("script") == [tag for tag, _ in tame.elements].count("script") == 2
@@ -215,16 +216,19 @@ def test_names_that_are_html_are_shown_and_not_obeyed(own: RunFolder, written: P
     assert page.data["runs"][0]["classes"][0] == HOSTILE
 
 
-def test_text_is_escaped_unless_it_is_markup() -> None:
-    assert element("a", "<b>", raw("<i>"), title='"x"') == '<a title="&quot;x&quot;">&lt;b&gt;<i></a>'
-    assert element("br", class_="x", hidden=True, id=None) == '<br class="x" hidden/>'
-    assert "<" not in script_json({"</script>": "<!--"}) and json.loads(script_json(["<&>"])) == ["<&>"]
+def test_values_are_escaped_and_unprintable_characters_replaced() -> None:
+    template = report_page.environment().from_string('<a title="{{ title }}">{{ text }}</a>{{ data | tojson }}')
+    hostile_text = "<b>\x00\u202e\udcff"
+    shown = template.render(title='"x"', text=hostile_text, data={"</script>": "<!--&"})
+    assert shown.startswith('<a title="&#34;x&#34;">&lt;b&gt;���</a>')
+    data = shown.partition("</a>")[2]
+    assert "<" not in data and json.loads(data) == {"</script>": "<!--&"}
 
 
-# -- runs that lack something
+# -- incomplete runs
 
 
-def test_a_run_without_evaluation_names_the_command_that_makes_it(own: RunFolder) -> None:
+def test_a_run_without_evaluation_names_the_command_that_creates_it(own: RunFolder) -> None:
     (own.path / "evaluation.json").unlink()
     found = report([own])
     page = Page.of(found.path)
@@ -234,7 +238,7 @@ def test_a_run_without_evaluation_names_the_command_that_makes_it(own: RunFolder
 
 
 @pytest.mark.parametrize("status", ["running", "stopped", "failed"])
-def test_a_run_that_did_not_finish_says_so_and_how_it_goes_on(own: RunFolder, status: str) -> None:
+def test_an_unfinished_run_is_marked_with_the_command_that_resumes_it(own: RunFolder, status: str) -> None:
     own.update(status=status, ended=None, error="the disk was full" if status == "failed" else None)
     with (own.path / "metrics.jsonl").open("a") as log:
         log.write('{"step": 99')  # cut short
@@ -243,32 +247,32 @@ def test_a_run_that_did_not_finish_says_so_and_how_it_goes_on(own: RunFolder, st
     assert ("the disk was full" in page.text) == (status == "failed")
 
 
-def test_a_run_that_has_just_begun_has_a_page(own: RunFolder) -> None:
+def test_a_run_that_has_just_started_has_a_page(own: RunFolder) -> None:
     (own.path / "evaluation.json").unlink()
     run_folders.rewrite_metrics(own, [])
     own.update(status="running", ended=None, best=None, epochs=None)
-    assert "Nothing is logged yet" in Page.of(report([own]).path).text
+    assert "nothing has been logged yet" in Page.of(report([own]).path).text
 
 
-def test_answers_of_another_evaluation_are_not_shown_beside_this_one(own: RunFolder) -> None:
+def test_predictions_of_another_evaluation_are_not_shown(own: RunFolder) -> None:
     lines = (own.path / "predictions.jsonl").read_text().splitlines(keepends=True)
     (own.path / "predictions.jsonl").write_text("".join(lines[:-1]))
     found = report([own], explain=0)
-    assert not Page.of(found.path).attributes("data-count") and "Evaluate" not in found.gaps[0][1].what
-    assert found.gaps[0][1].command == f"dlkit eval {own.path}"
+    assert not Page.of(found.path).attributes("data-count") and "Evaluate" not in found.omissions[0][1].reason
+    assert found.omissions[0][1].command == f"dlkit eval {own.path}"
 
 
-def test_an_evaluation_older_than_the_best_weights_is_left_out(own: RunFolder) -> None:
+def test_an_evaluation_older_than_the_best_weights_is_not_shown(own: RunFolder) -> None:
     rewrite(own, "evaluation.json", step=1)
     page = Page.of(report([own], explain=0).path)
     assert "its evaluation is older than its best checkpoint: of step 1, now" in page.text
     assert not page.data["runs"][0]["mistakes"] and "dlkit eval" in page.text
 
 
-def test_mistakes_are_listed_where_their_images_are_gone(own: RunFolder) -> None:
+def test_mistakes_are_listed_if_their_images_are_missing(own: RunFolder) -> None:
     rewrite(own, "evaluation.json", fingerprint="0" * 64)
     page = Page.of(report([own], explain=0).path)
-    assert "cannot be looked at" in page.text and not page.attributes("src")
+    assert "cannot be shown" in page.text and not page.attributes("src")
     assert page.data["runs"][0]["mistakes"] and not any(one[4] for one in page.data["runs"][0]["mistakes"])
 
 
@@ -279,21 +283,23 @@ def test_a_fitted_model_has_no_curves(own: RunFolder) -> None:
     assert "Learning curves" not in page.text and "1 min 1 s" in page.text and not page.data["charts"]
 
 
-def test_a_damaged_evaluation_or_log_is_named_on_a_page_that_shows_the_rest(own: RunFolder) -> None:
+def test_a_damaged_evaluation_or_log_is_reported_on_an_otherwise_complete_page(own: RunFolder) -> None:
     for text in ("{", "[]", '{"samples": 3}', json.dumps(evaluation(own) | {"metrics": {"top1": {}}})):
         (own.path / "evaluation.json").write_text(text)
         found = report([own], explain=0)
-        assert "evaluation.json is damaged" in found.gaps[0][1].what
-        assert found.gaps[0][1].command == f"dlkit eval {own.path}" and "Learning curves" in Page.of(found.path).text
+        assert "evaluation.json is damaged" in found.omissions[0][1].reason
+        assert (
+            found.omissions[0][1].command == f"dlkit eval {own.path}" and "Learning curves" in Page.of(found.path).text
+        )
     own.metrics_file.write_text(own.metrics_file.read_text().replace("0.", "1.", 1) + "[[[\n")
-    assert "line 4" in report([own], explain=0).gaps[0][1].what
+    assert "line 4" in report([own], explain=0).omissions[0][1].reason
 
 
 def test_a_run_that_cannot_be_read_does_not_hide_the_others(own: RunFolder, rival: RunFolder) -> None:
     (rival.path / "run.json").write_text("[" * 50_000)
-    said: list[str] = []
-    assert [run.name for run in report([own, rival], explain=0, say=said.append).runs] == ["own"]
-    assert any(line.startswith("warning: ") and "rival" in line for line in said)
+    messages: list[str] = []
+    assert [run.name for run in report([own, rival], explain=0, say=messages.append).runs] == ["own"]
+    assert any(line.startswith("warning: ") and "rival" in line for line in messages)
     with pytest.raises(ModelFileError, match="rival"):
         report([rival], explain=0)
 
@@ -317,7 +323,7 @@ def test_sentences_are_shown_as_text(tmp_path: Path) -> None:
     assert "Explanations" in page.text and any(title.startswith("+1.00") for title in page.attributes("title", "span"))
 
 
-def test_a_tree_that_was_written_is_read_as_the_same_tree() -> None:
+def test_a_formatted_tree_is_parsed_as_the_same_tree() -> None:
     from dlkit.data.splits import TreeSamples
     from dlkit.data.text.treebank import labelled_example, parse_tree
 
@@ -330,16 +336,16 @@ def test_a_tree_that_was_written_is_read_as_the_same_tree() -> None:
         **{name: np.array(values, np.int32) for name, values in arrays.items()}, labels=np.zeros(5, np.int64),
         starts=np.array([0, 5]), targets=np.zeros(1, np.int64), lexicon=lexicon,
     )  # fmt: skip
-    text = report_examples.written(tree, 0)
+    text = format_tree(tree, 0)
     assert text == "(((good) (film)) (-LRB-))"
     assert [parse_tree(text).words[node] for node in parse_tree(text).reading] == ["good", "film", "-LRB-"]
     headed = replace(tree, words=np.array([0, 2, 1, 0, 2], np.int32), reading=np.array([3, 1, 4, 0, 2], np.int32))
-    found = labelled_example(report_examples.written(headed, 0), ())
+    found = labelled_example(format_tree(headed, 0), ())
     assert [found.words[node] for node in found.reading] == ["good", "film", "film", "good", "("]
     assert [found.parents[node] for node in found.reading] == [1, 0, 1, -1, 0]
 
 
-def test_answers_that_are_numbers_are_drawn_against_what_was_asked(tmp_path: Path) -> None:
+def test_the_predictions_of_a_regression_are_drawn_over_their_targets(tmp_path: Path) -> None:
     settings = {
         "data.options.train": 60,
         "data.options.test": 30,
@@ -353,9 +359,9 @@ def test_answers_that_are_numbers_are_drawn_against_what_was_asked(tmp_path: Pat
     assert any(path.count("M") == 30 for path in page.attributes("d"))
 
 
-def test_many_classes_are_a_picture_and_a_list_of_pairs(own: RunFolder) -> None:
+def test_many_classes_are_an_image_and_a_list_of_pairs(own: RunFolder) -> None:
     spec, document = own.info()["spec"], evaluation(own)
-    more = [f"more {place}" for place in range(50)]
+    more = [f"more {index}" for index in range(50)]
     rewrite(own, "run.json", spec=spec | {"classes": [*spec["classes"], *more]})
     blank = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
     rewrite(own, "evaluation.json", classes=[*document["classes"], *({"class": name, **blank} for name in more)])
@@ -369,7 +375,7 @@ def test_many_classes_are_a_picture_and_a_list_of_pairs(own: RunFolder) -> None:
 
 @pytest.fixture
 def rival(own: RunFolder) -> RunFolder:
-    """Like `own`, but for one setting, and every fifth answer wrong."""
+    """`own` with another setting, and every fifth prediction wrong."""
     path = own.path.with_name("rival")
     shutil.copytree(own.path, path)
     recipe = path / "recipe.yaml"
@@ -390,59 +396,57 @@ def test_several_runs_are_compared_with_the_first(own: RunFolder, rival: RunFold
     assert found.path == own.path / "comparison.html"
     page, paired = Page.of(found.path), compare(own, rival).paired
     assert paired is not None and paired.only_first > paired.only_second
-    for told in (
+    for text in (
         f"{paired.p_value:.3g}",
         f"{paired.only_first}",
         f"{100 * paired.difference.value:+.2f}",
         "optimizer.lr",
     ):
-        assert told in page.text
+        assert text in page.text
     assert page.text.count("changed") == 0 and page.attributes("class").count("changed") == 1
-    assert (
-        len(page.data["runs"]) == 2 and {"all-val-loss", "r0-train-loss", "r1-train-loss"} <= page.data["charts"].keys()
-    )
+    assert len(page.data["runs"]) == 2 and {"all-val-loss", "r0-loss", "r1-loss"} <= page.data["charts"].keys()
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
 
 
-def test_answers_that_are_numbers_are_not_compared_as_right_or_wrong(own: RunFolder, rival: RunFolder) -> None:
+def test_regressions_are_not_compared_sample_by_sample(own: RunFolder, rival: RunFolder) -> None:
     for run in (own, rival):
         rewrite(run, "evaluation.json", topk=0)
     assert "numbers" in compare(own, rival).unpaired
 
 
-def test_a_run_named_twice_is_one(own: RunFolder) -> None:
+def test_a_run_given_twice_is_one(own: RunFolder) -> None:
     assert report([own, own.path], explain=0).path.name == "report.html"
 
 
-# -- where it goes
+# -- output
 
 
-def test_the_page_goes_where_it_is_asked_to(own: RunFolder, tmp_path: Path) -> None:
+def test_the_page_is_written_to_the_requested_path(own: RunFolder, tmp_path: Path) -> None:
     assert report([own], explain=0).path == own.path / "report.html"
     assert report([own], output=tmp_path, explain=0).path == tmp_path / "own.html"
     assert report([own], output=tmp_path / "x.HTML", explain=0).path == tmp_path / "x.HTML"
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_what_could_not_be_written_is_refused_before_any_work(
+def test_an_unwritable_output_is_refused_before_any_work(
     own: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlkit.report.report.read", lambda run: pytest.fail("work was done"))
+    monkeypatch.setattr("dlkit.report.report.read_run", lambda run: pytest.fail("work was done"))
     (tmp_path / "a.html").mkdir()
     (tmp_path / "file").touch()
     for output in ("model.onnx", "nowhere"):
         with pytest.raises(UsageError, match=r"ends in \.html"):
             report([own], output=tmp_path / output)
     for output in ("nowhere/x.html", "file/x.html"):
-        with pytest.raises(StorageError, match="no folder"):
+        with pytest.raises(StorageError, match="does not exist"):
             report([own], output=tmp_path / output)
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(StorageError, match="no permission"):
         report([own])
 
 
-def test_the_command_prints_the_path_alone(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_only_the_path(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["report", str(own.path), "--explain", "0"]) == 0
     assert capsys.readouterr().out == f"{own.path / 'report.html'}\n"
 
@@ -457,15 +461,15 @@ def test_the_document_has_the_golden_form(own: RunFolder, capsys: pytest.Capture
     assert document["bytes"] == (own.path / "report.html").stat().st_size
 
 
-def test_without_a_browser_the_path_is_printed_and_it_is_said(
+def test_a_missing_browser_is_reported_and_the_path_printed(
     own: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda address: asked.append(address))
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address))
     assert command(["report", str(own.path), "--explain", "0", "--open"]) == 0
-    told = capsys.readouterr()
-    assert told.out.endswith("report.html\n") and "no browser" in told.err
-    assert asked == [(own.path / "report.html").resolve().as_uri()]
+    out, err = capsys.readouterr()
+    assert out.endswith("report.html\n") and "no browser" in err
+    assert opened == [(own.path / "report.html").resolve().as_uri()]
 
 
 def test_a_misspelt_run_is_exit_2(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -478,34 +482,35 @@ def test_a_misspelt_run_is_exit_2(own: RunFolder, capsys: pytest.CaptureFixture[
 
 @contextmanager
 def browsed(path: Path, **settings: Any) -> Iterator[Any]:
-    """The page in headless Chromium; it must ask for nothing and complain of nothing."""
+    """The page in headless Chromium; it must send no requests and log no messages."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("there is no Chromium here")
+        pytest.skip("Chromium is not installed")
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    complaints: list[str] = []
+    messages: list[str] = []
     with driver.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(**settings)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.route(re.compile("^(?!file:|data:)"), lambda route: complaints.append(route.request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.route(re.compile("^(?!file:|data:)"), lambda route: messages.append(route.request.url))
         page.goto(path.as_uri())
         yield page
         browser.close()
-    assert not complaints
+    assert not messages
 
 
 @pytest.mark.slow
-def test_in_a_browser_cells_open_tables_sort_and_curves_answer(written: Path) -> None:
+def test_in_a_browser_cells_open_tables_sort_and_charts_show_values(written: Path) -> None:
     with browsed(written) as page:
         data = page.evaluate("data.runs[0]")
-        true, said, count = next(one for one in data["counts"] if one[0] != one[1])
-        assert not page.locator(".chosen img").count()
-        page.click(f'[data-pair="{true},{said}"]')
-        assert page.locator(".chosen img").count() == count
-        assert page.evaluate("[...document.querySelectorAll('.chosen img')].every(image => image.naturalWidth > 0)")
-        assert f"{data['classes'][true]} taken for {data['classes'][said]}: {count}" in page.inner_text(".chosen")
+        true, predicted, count = next(cell for cell in data["counts"] if cell[0] != cell[1])
+        assert not page.locator(".selected img").count()
+        page.click(f'[data-pair="{true},{predicted}"]')
+        assert page.locator(".selected img").count() == count
+        assert page.evaluate("[...document.querySelectorAll('.selected img')].every(image => image.naturalWidth > 0)")
+        pair = f"{data['classes'][true]} predicted as {data['classes'][predicted]}: {count}"
+        assert pair in page.inner_text(".selected")
         first = "table.sortable tbody tr td:nth-child(3)"
         recalls = [float(text.split()[0]) for text in page.locator(first).all_inner_texts()]
         page.click("table.sortable thead th:nth-child(3) button")
@@ -520,7 +525,7 @@ def test_in_a_browser_cells_open_tables_sort_and_curves_answer(written: Path) ->
 
 
 @pytest.mark.slow
-def test_in_a_browser_the_keyboard_walks_the_matrix(written: Path) -> None:
+def test_in_a_browser_the_arrow_keys_move_over_the_matrix(written: Path) -> None:
     with browsed(written, color_scheme="dark", viewport={"width": 400, "height": 800}) as page:
         page.focus(".cells button")
         before = page.evaluate("document.activeElement.dataset.pair")
@@ -528,13 +533,13 @@ def test_in_a_browser_the_keyboard_walks_the_matrix(written: Path) -> None:
             page.keyboard.press(key)
         assert page.evaluate("document.activeElement.dataset.pair") != before
         page.keyboard.press("Enter")
-        assert page.locator(".chosen img").count() > 0
+        assert page.locator(".selected img").count() > 0
         assert page.evaluate("document.querySelectorAll('.cells button[tabindex=\"0\"]').length") == 1
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400  # nothing sticks out of a telephone
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400  # fits on a phone
 
 
 @pytest.mark.slow
-def test_in_a_browser_hostile_names_do_nothing(own: RunFolder) -> None:
+def test_in_a_browser_hostile_names_are_text(own: RunFolder) -> None:
     hostile(own)
     with browsed(report([own], explain=0).path) as page:
         page.locator(".cells button").first.click()
