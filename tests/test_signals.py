@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mnist_files import made_up_mnist
 from PIL import Image
 from tiny_training import same_bits
 
@@ -216,6 +217,9 @@ COMMANDS = {
     "baseline knn --dataset shapes": ("point:before_fsync:1",),
     "dataset check photos -j 2": ("import:numpy", "call:dlkit.data.checks.findings:census"),
     "dataset pack photos -o packed": ("point:before_fsync:1",),
+    "dataset download mnist --from files": (
+        "call:dlkit.data.download.download:_copy", "call:dlkit.data.download.download:_verify",
+    ),
     "reproduce a": ("point:step:2",),
 }  # fmt: skip
 
@@ -227,6 +231,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, gold: RunFolder) -> Path:
     shutil.copytree(gold.path, folder / "runs" / "a")
     image = Image.new("RGB", (28, 28), "red")
     image.save(folder / "x.png")
+    (folder / "files").mkdir()
+    made_up_mnist(folder / "files")
     for number in range(12):
         (folder / "photos" / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
         image.putpixel((number, 0), (0, 0, 255))
@@ -246,4 +252,4 @@ def test_every_command_ends_with_the_signals_code_and_leaves_nothing_half_writte
     assert process.returncode == 143 and "Traceback" not in err, err
     assert "stopped" in err.splitlines()[-1], err
     assert not [path for path in pictures.rglob(".*.tmp")]
-    assert not {path.name for path in pictures.iterdir()} - {"runs", "x.png", "photos"}
+    assert not {path.name for path in pictures.iterdir()} - {"runs", "x.png", "photos", "files"}

@@ -189,9 +189,10 @@ def _clear(folder: Path) -> None:
 
 def _is_abandoned(path: Path) -> bool:
     try:
-        if (path / run_lock.NAME).exists():
+        is_folder = path.is_dir() and not path.is_symlink()
+        if is_folder and (path / run_lock.NAME).exists():
             return not run_lock.is_held(path)
-        paths = (path, *path.rglob("*")) if path.is_dir() and not path.is_symlink() else (path,)
+        paths = (path, *path.rglob("*")) if is_folder else (path,)
         return max(one.lstat().st_mtime for one in paths) < time.time() - QUIET_S
     except OSError:  # it has just gone, or is not ours to judge
         return False

@@ -215,6 +215,7 @@ def tidy(folder: RunFolder, run: Run, recipe: Recipe, say: Say) -> None:
     for place in (folder.path, folder.checkpoints, folder.path / "plots"):
         for left in atomic_io.remove_leftovers(place):
             say(f"removed {left}, left by a killed process")
+    run_creation.remove_abandoned(folder.path.parent, say)
     atomic_io.keep_lines(folder.path / "metrics.jsonl", run.metrics_lines)
     prune(run, folder)
     if run.epochs_done:

@@ -73,6 +73,9 @@ def test_leftovers_of_an_older_dlkit_go_once_they_are_old(tmp_path: Path) -> Non
         os.utime(tmp_path / name, (time.time() - age_s,) * 2)
     (tmp_path / ".latest.01.tmp").symlink_to("a")
     os.utime(tmp_path / ".latest.01.tmp", (0, 0), follow_symlinks=False)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".lock").write_text("")  # nobody holds it, which says nothing about a link to the run
+    (tmp_path / ".latest.02.tmp").symlink_to("a")
     assert [path.name for path in run_creation.abandoned(tmp_path)] == [".a.0123.tmp", ".latest.01.tmp"]
 
 
