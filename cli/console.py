@@ -80,8 +80,10 @@ def error(text: str) -> None:
 
 
 def _shortened(text: str) -> str:
-    """The text without its middle if it is very long: an error may quote a name from a file, of any length."""
-    return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 500]} … {text[-497:]}"
+    """The text without its middle if stderr shows very much of it: an error may quote a name of any length."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 500]} ... {text[-495:]}"
 
 
 def resolve(format: Format | str, json_flag: bool = False) -> Format:

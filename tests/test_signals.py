@@ -215,7 +215,7 @@ COMMANDS = {
     ),
     "ablate mlp --dataset shapes --epochs 1 --seeds 2 --drop init": ("point:step:3", "point:eval:1"),
     "baseline knn --dataset shapes": ("point:before_fsync:1",),
-    "dataset check photos -j 2": ("import:numpy", "call:dlkit.data.checks.findings:census"),
+    "dataset check photos -j 2": ("import:numpy", "call:dlkit.data.checks.scan:scan_image"),
     "dataset pack photos -o packed": ("point:before_fsync:1",),
     "dataset download mnist --from files": (
         "call:dlkit.data.download.download:_copy", "call:dlkit.data.download.download:_verify",

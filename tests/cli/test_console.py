@@ -210,8 +210,9 @@ def test_an_error_that_quotes_a_long_name_keeps_its_beginning_and_its_end(capsys
         line = capsys.readouterr().err
         assert line.startswith("dlkit: ") and "a.csv:2: no file" in line and line.endswith("'. Correct it.\n")
         assert len(line) < console.LONGEST_LINE + 30 and line.count("\n") == 1
-        show(3000 * "\x01")  # each is shown as four characters
-        assert len(capsys.readouterr().err) < console.LONGEST_LINE + 30
+        for character in ("\x01", "\udc81"):  # each is shown as four or six characters
+            show(1500 * character)
+            assert len(capsys.readouterr().err) < console.LONGEST_LINE + 30
 
 
 def test_a_stdout_that_refuses_is_a_storage_error(monkeypatch: pytest.MonkeyPatch) -> None:
