@@ -211,7 +211,7 @@ def _imbalance_conflicts(recipe: Recipe) -> Problems:
 def _transfer_conflicts(recipe: Recipe) -> Problems:
     model, train = recipe.model, recipe.train
     kind, _, tag = (model.weights or "").partition(":")
-    if kind == "imagenet" and registry.is_model(model.name):
+    if kind == "imagenet" and registry.is_model(model.name) and not model.name.startswith("timm/"):
         try:
             imagenet.find(model.name, tag or None)
         except UsageError as error:

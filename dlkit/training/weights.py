@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit import cache, imagenet
-from dlkit.data.download import download, http
+from dlkit import cache, imagenet, registry
+from dlkit.data.download import download, http, hub
 from dlkit.data.splits import Source
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.export_metadata import About
@@ -79,6 +79,8 @@ def of_imagenet(model: str | None, say: Say, tag: str | None = None) -> Weights:
     """The published weights of a model, for ImageNet's images and classes; downloaded when they are read."""
     if model is None:
         raise UsageError(f"--weights {IMAGENET} are of which model? Name one: {', '.join(imagenet.FILES)}.")
+    if model.startswith("timm/"):
+        return _of_timm(model if tag is None else f"{model}.{tag}", model, say)
     file, spec = imagenet.find(model, tag)
 
     def read() -> dict[str, Tensor]:
@@ -87,6 +89,19 @@ def of_imagenet(model: str | None, say: Say, tag: str | None = None) -> Weights:
         return read_weights(published(file, say), say)
 
     return Weights(f"the ImageNet weights of {model}", read, model, spec=spec)
+
+
+def _of_timm(name: str, model: str, say: Say) -> Weights:
+    """The weights that timm publishes on the Hugging Face hub under a name: timm/resnet50 or timm/resnet50.a1_in1k."""
+    module, architecture = registry.load("models", name), name.partition("/")[2]
+    spec: Spec = module.published_spec(architecture, imagenet.classes())
+    repository, file = module.published_file(architecture)
+
+    def read() -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = module.published_weights(architecture, str(hub.fetch(repository, file, say)))
+        return tensors
+
+    return Weights(f"the published weights of {name}", read, model, spec=spec)
 
 
 def published(file: str, say: Say) -> Path:

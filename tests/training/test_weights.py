@@ -378,7 +378,7 @@ def test_a_network_of_timm_is_trained_and_answers(tmp_path: Path) -> None:
 
 def test_a_name_that_timm_does_not_have_brings_the_nearest() -> None:
     pytest.importorskip("timm", reason="timm is not installed: pip install 'dlkit[timm]'")
-    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
+    with pytest.raises(UsageError, match="Did you mean 'timm/resnet18'"):
         build("timm/resnt18", SPEC, {})
 
 
