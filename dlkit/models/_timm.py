@@ -18,13 +18,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from dlkit import packages
 from dlkit.errors import DataError, UsageError
 from dlkit.specs import ImageSpec, Interpolation, Spec
 
 
 def natural(architecture: str) -> tuple[int, int, int, int]:
     """Channels, height, width and classes of the published weights."""
-    config = timm.get_pretrained_cfg(architecture)
+    config = _config(architecture)
     channels, height, width = config.input_size
     return channels, height, width, config.num_classes or 1000
 
@@ -32,6 +33,8 @@ def natural(architecture: str) -> tuple[int, int, int, int]:
 def build(spec: ImageSpec, *, architecture: str, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> nn.Module:
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     options = {name: rate for name, rate in rates.items() if rate}  # not every network knows every rate
+    if "." in architecture:
+        _config(architecture)
     model = _created(architecture, spec, options)
     model.feature_map = _feature_map(model, architecture, spec)  # type: ignore[assignment]
     model.at_this_size = partial(_fit_weights, model)  # type: ignore[assignment]
@@ -44,7 +47,7 @@ def published_spec(architecture: str, classes: tuple[str, ...]) -> ImageSpec:
     Raises:
         UsageError: timm publishes no weights on the hub.
     """
-    config = timm.get_pretrained_cfg(architecture)
+    config = _config(architecture)
     if config is None or not config.hf_hub_id:
         raise UsageError(f"timm publishes no weights of {architecture!r} on the Hugging Face hub.")
     channels, height, width = config.input_size
@@ -54,9 +57,19 @@ def published_spec(architecture: str, classes: tuple[str, ...]) -> ImageSpec:
     return ImageSpec(channels, height, width, names, tuple(config.mean), tuple(config.std), ratio, interpolation=filter)
 
 
+def _config(architecture: str) -> Any:
+    """What timm knows of the published weights, or of those of the tag after the network's name."""
+    try:
+        return timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        name, _, tag = architecture.partition(".")
+        known = ", ".join(packages.timm_tags().get(name, ())) or "none"
+        raise UsageError(f"timm/{name} has no weights with the tag {tag!r}. There are: {known}.") from error
+
+
 def published_file(architecture: str) -> tuple[str, str]:
     """The repository of the published weights on the hub, and the file there."""
-    config = timm.get_pretrained_cfg(architecture)
+    config = _config(architecture)
     return config.hf_hub_id, "model.safetensors"
 
 

@@ -20,7 +20,7 @@ from dlkit.training import weights
 from dlkit.training.restore import build
 from dlkit_cli.main import run
 
-huggingface_hub = pytest.importorskip("huggingface_hub", reason="the hub's package is not installed")
+constants = pytest.importorskip("huggingface_hub.constants", reason="the hub's package is not installed")
 REPOSITORY, COMMIT = "timm/test_resnet.r160_in1k", "0" * 40
 
 
@@ -71,9 +71,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("DLKIT_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("DLKIT_OFFLINE")
-    for module in (huggingface_hub.constants, huggingface_hub.file_download.constants):
-        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     yield server_hub
     server.shutdown()
     server.server_close()
@@ -139,5 +138,5 @@ def test_timm_networks_know_their_last_maps_and_fit_positions_to_other_sizes(tmp
 
 def test_a_network_of_timm_without_weights_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("timm", reason="timm is not installed: pip install 'dlkit[timm]'")
-    with pytest.raises(UsageError, match="publishes no weights"):
-        weights.find("imagenet", "timm/resnet50.untrained", tmp_path, print)
+    with pytest.raises(UsageError, match=r"no weights with the tag 'nothing'\. There are: .*a1_in1k"):
+        weights.find("imagenet", "timm/resnet50.nothing", tmp_path, print)
