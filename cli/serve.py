@@ -1,4 +1,4 @@
-"""`dlkit serve`: a trained model on a page of its own, and behind an address for programs."""
+"""`dlkit serve`: a web page and an HTTP interface for a trained model."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ from .eval import Checkpoint
 def serve_command(
     source: Annotated[
         str | None,
-        typer.Argument(
-            metavar="RUN|FILE", help="A run's name or folder (the newest where none is given), or an .onnx file."
-        ),
+        typer.Argument(metavar="RUN|FILE", help="A run's name or folder (default: the newest), or an exported file."),
     ] = None,
-    port: Annotated[int, typer.Option("--port", help="0 takes any that is free.")] = 8000,
+    port: Annotated[int, typer.Option("--port", help="0 selects any free port.")] = 8000,
     host: Annotated[
-        str, typer.Option("--host", help="The address to listen on; any but this one lets other machines in.")
+        str, typer.Option("--host", help="The address to listen on; other machines can reach any but this one.")
     ] = "127.0.0.1",
-    checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which weights of the run.")] = Checkpoint.best,
+    checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="The run's weights.")] = Checkpoint.best,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="The folder that holds the runs.")] = Path("runs"),
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="The folder of the runs.")] = Path("runs"),
 ) -> None:
-    """Answer in the browser and to programs: drop an image or draw a digit, see the classes and where they come from.
+    """Serve a model to browsers and programs: drop an image or draw a digit, and see the classes with an explanation.
 
-    Prints the page's address once the model is loaded, and goes on until Ctrl-C. Programs send an image, or a text,
-    and get the record of predict:
+    Prints the page's address once the model is loaded, and runs until Ctrl-C. Programs send an image or a text and get
+    the record of predict:
 
     curl --data-binary @cat.jpg http://127.0.0.1:8000/predict
     """

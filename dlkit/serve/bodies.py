@@ -1,4 +1,4 @@
-"""What the body of a request holds: one image or text, or several as a form or as a JSON list."""
+"""Parsing of a request's body: one image or text, or several as a form or a JSON list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dlkit.errors import DataError, UsageError
-from dlkit.serve.limits import Refused
+from dlkit.serve.limits import RequestError
 
 MAX_INPUTS = 64  # of a request
 KEYS = {"images": "image"}  # of a JSON object: else text
@@ -20,60 +20,64 @@ RAW = (
     "application/octet-stream",
     "application/x-www-form-urlencoded",
     "",
-)  # the second is what curl --data-binary sends
+)  # the second is message curl --data-binary sends
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The inputs of a request with the names that their records carry; a list is answered by a list."""
+class RequestInputs:
+    """The inputs of a request with the names for their records; the response to a list is a list."""
 
     items: tuple[tuple[str, bytes], ...]
     is_list: bool
 
 
-def parse(content_type: str, body: bytes, reads: str) -> Inputs:
+def parse(content_type: str, body: bytes, reads: str) -> RequestInputs:
     """The inputs in a body; `reads` is the kind of the model's spec.
 
-    Raises: Refused: an unknown type, malformed JSON or form, or more than MAX_INPUTS.
+    Raises: RequestError: an unknown type, malformed JSON or form, or more than MAX_INPUTS.
     """
     kind, options = parse_options_header(content_type)
     name = kind.decode("latin-1").lower()
     if name == "multipart/form-data":
         items = _Form(options.get(b"boundary", b"")).items(body)
-        return _bounded([(given or f"-:{number}", data) for number, (given, data) in enumerate(items, start=1)])
+        return _check_count(
+            [(filename or f"-:{number}", data) for number, (filename, data) in enumerate(items, start=1)]
+        )
     if name == "application/json":
-        return _of_json(body, KEYS.get(reads, "text"))
+        return _parse_json(body, KEYS.get(reads, "text"))
     if name in RAW or name.startswith(("image/", "text/")):
-        return Inputs((("-", body),), False)
-    what = f"a body of type {name[:60]!r} is not read. Send the file itself, a form (multipart/form-data) or JSON."
-    raise Refused(415, UsageError.exit_code, what)
+        return RequestInputs((("-", body),), False)
+    message = (
+        f"a body of type {name[:60]!r} is not supported. Send the file itself, a form (multipart/form-data) or JSON."
+    )
+    raise RequestError(415, UsageError.exit_code, message)
 
 
-def _bounded(items: list[tuple[str, bytes]]) -> Inputs:
+def _check_count(items: list[tuple[str, bytes]]) -> RequestInputs:
     if not 1 <= len(items) <= MAX_INPUTS:
-        what = f"the request has {len(items)} inputs. Send 1 to {MAX_INPUTS}."
-        raise Refused(413 if items else 422, DataError.exit_code, what)
-    return Inputs(tuple(items), True)
+        message = f"the request has {len(items)} inputs. Send 1 to {MAX_INPUTS}."
+        raise RequestError(413 if items else 422, DataError.exit_code, message)
+    return RequestInputs(tuple(items), True)
 
 
-def _of_json(body: bytes, key: str) -> Inputs:
+def _parse_json(body: bytes, key: str) -> RequestInputs:
     expected = f'{{"{key}": "…"}} or a list of them' + (", images in base64" if key == "image" else "")
     try:
         document = json.loads(body)
         if isinstance(document, list):
-            return _bounded([(f"-:{n}", _decoded(entry, key)) for n, entry in enumerate(document, start=1)])
-        return Inputs((("-", _decoded(document, key)),), False)
+            return _check_count([(f"-:{n}", _decode(entry, key)) for n, entry in enumerate(document, start=1)])
+        return RequestInputs((("-", _decode(document, key)),), False)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise Refused(422, DataError.exit_code, f"the body is not the JSON expected: {expected}.") from error
+        raise RequestError(422, DataError.exit_code, f"the body is not the expected JSON: {expected}.") from error
 
 
-def _decoded(entry: Any, key: str) -> bytes:
+def _decode(entry: Any, key: str) -> bytes:
     text = entry[key] if isinstance(entry, dict) else entry
     if not isinstance(text, str):
         raise TypeError(key)
     if key == "text":
         return text.encode()
-    try:  # data:image/png;base64,… or the part behind the comma
+    try:  # data:image/png;base64,… or the part after the comma
         return base64.b64decode(text.rpartition(",")[2], validate=True)
     except binascii.Error as error:
         raise ValueError("base64") from error
@@ -81,7 +85,7 @@ def _decoded(entry: Any, key: str) -> bytes:
 
 @dataclass
 class _Form:
-    """The parts of a form, kept in memory: the body already is, and its size is bounded."""
+    """The parts of a form in memory, where the body already is; its size is bounded."""
 
     boundary: bytes
     parts: list[tuple[str, bytearray]] = field(default_factory=list)
@@ -103,9 +107,9 @@ class _Form:
             )
             parser.write(body)
         except (FormParserError, ValueError) as error:
-            raise Refused(422, DataError.exit_code, f"the form is malformed: {error}.") from error
+            raise RequestError(422, DataError.exit_code, f"the form is malformed: {error}.") from error
         if not ended:
-            raise Refused(422, DataError.exit_code, "the form ends too early.")
+            raise RequestError(422, DataError.exit_code, "the form is incomplete.")
         return [(name, bytes(data)) for name, data in self.parts]
 
     def _end_header(self) -> None:

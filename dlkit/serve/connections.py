@@ -1,7 +1,7 @@
-"""Connections of `dlkit serve`: how many may be open, how long each may take, and how they end with the server.
+"""Connections of `dlkit serve`: their maximum number, their timeouts, and their end with the server.
 
-uvicorn has no timeout for a request's headers and no bound on connections, so a few hundred clients that send half a
-request would use up every file descriptor of the process.
+uvicorn has no timeout for a request's headers and no limit on connections, so a few hundred clients that send half a
+request would exhaust the process's file descriptors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEADER_S = 10.0  # for a request's headers to arrive, and between the parts of a response that the client reads
+HEADER_S = 10.0  # for a request's headers to arrive, and between the parts of a response that the client receives
 MAX_CONNECTIONS = 512
-BACKLOG = 64  # connections that the kernel accepts ahead of us
+BACKLOG = 64  # connections that the kernel accepts in advance
 ERROR_INTERVAL_S = 60.0  # between two log lines about errors of the event loop
 GRACE_S = 3  # for running requests, after the signal
 EXIT_S = 4.5  # after the signal, whatever still runs
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 class Connection(H11Protocol):
-    """An HTTP/1.1 connection that is aborted unless requests' headers arrive and responses leave in time."""
+    """An HTTP/1.1 connection that is aborted if headers do not arrive, or responses do not leave, in time."""
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -40,7 +40,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self._start_timer()
         if len(self.connections) > connection_limit():
-            self._make_room()
+            self._evict_oldest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -67,8 +67,8 @@ class Connection(H11Protocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _make_room(self) -> None:
-        """Abort the connection that has waited longest for a request; if all are being answered, refuse this one."""
+    def _evict_oldest(self) -> None:
+        """Abort the connection that has waited longest for a request; if all are active, refuse this one."""
         oldest = min(self.connections, key=Connection._deadline)  # type: ignore[arg-type]
         if oldest is self:
             self.transport.write(BUSY)
@@ -91,13 +91,13 @@ class Connection(H11Protocol):
 
 
 def connection_limit() -> int:
-    """At most half of the process's file descriptors: the model, its files and the runtime need the others."""
+    """At most half of the process's file descriptors: the rest is for the model, its files and the runtime."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft // 2))
 
 
 def run_until(stop: Callable[[], int], app: ASGIApp, listener: socket.socket, say: Say) -> None:
-    """Answer what comes in at the socket until `stop` gives a signal's number."""
+    """Serve the application at the socket until `stop` returns a signal's number."""
     config = uvicorn.Config(
         app, http=Connection, log_config=None, log_level="critical", access_log=False, ws="none", lifespan="off",
         proxy_headers=False, server_header=False, timeout_graceful_shutdown=GRACE_S, backlog=BACKLOG, loop="asyncio",
@@ -106,7 +106,7 @@ def run_until(stop: Callable[[], int], app: ASGIApp, listener: socket.socket, sa
 
 
 class _Server(uvicorn.Server):
-    """One that a flag ends, so that of two signals the second leaves at once, as in every command."""
+    """A server that a flag stops, so that a second signal exits at once, as in every command."""
 
     def __init__(self, config: uvicorn.Config, stop: Callable[[], int], say: Say) -> None:
         super().__init__(config)
@@ -128,18 +128,18 @@ class _Server(uvicorn.Server):
         leave.daemon = True
         leave.start()
         await super().shutdown(sockets)
-        if not self.server_state.tasks:  # else a thread still computes an answer: it cannot be canceled
+        if not self.server_state.tasks:  # otherwise a thread is still computing, which cannot be canceled
             leave.cancel()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
     def _leave(self) -> None:
-        self.say("warning: a request was still running, and gets no answer.")
+        self.say("warning: a running request was aborted.")
         os._exit(128 + self.stop())  # nothing is being written
 
 
 class ErrorLog:
-    """The event loop's exception handler: at most one line a minute, since accept() may fail thousands of times."""
+    """The event loop's exception handler: at most one line per minute, because accept() may fail thousands of times."""
 
     def __init__(self, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
         self.say, self.clock = say, clock
@@ -150,4 +150,4 @@ class ErrorLog:
             return
         self._next = self.clock() + ERROR_INTERVAL_S
         cause = context.get("exception") or context["message"]
-        self.say(f"warning: the server could not answer a connection: {cause}. It goes on.")
+        self.say(f"warning: the server could not accept a connection: {cause}. It continues.")

@@ -1,8 +1,8 @@
-"""What a server of `dlkit serve` takes: from whom, how much of it, and how many at once.
+"""The limits of a server of `dlkit serve`: who may use it, with how many requests, and of what size.
 
-A page from elsewhere that is open in the same browser must not use the server. So it answers only where it is called by
-this machine's own names, or by a bare address where it was told to listen for other machines: a page that has had its
-own name pointed here (DNS rebinding) still calls that name. And a browser says which page asks: none but ours may.
+Other pages in the same browser must not use the server. So a request must address it by one of this machine's own
+names, or by an IP address if it listens for other machines: a page whose own name resolves to this machine (DNS
+rebinding) still uses that name. And the browser's Origin header must be absent or our own.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dlkit.errors import BusyError, DataError, DlkitError, OutOfMemoryError, UsageError
-from dlkit.serve.server import Say, is_loopback
+from dlkit.serve.listener import is_loopback
+from dlkit.serve.model import Say
 
 MAX_BYTES = 32 << 20  # of a body
-MOST = 256  # requests that wait for the model
+MAX_WAITING = 256  # requests that wait for the model
 MAX_WAITING_BYTES = 1 << 30  # of all their bodies
 BODY_S = 30.0  # for a body to arrive
 
@@ -39,12 +40,12 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-Reserve = Callable[[int], None]  # memory for so many bytes; raises Refused where there is no room
+Reserve = Callable[[int], None]  # reserves memory for that many bytes; raises RequestError if there is none left
 Work = Callable[[bytes], tuple[Any, int]]  # from a body to a document and its status
 
 
-class Refused(Exception):
-    """A request that is not answered as asked; `code` is the exit code of its kind of error."""
+class RequestError(Exception):
+    """A request that cannot be answered; `code` is dlkit's exit code for the kind of error."""
 
     def __init__(self, status: int, code: int, message: str) -> None:
         super().__init__(message)
@@ -61,7 +62,7 @@ def status_of(code: int) -> int:
 
 
 class Guard:
-    """In front of the application: refuses strangers, answers HEAD as GET, and says what the page may load."""
+    """Middleware that refuses foreign hosts and origins, answers HEAD as GET, and adds security headers."""
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self.app, self.host = app, host
@@ -77,14 +78,14 @@ class Guard:
             await send(message)
 
         objection = self._objection(Headers(scope=scope))
-        app = self.app if objection is None else Refused(403, UsageError.exit_code, objection).response()
+        app = self.app if objection is None else RequestError(403, UsageError.exit_code, objection).response()
         await app({**scope, "method": "GET"} if is_head else scope, receive, send_with_headers)
 
     def _objection(self, headers: Headers) -> str | None:
-        called, origin = headers.get("host", ""), headers.get("origin")
-        if not self._is_ours(_without_port(called)):
-            return f"this server is not called {called[:100]!r}. Call it by its address or localhost."
-        if origin is not None and origin != f"http://{called}":
+        requested_host, origin = headers.get("host", ""), headers.get("origin")
+        if not self._is_ours(_without_port(requested_host)):
+            return f"{requested_host[:100]!r} is not a name of this server. Use its address or localhost."
+        if origin is not None and origin != f"http://{requested_host}":
             return f"pages of {origin[:100]!r} may not use this server."
         return None
 
@@ -94,34 +95,35 @@ class Guard:
         return not is_loopback(self.host) and (_is_address(name) or name == socket.gethostname().lower())
 
 
-class Desk:
-    """Where requests wait: a bounded number of bounded size, of which the model takes one at a time."""
+class RequestQueue:
+    """A bounded queue of requests of bounded size, which the model processes one at a time."""
 
     def __init__(self, say: Say) -> None:
         self.say, self.waiting, self.bytes, self.turn = say, 0, 0, asyncio.Lock()
 
     async def answer(self, request: Request, work: Work) -> Response:
-        """What work makes of the request's body.
+        """The response computed from the request's body.
 
-        Raises: Refused.
+        Raises: RequestError.
         """
-        async with self._room() as reserve:
-            body = await body_of(request, reserve)
+        async with self._admit() as reserve:
+            body = await read_body(request, reserve)
             async with self.turn:
-                return JSONResponse(*await run_in_threadpool(self._done, work, body))
+                return JSONResponse(*await run_in_threadpool(self._run, work, body))
 
     @asynccontextmanager
-    async def _room(self) -> AsyncIterator[Reserve]:
-        """Room for one request; what is yielded reserves memory for that many bytes of its body."""
-        if self.waiting >= MOST:
-            raise Refused(503, BusyError.exit_code, f"{MOST} requests are waiting already. Try again in a moment.")
+    async def _admit(self) -> AsyncIterator[Reserve]:
+        """Admit a request; yields a function that reserves memory for its body."""
+        if self.waiting >= MAX_WAITING:
+            message = f"{MAX_WAITING} requests are already waiting. Try again in a moment."
+            raise RequestError(503, BusyError.exit_code, message)
         reserved = 0
 
         def reserve(count: int) -> None:
             nonlocal reserved
             if self.bytes + count > MAX_WAITING_BYTES:
-                what = f"the requests that are waiting hold {MAX_WAITING_BYTES >> 20} MiB. Try again in a moment."
-                raise Refused(503, BusyError.exit_code, what)
+                message = f"the waiting requests have {MAX_WAITING_BYTES >> 20} MiB. Try again in a moment."
+                raise RequestError(503, BusyError.exit_code, message)
             self.bytes, reserved = self.bytes + count, reserved + count
 
         self.waiting += 1
@@ -130,29 +132,29 @@ class Desk:
         finally:
             self.waiting, self.bytes = self.waiting - 1, self.bytes - reserved
 
-    def _done(self, work: Work, body: bytes) -> tuple[Any, int]:
+    def _run(self, work: Work, body: bytes) -> tuple[Any, int]:
         try:
             return work(body)
-        except Refused:
+        except RequestError:
             raise
         except DlkitError as error:
-            raise Refused(status_of(error.exit_code), error.exit_code, str(error)) from error
+            raise RequestError(status_of(error.exit_code), error.exit_code, str(error)) from error
         except MemoryError as error:
-            raise Refused(500, OutOfMemoryError.exit_code, "out of memory.") from error
-        except Exception as error:  # the server is to outlive a bug
-            what = f"a bug in dlkit: {type(error).__name__}: {error}."
-            self.say(f"warning: {what} The server goes on.")
-            raise Refused(500, DlkitError.exit_code, what) from error
+            raise RequestError(500, OutOfMemoryError.exit_code, "out of memory.") from error
+        except Exception as error:  # the server must survive a bug
+            message = f"a bug in dlkit: {type(error).__name__}: {error}."
+            self.say(f"warning: {message} The server continues.")
+            raise RequestError(500, DlkitError.exit_code, message) from error
 
 
-async def body_of(request: Request, reserve: Reserve) -> bytes:
-    """The body, read no further than it may be long and than there is room.
+async def read_body(request: Request, reserve: Reserve) -> bytes:
+    """The body, read up to the size limit and the available memory.
 
-    Raises: Refused.
+    Raises: RequestError.
     """
-    too_long = Refused(413, DataError.exit_code, f"the body has more than {MAX_BYTES >> 20} MiB.")
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > MAX_BYTES:
+    too_long = RequestError(413, DataError.exit_code, f"the body has more than {MAX_BYTES >> 20} MiB.")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_BYTES:
         raise too_long
     body = bytearray()
     try:
@@ -163,17 +165,17 @@ async def body_of(request: Request, reserve: Reserve) -> bytes:
                     raise too_long
                 reserve(len(part))
     except TimeoutError:
-        raise Refused(408, DataError.exit_code, f"the body did not arrive within {BODY_S:.0f} s.") from None
+        raise RequestError(408, DataError.exit_code, f"the body did not arrive within {BODY_S:.0f} s.") from None
     except ClientDisconnect:
-        raise Refused(400, DataError.exit_code, "the body ended too early.") from None
+        raise RequestError(400, DataError.exit_code, "the body is incomplete.") from None
     return bytes(body)
 
 
-def _without_port(called: str) -> str:
+def _without_port(host: str) -> str:
     """localhost:8000 → localhost, [::1]:8000 → ::1."""
-    if called.startswith("["):
-        return called[1:].partition("]")[0]
-    return called.partition(":")[0].lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()
 
 
 def _is_address(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Counts and durations of a server's requests, in the text format that Prometheus reads at /metrics."""
+"""Counts and durations of a server's requests, in Prometheus text format at /metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 
 
 class Metrics:
-    """The counters of one server. Labels take known values only, so that no caller can make them many."""
+    """The counters of a server. Labels have only known values, so that clients cannot create many of them."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -22,15 +22,15 @@ class Metrics:
             "dlkit_request_seconds", "From a request's headers to the end of its response.", ("path",),
             registry=registry,
         )  # fmt: skip
-        self.inputs = Counter("dlkit_inputs", "Images or texts that the model answered.", registry=registry)
+        self.inputs = Counter("dlkit_inputs", "Images or texts that were answered.", registry=registry)
         self.errors = Counter("dlkit_errors", "Errors, by dlkit's exit code.", ("code",), registry=registry)
 
     def response(self) -> Response:
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class Measured:
-    """An application whose requests are counted and timed."""
+class MetricsMiddleware:
+    """Middleware that counts and times the requests of an application."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
         self.app, self.metrics, self.paths = app, metrics, paths
@@ -39,12 +39,12 @@ class Measured:
         started, path = time.perf_counter(), scope["path"] if scope["path"] in self.paths else "other"
         method = scope["method"] if scope["method"] in METHODS else "other"
 
-        async def send_counted(message: Message) -> None:
+        async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.metrics.requests.labels(method, path, message["status"]).inc()
             await send(message)
 
         try:
-            await self.app(scope, receive, send_counted)
+            await self.app(scope, receive, send_and_count)
         finally:
             self.metrics.seconds.labels(path).observe(time.perf_counter() - started)

@@ -28,7 +28,7 @@ from dlkit.explanation.explain import explain
 from dlkit.export.export import export
 from dlkit.export_metadata import About
 from dlkit.runs.run_folder import RunFolder
-from dlkit.serve.server import opened
+from dlkit.serve.model import open_model
 from dlkit.specs import LINKS, Link
 from dlkit.training.restore import restore
 
@@ -97,11 +97,11 @@ def test_all_commands_give_the_same_probabilities(loss: str, runs: dict[str, Run
     run = runs[loss]
     expected = expected_probabilities(run, prepared(run))
     k = expected.shape[1]
-    served = opened(run, "best", "cpu", run.path.parent, str)
+    served = open_model(run, "best", "cpu", run.path.parent, str)
     found = {
         "predict": predict(run, PICTURES, topk=k),
         "mc_dropout": predict(run, PICTURES, topk=k, mc_dropout=2),
-        "serve": (served.predict.answer(data) for data in PICTURES),
+        "serve": (served.predict.process(data) for data in PICTURES),
         "weights": predict(None, PICTURES, model="mlp", weights=run.path, topk=k),
     }
     for name, answers in found.items():

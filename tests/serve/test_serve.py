@@ -33,7 +33,9 @@ from dlkit.evaluation.prediction import Prediction
 from dlkit.explanation.explain import explain
 from dlkit.explanation.records import Explanation
 from dlkit.runs.run_folder import RunFolder
-from dlkit.serve.server import Held, Served, is_loopback, listening, opened, serve
+from dlkit.serve.listener import is_loopback, listen
+from dlkit.serve.model import ServedModel, Session, open_model
+from dlkit.serve.server import serve
 from dlkit_cli.main import run as dlkit_command
 
 httpx = pytest.importorskip("httpx")
@@ -71,12 +73,12 @@ class Client:
         return self("GET", address, **options)
 
 
-def application(served: Served, host: str = "127.0.0.1", say: Callable[[str], None] = print) -> Client:
+def application(served: ServedModel, host: str = "127.0.0.1", say: Callable[[str], None] = print) -> Client:
     return Client(serve_app.application(served, host, say))
 
 
 def of_run(run: RunFolder) -> Client:
-    return application(opened(run, "best", "cpu", Path("runs"), str))
+    return application(open_model(run, "best", "cpu", Path("runs"), str))
 
 
 def record(answer: Any) -> dict[str, Any]:
@@ -137,13 +139,13 @@ def test_an_exported_file_is_served_like_its_run(tiny_run: RunFolder, tmp_path: 
     from dlkit.export.export import export
 
     path = export(tiny_run, to=ending, output=tmp_path / f"tiny.{ending}").path
-    client = application(opened(path, "best", "cpu", Path("runs"), str))
+    client = application(open_model(path, "best", "cpu", Path("runs"), str))
     (expected,) = predict(None, GOOD, model=str(path), device="cpu")
     assert client.post("/predict", GOOD).json() == record(expected)
     about = client.get("/model").json()
     assert about["name"] == path.name and about["classes"] == list(tiny_run.spec().classes) and not about["explains"]
     refused = client.post("/explain", GOOD)
-    assert refused.status_code == 400 and "for runs" in refused.json()["error"]["message"]
+    assert refused.status_code == 400 and "need a run" in refused.json()["error"]["message"]
 
 
 def test_an_image_is_explained_by_the_record_of_explain_with_its_picture(client: Client, tiny_run: RunFolder) -> None:
@@ -293,8 +295,8 @@ def test_a_body_is_read_no_further_than_it_may_be_long(said: str | None, monkeyp
 
     headers = [] if said is None else [(b"content-length", said.encode())]
     request = serve_limits.Request({"type": "http", "headers": headers}, receive)
-    with pytest.raises(serve_limits.Refused) as refused:
-        asyncio.run(serve_limits.body_of(request, lambda count: None))
+    with pytest.raises(serve_limits.RequestError) as refused:
+        asyncio.run(serve_limits.read_body(request, lambda count: None))
     assert refused.value.status == 413 and taken == (0 if said == "999999999999" else 4)
 
 
@@ -305,9 +307,9 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.Monke
         await asyncio.sleep(10)
         raise AssertionError
 
-    with pytest.raises(serve_limits.Refused) as refused:
+    with pytest.raises(serve_limits.RequestError) as refused:
         request = serve_limits.Request({"type": "http", "headers": []}, receive)
-        asyncio.run(serve_limits.body_of(request, lambda count: None))
+        asyncio.run(serve_limits.read_body(request, lambda count: None))
     assert refused.value.status == 408
 
 
@@ -327,11 +329,13 @@ def test_the_model_answers_one_at_a_time_and_a_crowd_is_told_to_come_back(tiny_r
             inside -= 1
             yield Prediction("-", "slow", ())
 
-    client = application(Served("slow", "slow", tiny_run.spec(), Held(slow), None))
+    client = application(ServedModel("slow", "slow", tiny_run.spec(), Session(slow), None))
 
     async def crowd() -> tuple[list[Any], Any, Any]:
         async with client.opened() as http:
-            waiting = [asyncio.create_task(http.post("/predict", content=GOOD)) for _ in range(serve_limits.MOST)]
+            waiting = [
+                asyncio.create_task(http.post("/predict", content=GOOD)) for _ in range(serve_limits.MAX_WAITING)
+            ]
             while not inside:
                 await asyncio.sleep(0.01)
             refused, alive = await http.post("/predict", content=GOOD), await http.get("/health")
@@ -339,7 +343,7 @@ def test_the_model_answers_one_at_a_time_and_a_crowd_is_told_to_come_back(tiny_r
             return await asyncio.gather(*waiting), refused, alive
 
     answered, refused, alive = asyncio.run(crowd())
-    assert [answer.status_code for answer in answered] == [200] * serve_limits.MOST and busiest == 1
+    assert [answer.status_code for answer in answered] == [200] * serve_limits.MAX_WAITING and busiest == 1
     assert refused.status_code == 503 and refused.json()["error"]["code"] == BusyError.exit_code
     assert refused.headers["retry-after"] == "1" and alive.status_code == 200
     assert client.post("/predict", GOOD).status_code == 200, "a place is free again"
@@ -363,7 +367,7 @@ def test_after_an_error_of_the_model_the_server_lives_and_begins_anew(
             yield Prediction("-", "mlp", ())
 
     said: list[str] = []
-    client = application(Served("x", "mlp", tiny_run.spec(), Held(breaks_once), None), say=said.append)
+    client = application(ServedModel("x", "mlp", tiny_run.spec(), Session(breaks_once), None), say=said.append)
     broken = client.post("/predict", GOOD)
     assert broken.status_code == status and broken.json()["error"]["code"] == code
     assert len(said) == (code == 1)
@@ -390,7 +394,7 @@ def test_by_another_name_nothing_is_answered(client: Client, name: str, address:
 
 
 def test_open_to_others_the_server_answers_to_addresses_but_not_to_strange_names(tiny_run: RunFolder) -> None:
-    client = application(opened(tiny_run, "best", "cpu", Path("runs"), str), host="0.0.0.0")
+    client = application(open_model(tiny_run, "best", "cpu", Path("runs"), str), host="0.0.0.0")
     names = {"10.0.0.7:8000": 200, "[fe80::1]:8000": 200, "localhost": 200, socket.gethostname(): 200, FOREIGN[0]: 403}
     assert {name: client.get("/health", headers={"host": name}).status_code for name in names} == names
 
@@ -474,7 +478,7 @@ def test_a_missing_package_is_told_with_the_way_to_get_it(
 def test_a_taken_port_is_told_before_the_model_is_loaded(
     tiny_run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with listening("127.0.0.1", 0) as taken:
+    with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert dlkit_command(["serve", str(tiny_run.path / "nothing"), "--port", str(port)]) == StorageError.exit_code
     err = capsys.readouterr().err
@@ -483,7 +487,7 @@ def test_a_taken_port_is_told_before_the_model_is_loaded(
 
 def test_an_answers_body_does_not_wait_for_its_header_to_be_acknowledged() -> None:
     with (
-        listening("127.0.0.1", 0) as listener,
+        listen("127.0.0.1", 0) as listener,
         socket.create_connection(listener.getsockname()),
         listener.accept()[0] as accepted,
     ):
@@ -495,9 +499,9 @@ def test_an_answers_body_does_not_wait_for_its_header_to_be_acknowledged() -> No
     [
         (["--port", "65536"], 2, "0 for any"),
         (["--port", "-1"], 2, "0 for any"),
-        (["--port", "0", "--host", "no such host"], 2, "no address of this machine"),
-        (["--port", "0", "--host", "." * 300], 2, "no address of this machine"),
-        (["--port", "0", "--host", "192.0.2.1"], 2, "no address of this machine"),
+        (["--port", "0", "--host", "no such host"], 2, "is not an address of this machine"),
+        (["--port", "0", "--host", "." * 300], 2, "is not an address of this machine"),
+        (["--port", "0", "--host", "192.0.2.1"], 2, "is not an address of this machine"),
         (["--port", "0", "nothing"], 2, "no run 'nothing'"),
         (["--port", "0", "nothing.onnx"], 5, "nothing.onnx"),
     ],
@@ -578,7 +582,7 @@ def test_a_server_prints_its_address_answers_and_ends_by_a_signal(tiny_run: RunF
 def running(app: Any, logged: list[str]) -> Iterator[tuple[int, Callable[[], float]]]:
     """A server in a thread: its port, and a function that stops it and returns the seconds that this took."""
     stop = [0]
-    with listening("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=connections.run_until, args=(lambda: stop[0], app, listener, logged.append))
         thread.start()
@@ -656,7 +660,7 @@ SLEEPER = """
 import signal, threading, time
 from fastapi import FastAPI
 from dlkit.signals import stop_flag
-from dlkit.serve.server import listening
+from dlkit.serve.server import listen
 from dlkit.serve.connections import run_until
 
 app = FastAPI()
@@ -666,7 +670,7 @@ def sleep() -> None:
     print("running", flush=True)
     time.sleep(60)
 
-with listening("127.0.0.1", 0) as listener, stop_flag() as stop:
+with listen("127.0.0.1", 0) as listener, stop_flag() as stop:
     print(listener.getsockname()[1], flush=True)
     run_until(stop, app, listener, print)
 """

@@ -19,7 +19,8 @@ import dlkit
 from dlkit.evaluation.predict import predict
 from dlkit.evaluation.prediction import Prediction
 from dlkit.runs.run_folder import RunFolder
-from dlkit.serve.server import listening, opened
+from dlkit.serve.listener import listen
+from dlkit.serve.model import open_model
 from dlkit.signals import StopFlag
 
 pytestmark = pytest.mark.slow
@@ -107,8 +108,8 @@ def address(digit_run: RunFolder) -> Iterator[str]:
     from dlkit.serve.app import run_until
 
     stop = StopFlag()
-    with listening("127.0.0.1", 0) as listener:
-        served = opened(digit_run, "best", "cpu", Path("runs"), str)
+    with listen("127.0.0.1", 0) as listener:
+        served = open_model(digit_run, "best", "cpu", Path("runs"), str)
         thread = threading.Thread(target=run_until, args=(stop, served, "127.0.0.1", listener, str))
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
