@@ -55,7 +55,7 @@ def build(name: str, kind: str, seed: int = 0, **options: Any) -> nn.Module:
 def inputs_for(kind: str, lengths: tuple[int, ...] = (3, 7, 1, 5)) -> Sequences | Trees:
     draw, generator, spec = random.Random(1), torch.Generator().manual_seed(1), SPECS[kind]
     if isinstance(spec, TreeSpec):
-        return as_batch([binary(draw, length) for length in lengths], asked="roots")
+        return as_batch([binary(draw, length) for length in lengths], outputs="roots")
     assert isinstance(spec, SequenceSpec)
     values = [
         torch.randint(2, spec.vocabulary, (length,), generator=generator)

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlkit.data.text.corpus import Lexicon, tree_samples
+from dlkit.data.text.corpus import VocabularyBuilder, tree_samples
 from dlkit.data.text.ragged import token_lookup
-from dlkit.data.text.tree_batches import Trees, gathered
-from dlkit.data.text.treebank import Parsed
+from dlkit.data.text.tree_batches import Trees, collate_trees
+from dlkit.data.text.treebank import ParsedTree
 from dlkit.specs import TreeSpec
 
 WORDS = tuple(f"w{number}" for number in range(20))
@@ -62,16 +62,16 @@ def in_order(root: Node) -> list[tuple[Node, int]]:
     return order
 
 
-def as_batch(roots: list[Node], asked: str = "all") -> Trees:
+def as_batch(roots: list[Node], outputs: str = "all") -> Trees:
     parsed = []
     for root in roots:
         order = in_order(root)
         words = [node.word for node, _ in order]
         reading = [place for place, word in enumerate(words) if word is not None]
-        parsed.append(Parsed([None] * len(order), words, [parent for _, parent in order], reading))
-    lexicon = Lexicon()
-    samples = tree_samples(parsed, [[0] * len(tree.words) for tree in parsed], lexicon, "space")
-    return gathered(samples, np.arange(len(roots)), token_lookup(lexicon.words, WORDS), asked)[0]
+        parsed.append(ParsedTree([None] * len(order), words, [parent for _, parent in order], reading))
+    builder = VocabularyBuilder()
+    samples = tree_samples(parsed, [[0] * len(tree.words) for tree in parsed], builder, "space")
+    return collate_trees(samples, np.arange(len(roots)), token_lookup(builder.words, WORDS), outputs)[0]
 
 
 Weights = dict[str, Tensor]  # w, b and u of a layer: gates f, i, o, u one below the other

@@ -68,10 +68,10 @@ def missing_classes(targets: Iterable[int], split: str, classes: Sequence[str]) 
     """A warning if the split has no sample of a class."""
     present = set(targets)
     missing = [name for index, name in enumerate(classes) if index not in present]
-    return [f"the {split} split has no sample of {quoted(missing)}."] if missing else []
+    return [f"the {split} split has no sample of {quote_names(missing)}."] if missing else []
 
 
-def quoted(names: Sequence[str]) -> str:
+def quote_names(names: Sequence[str]) -> str:
     """class 'a' · classes 'a', 'b', 'c', 'd', 'e' and 4 more."""
     shown = ", ".join(repr(name) for name in names[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -46,7 +46,7 @@ def fingerprint(samples: Samples, classes: tuple[str, ...]) -> str:
     if isinstance(samples, SequenceSamples | TreeSamples):
         words, own = _own_words(samples)
         digest.update(repr(words).encode())
-        for name in sorted(field.name for field in fields(own) if field.name != "lexicon"):
+        for name in sorted(field.name for field in fields(own) if field.name != "vocabulary"):
             values = np.ascontiguousarray(getattr(own, name))
             digest.update(repr((name, values.shape, values.dtype.str)).encode())
             digest.update(values.data)
@@ -163,14 +163,14 @@ def _unescaped(text: str) -> str:
 
 def _own_words(samples: SequenceSamples | TreeSamples) -> tuple[list[str], SequenceSamples | TreeSamples]:
     """The words of this split alone, sorted, and the samples with their places among these: other splits count not."""
-    if not samples.lexicon:
+    if not samples.vocabulary:
         return [], samples
     places = samples.values if isinstance(samples, SequenceSamples) else samples.words
     used, inverse = np.unique(places, return_inverse=True)
-    order = sorted(range(len(used)), key=lambda at: samples.lexicon[used[at]] if used[at] >= 0 else "")
+    order = sorted(range(len(used)), key=lambda at: samples.vocabulary[used[at]] if used[at] >= 0 else "")
     ranks = np.empty(len(used), np.int32)
     ranks[order] = np.arange(len(used))
-    words = [samples.lexicon[used[at]] if used[at] >= 0 else "" for at in order]
+    words = [samples.vocabulary[used[at]] if used[at] >= 0 else "" for at in order]
     if isinstance(samples, SequenceSamples):
         return words, replace(samples, values=ranks[inverse])
     return words, replace(samples, words=ranks[inverse])

@@ -12,7 +12,7 @@ Indices = npt.NDArray[np.int64]
 Chosen = npt.NDArray[np.bool_]
 
 
-def held_out_places(targets: Indices, fraction: float, seed: int, groups: Indices | None = None) -> Chosen:
+def holdout_mask(targets: Indices, fraction: float, seed: int, groups: Indices | None = None) -> Chosen:
     """Which samples are held out: the fraction of the whole, spread evenly over the classes.
 
     The classes are cut one after another, each so that the total so far is right to the nearest sample. Of a class of

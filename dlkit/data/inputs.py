@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from dlkit.data.text.treebank import Parsed
+    from dlkit.data.text.treebank import ParsedTree
 
 DECODERS = 2  # threads; decoding leaves the interpreter's lock
 URL_LIMIT = 100 << 20  # bytes of an image from the network
@@ -62,7 +62,7 @@ class Read:
     """What came of an input: pixels (C, H, W), words or a tree, or what is wrong with it; and what was forgiven."""
 
     name: str
-    content: npt.NDArray[np.uint8] | list[str] | Parsed | DlkitError
+    content: npt.NDArray[np.uint8] | list[str] | ParsedTree | DlkitError
     notes: tuple[str, ...] = ()
 
 
@@ -134,9 +134,9 @@ def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
     if isinstance(spec, ImageSpec):
         yield from inputs((os.fsdecode(path) for path in map(_without_return, pieces(stream)) if path), spec)
         return
-    from dlkit.data.text.lines import LONGEST
+    from dlkit.data.text.lines import MAX_BYTES
 
-    lines = pieces(stream, LONGEST)
+    lines = pieces(stream, MAX_BYTES)
     for number, written in _trees(lines) if isinstance(spec, TreeSpec) else enumerate(lines, start=1):
         yield Input(f"{STDIN_NAME}:{number}", written)
 
@@ -147,7 +147,7 @@ def _in_file(name: str, spec: Spec) -> Iterator[Input]:
         yield Input(name, _read_pipe(name))
         return
     if isinstance(spec, TreeSpec) and name.lower().endswith(".conllu"):
-        yield from _or_failure(_dependency_trees(name), name, "the file holds no tree.")
+        yield from _or_failure(_dependency_trees(name), name, "the file contains no trees.")
     else:
         yield Input(name, Path(name))
 
@@ -168,10 +168,10 @@ def _read_pipe(name: str) -> bytes | DlkitError | Path:
 
 
 def _dependency_trees(name: str) -> Iterator[Input]:
-    from dlkit.data.text.lines import raw_lines
+    from dlkit.data.text.lines import read_raw_lines
 
     try:
-        for number, written in _trees(raw_lines(Path(name))):
+        for number, written in _trees(read_raw_lines(Path(name))):
             if written.strip():
                 yield Input(f"{name}:{number}", written)
     except DlkitError as error:
@@ -179,9 +179,9 @@ def _dependency_trees(name: str) -> Iterator[Input]:
 
 
 def _trees(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    from dlkit.data.text.treebank import examples
+    from dlkit.data.text.treebank import split_examples
 
-    return examples(lines)
+    return split_examples(lines)
 
 
 def _matched(matches: list[str], spec: Spec) -> Iterator[Input]:
@@ -231,15 +231,15 @@ def _read(item: Input, spec: Spec) -> Read:
         return Read(item.name, DataError(f"{item.name}: it does not fit in memory."))
 
 
-def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -> list[str] | Parsed:
+def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -> list[str] | ParsedTree:
     """One example, cut into words or parsed."""
     from dlkit.data.text import lines, tokenization, treebank
 
     try:
-        written = lines.decoded(source if isinstance(source, bytes) else lines.read_example(source))
+        written = lines.decode_text(source if isinstance(source, bytes) else lines.read_example(source))
         if isinstance(spec, TreeSpec):
-            return treebank.labelled_example(written, spec.labels)
-        words = tokenization.words_of(written, spec.tokens)
+            return treebank.parse_example(written, spec.labels)
+        words = tokenization.tokenize(written, spec.tokens)
     except DataError as error:
         raise DataError(f"{name}: {error}.") from error
     if not words:

@@ -17,12 +17,12 @@ from torch import Tensor
 from dlkit.config.schema import Augment
 from dlkit.data import rng, sampling
 from dlkit.data.batches import Batch, in_parts, normalized, standardize
-from dlkit.data.holdout import held_out_places
+from dlkit.data.holdout import holdout_mask
 from dlkit.data.images import augment as changes
 from dlkit.data.images.sources import Indices, fetcher
 from dlkit.data.splits import ImageFiles, MemoryImages, Samples, SequenceSamples, Splits, TreeSamples
 from dlkit.data.text import collate
-from dlkit.data.text.ragged import taken
+from dlkit.data.text.ragged import take_rows
 from dlkit.data.workers import beside_workers
 from dlkit.errors import DataError
 from dlkit.specs import ImageSpec, Spec
@@ -64,7 +64,7 @@ class TrainingData:
             assert not isinstance(self.spec, ImageSpec)
             if self.balanced:
                 whole, shares = ([self._samples_of(draws) for draws in batches] for batches in (whole, shares))
-            yield from collate.batches(self.samples, self.spec, whole, shares, self.device, asked="labelled")
+            yield from collate.batches(self.samples, self.spec, whole, shares, self.device, outputs="labelled")
             return
         assert isinstance(self.spec, ImageSpec)
         fetch = fetcher(self.samples, self.spec, self.device, self.workers, self.seed, self.augment.resized_crop)
@@ -87,7 +87,7 @@ class TrainingData:
             order = rng.permutation(self.seed, epoch, len(self.samples))
         if isinstance(self.samples, SequenceSamples | TreeSamples):
             sizes = self.samples.sizes[self._samples_of(order)]
-            places = collate.bucketed(np.arange(len(order)), sizes, self.batch_size, self.seed, epoch)
+            places = collate.bucket_by_size(np.arange(len(order)), sizes, self.batch_size, self.seed, epoch)
             return order[places]
         return order
 
@@ -157,7 +157,7 @@ def split(splits: Splits, validation: float, seed: int) -> dict[str, Samples]:
         found["validation"] = splits.validation
     elif validation > 0:
         kinds = splits.train.targets if splits.spec.classes else np.zeros(len(splits.train), np.int64)
-        held_out = held_out_places(kinds, validation, seed, splits.groups)
+        held_out = holdout_mask(kinds, validation, seed, splits.groups)
         found["train"] = take(splits.train, np.flatnonzero(~held_out))
         found["validation"] = take(splits.train, np.flatnonzero(held_out))
     if splits.test is not None:
@@ -173,5 +173,5 @@ def take(samples: Samples, places: npt.NDArray[np.int64]) -> Samples:
     if isinstance(samples, MemoryImages):
         return MemoryImages(samples.images[places], samples.targets[places])
     if isinstance(samples, SequenceSamples | TreeSamples):
-        return taken(samples, places)
+        return take_rows(samples, places)
     return ImageFiles([samples.paths[place] for place in places], samples.targets[places])

@@ -53,7 +53,7 @@ class ImageFiles:
 class SequenceSamples:
     """A split of sequences, one behind the other: sample i is values[starts[i] : starts[i + 1]].
 
-    values are places in `lexicon`, the words of the whole data set, or, where that is empty, vectors: (steps, D)
+    values are indices into `vocabulary`, the words of the whole data set, or vectors if it is empty: (steps, D)
     float32. What a model takes a word for is its spec's matter. targets (N,) count the classes; where the spec has none
     they are the numbers asked for, float32.
     """
@@ -61,7 +61,7 @@ class SequenceSamples:
     values: npt.NDArray[Any]  # (steps,) int32 or (steps, D) float32
     starts: npt.NDArray[np.int64]  # (N + 1,)
     targets: npt.NDArray[Any]
-    lexicon: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -79,7 +79,7 @@ class TreeSamples:
     All arrays but starts and targets are (nodes,). A tree is written from the root, a parent before its children.
     """
 
-    words: npt.NDArray[np.int32]  # place in lexicon, -1 where a node has no word
+    words: npt.NDArray[np.int32]  # index into vocabulary, -1 where a node has no word
     parents: npt.NDArray[np.int32]  # counted within the tree, -1 of the root
     siblings: npt.NDArray[np.int32]  # place among the parent's children, from 0; 0 of the root
     heights: npt.NDArray[np.int32]  # 0 of a leaf, else one more than the highest child's
@@ -87,7 +87,7 @@ class TreeSamples:
     labels: npt.NDArray[np.int64]  # class, -1 where there is none
     starts: npt.NDArray[np.int64]  # (N + 1,)
     targets: npt.NDArray[np.int64]  # (N,) the root's class
-    lexicon: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)

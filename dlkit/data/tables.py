@@ -58,7 +58,7 @@ def rows(path: Path, columns: Sequence[str], *, if_there: Sequence[str] = (), hi
 
 def _opened(path: Path, columns: Sequence[str]) -> tuple[Any, list[str]]:  # csv's own type has no name
     """A reader of the table, its header read; the line numbers are the file's."""
-    text = (line + "\n" for _, line in lines.lines_of(path))
+    text = (line + "\n" for _, line in lines.read_lines(path))
     first = next(text, "")
     delimiter = _delimiter(first, path, columns)
     if path.suffix.lower() in (".tsv", ".tab") and delimiter == "\t":

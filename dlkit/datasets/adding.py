@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from dlkit.data.splits import About, SequenceSamples, Splits
-from dlkit.data.text.ragged import starts_of
+from dlkit.data.text.ragged import row_starts
 from dlkit.errors import UsageError
 from dlkit.specs import SequenceSpec
 
@@ -50,4 +50,4 @@ def draw(count: int, steps: int, rng: np.random.Generator) -> SequenceSamples:
     for first, last in ((0, steps // 2), (steps // 2, steps)):
         values[rows, rng.integers(first, last, count), 1] = 1
     targets = (values[:, :, 0] * values[:, :, 1]).sum(axis=1)
-    return SequenceSamples(values.reshape(-1, 2), starts_of([steps] * count), targets)
+    return SequenceSamples(values.reshape(-1, 2), row_starts([steps] * count), targets)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 from dlkit.data.splits import About, Splits
 from dlkit.data.text import corpus as text
-from dlkit.data.text.treebank import Parsed
+from dlkit.data.text.treebank import ParsedTree
 from dlkit.errors import UsageError
 
 GIVES = ("sequences", "trees")
@@ -115,15 +115,15 @@ def _expression(rng: random.Random, depth: int, most: int) -> Expression:
     ]
 
 
-def _tree(expression: Expression, binary: bool, label_all: bool) -> Parsed:
-    tree = Parsed([], [], [], [])
+def _tree(expression: Expression, binary: bool, label_all: bool) -> ParsedTree:
+    tree = ParsedTree([], [], [], [])
     (_add_binary if binary else _add)(tree, expression, -1)
     if not label_all:
         tree.labels[1:] = [None] * (len(tree.labels) - 1)
     return tree
 
 
-def _node(tree: Parsed, parent: int, label: str | None, word: str | None = None) -> int:
+def _node(tree: ParsedTree, parent: int, label: str | None, word: str | None = None) -> int:
     """Add a node; returns its place."""
     node = len(tree.parents)
     tree.parents.append(parent)
@@ -134,7 +134,7 @@ def _node(tree: Parsed, parent: int, label: str | None, word: str | None = None)
     return node
 
 
-def _add(tree: Parsed, expression: Expression, parent: int) -> None:
+def _add(tree: ParsedTree, expression: Expression, parent: int) -> None:
     if isinstance(expression, int):
         _node(tree, parent, str(expression), str(expression))
         return
@@ -144,7 +144,7 @@ def _add(tree: Parsed, expression: Expression, parent: int) -> None:
         _add(tree, argument, node)
 
 
-def _add_binary(tree: Parsed, expression: Expression, parent: int) -> None:
+def _add_binary(tree: ParsedTree, expression: Expression, parent: int) -> None:
     """Left first: the innermost node joins the operation and its first argument, the outermost closes the bracket."""
     if isinstance(expression, int):
         _node(tree, parent, str(expression), str(expression))

@@ -15,7 +15,7 @@ from dlkit.data.classes import natural
 from dlkit.data.splits import Splits
 from dlkit.data.text import corpus as text
 from dlkit.data.text import lines
-from dlkit.data.text.tokenization import words_of
+from dlkit.data.text.tokenization import tokenize
 from dlkit.errors import DataError, UsageError
 from dlkit.registry import did_you_mean
 
@@ -55,7 +55,7 @@ def load(
         for line, _, label in rows[split]:
             if label not in places:
                 hint = did_you_mean(label, classes)
-                raise DataError(f"{path}:{line}: the label {lines.quoted(label)} is not in train. {hint}")
+                raise DataError(f"{path}:{line}: the label {lines.quote(label)} is not in train. {hint}")
     corpus = text.SequenceCorpus(
         {split: [words for _, words, _ in part] for split, part in rows.items()},
         {split: [places[label] for _, _, label in part] for split, part in rows.items()},
@@ -73,7 +73,7 @@ def _rows(path: Path, text_column: str, label_column: str, tokens: str) -> Itera
 
 
 def _words(path: Path, line: int, written: str, tokens: str) -> list[str]:
-    words = words_of(written, tokens)
+    words = tokenize(written, tokens)
     if not words:
         raise DataError(f"{path}:{line}: the text is empty.")
     return words

@@ -47,7 +47,7 @@ def load(
     targets: dict[str, list[int]] = {}
     for split, classes in folders.splits.items():
         files = [(path, target) for target, name in enumerate(folders.classes) for path in classes.get(name, ())]
-        examples[split] = [text.words_in_file(path, tokens) for path, _ in files]
+        examples[split] = [text.read_words(path, tokens) for path, _ in files]
         targets[split] = [target for _, target in files]
     corpus = text.SequenceCorpus(examples, targets, tokens)
     return corpus.splits(folders.classes, least, vocabulary, longest=longest, notes=folders.notes)

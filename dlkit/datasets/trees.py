@@ -53,7 +53,7 @@ def load(
     return corpus.splits(tuple(labels), form, least, vocabulary, phrases=phrases, labels=tuple(labels))
 
 
-def _known(path: Path, labels: list[str]) -> Iterator[treebank.Parsed]:
+def _known(path: Path, labels: list[str]) -> Iterator[treebank.ParsedTree]:
     return READERS[path.suffix](path, labels)
 
 

@@ -131,7 +131,7 @@ def _names(root: Path, given: str) -> tuple[str, ...]:
     path = Path(given) if given else root / NAMES
     if not given and not path.exists():
         return ()
-    written = [line.strip() for _, line in lines.lines_of(path) if line.strip()]
+    written = [line.strip() for _, line in lines.read_lines(path) if line.strip()]
     try:
         names = tuple(class_name(name) for name in written)
     except DataError as error:
@@ -194,7 +194,7 @@ def _class(told: str, names: Sequence[str]) -> str:
     if names and told.isascii() and told.isdecimal() and len(told) < MOST_DIGITS and int(told) < len(names):
         return names[int(told)]
     if names and told not in names:
-        raise DataError(f"the label {lines.quoted(told)} is none of the {len(names)} classes that are listed.")
+        raise DataError(f"the label {lines.quote(told)} is none of the {len(names)} classes that are listed.")
     return class_name(told)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dlkit.data.inputs import Read
-from dlkit.data.text.treebank import Parsed
+from dlkit.data.text.treebank import ParsedTree
 from dlkit.specs import ImageSpec, SequenceSpec, Spec
 
 
@@ -43,10 +43,10 @@ class Coverage:
         return Limits(unknown, truncated, tuple(notes.values()))
 
     def _words(self, read: Read) -> list[str] | None:
-        from dlkit.data.text.tokenization import plain_word
+        from dlkit.data.text.tokenization import unescape_word
 
         if isinstance(self.spec, ImageSpec):
             return None
-        if isinstance(read.content, Parsed):
-            return [plain_word(word, self.spec.tokens) for word in read.content.words if word is not None]
+        if isinstance(read.content, ParsedTree):
+            return [unescape_word(word, self.spec.tokens) for word in read.content.words if word is not None]
         return read.content if isinstance(read.content, list) else None

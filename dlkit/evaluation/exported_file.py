@@ -200,10 +200,10 @@ def _inputs(
 
     from dlkit.data.images.sources import fetcher
     from dlkit.data.splits import SequenceSamples, TreeSamples
-    from dlkit.data.text.encoding import texts_of
+    from dlkit.data.text.encoding import decode_samples
 
     if isinstance(samples, SequenceSamples | TreeSamples):
-        yield from (texts_of(samples, indices) for indices in batches)
+        yield from (decode_samples(samples, indices) for indices in batches)
         return
     assert isinstance(spec, ImageSpec)
     for images in fetcher(samples, spec, torch.device("cpu"), workers)(batches, 0):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dlkit.config.schema import Data
-from dlkit.data.classes import missing_classes, quoted
+from dlkit.data.classes import missing_classes, quote_names
 from dlkit.errors import DataError, DlkitError
 from dlkit.evaluation.record import read_evaluation
 from dlkit.runs.run_folder import RunFolder
@@ -99,7 +99,7 @@ def by_name(samples: Samples, theirs: tuple[str, ...], ours: tuple[str, ...], da
     unknown = [theirs[target] for target in np.unique(samples.targets).tolist() if theirs[target] not in indices]
     if unknown:
         raise DataError(
-            f"data set {dataset!r} has {quoted(unknown)}, which the model does not have. It has {quoted(ours)}."
+            f"data set {dataset!r} has {quote_names(unknown)}, unknown to the model, which has {quote_names(ours)}."
         )
     lookup = np.array([indices.get(name, -1) for name in theirs], dtype=np.int64)
     if isinstance(samples, TreeSamples):  # inner nodes may have a class that no root has: unlabeled

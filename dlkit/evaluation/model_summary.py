@@ -112,7 +112,7 @@ def left_branching(words: int) -> Trees:
         children=torch.cat([torch.full((words, 2), -1), children]),
         tree=torch.zeros(nodes, dtype=torch.long),
         roots=torch.tensor([nodes - 1]),
-        asked=torch.tensor([nodes - 1]),
+        output_nodes=torch.tensor([nodes - 1]),
         levels=(0, *range(words, nodes + 1)),
         edges=torch.stack([children.flatten(), (words + inner).repeat_interleave(2)], dim=1),
         edge_levels=(0, *range(0, 2 * words - 1, 2)),

@@ -25,7 +25,7 @@ from dlkit.specs import ImageSpec, Spec
 if TYPE_CHECKING:
     import torch
 
-    from dlkit.data.text.treebank import Parsed
+    from dlkit.data.text.treebank import ParsedTree
     from dlkit.inference.classifier import LogProbabilities, Outputs
 
 WAIT_S = 0.05  # that an incomplete batch waits for the next input
@@ -124,15 +124,15 @@ def _predictions(
                     yield Prediction(read.name, network.name, kept, inner, uncertainty, *counts, notes)
 
 
-def nodes_of(tree: Parsed, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:
+def nodes_of(tree: ParsedTree, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:
     """Each node of a tree in written order with its best class, from (nodes, K)."""
     import numpy as np
 
-    from dlkit.data.text.treebank import words_below
+    from dlkit.data.text.treebank import subtree_words
 
     best = log_probabilities.argmax(axis=1)  # (nodes,)
     values = np.exp(log_probabilities[np.arange(len(best)), best]).tolist()
-    rows = zip(tree.parents, tree.words, words_below(tree, WORDS_SHOWN), best.tolist(), values, strict=True)
+    rows = zip(tree.parents, tree.words, subtree_words(tree, WORDS_SHOWN), best.tolist(), values, strict=True)
     return tuple(
         Node(node, None if parent < 0 else parent, word, words, spec.classes[index], index, probability)
         for node, (parent, word, words, index, probability) in enumerate(rows)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dlkit import metrics, registry
 from dlkit.config import schema
 from dlkit.config.schema import Recipe
-from dlkit.data.holdout import held_out_places
+from dlkit.data.holdout import holdout_mask
 from dlkit.data.images.sources import fetcher
 from dlkit.data.loader import batches_in_order, take
 from dlkit.data.splits import Samples
@@ -110,7 +110,7 @@ def _limited(samples: Samples, limit: int | None, seed: int) -> Samples:
     """That many, of each class its share and one at least, in their order."""
     if limit is None or limit >= len(samples):
         return samples
-    return take(samples, np.flatnonzero(held_out_places(samples.targets, limit / len(samples), seed)))
+    return take(samples, np.flatnonzero(holdout_mask(samples.targets, limit / len(samples), seed)))
 
 
 def _pixels(samples: Samples, spec: ImageSpec, workers: int) -> Any:

@@ -14,7 +14,7 @@ from dlkit import registry
 from dlkit.data.batches import normalize
 from dlkit.data.inputs import Ahead, Given, Read, inputs
 from dlkit.data.text.encoding import size
-from dlkit.data.text.treebank import Parsed
+from dlkit.data.text.treebank import ParsedTree
 from dlkit.errors import DataError, UsageError
 from dlkit.explanation import faithfulness
 from dlkit.explanation.methods._layers import select_layer, spatial_layers
@@ -62,7 +62,7 @@ class ExplainedModel:
 
     def _check_length(self, item: Read) -> Read:
         """The item, or an error in its stead if the text is too long."""
-        if not isinstance(item.content, list | Parsed):
+        if not isinstance(item.content, list | ParsedTree):
             return item
         longest = self.spec.longest if isinstance(self.spec, SequenceSpec) else None
         count = min(size(item.content), longest or size(item.content))
@@ -126,7 +126,7 @@ class ExplainedModel:
         """An input for testing whether a method fits."""
         if isinstance(self.spec, ImageSpec):
             return ImageView(self.network, self.restored.link, self.shuffled, self.blank_image(), None)
-        return self.view(["?"] if isinstance(self.spec, SequenceSpec) else Parsed([None], ["?"], [-1], [0]))
+        return self.view(["?"] if isinstance(self.spec, SequenceSpec) else ParsedTree([None], ["?"], [-1], [0]))
 
     def _default_method(self) -> str:
         if not isinstance(self.spec, ImageSpec):

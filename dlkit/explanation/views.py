@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dlkit.data.text.tokenization import plain_word
-from dlkit.data.text.treebank import Parsed
+from dlkit.data.text.tokenization import unescape_word
+from dlkit.data.text.treebank import ParsedTree
 from dlkit.evaluation.predict import nodes_of
 from dlkit.explanation import faithfulness
 from dlkit.explanation.methods._word_vectors import WordVectorModel
@@ -64,12 +64,12 @@ class ImageView:
 class TextView:
     shuffle: Shuffle
     classifier: TextClassifier
-    text: Sequence[str] | Parsed
+    text: Sequence[str] | ParsedTree
     model: WordVectorModel
     inputs: Tensor  # (1, D, 1, T)
 
     @classmethod
-    def create(cls, shuffle: Shuffle, classifier: TextClassifier, text: Sequence[str] | Parsed) -> TextView:
+    def create(cls, shuffle: Shuffle, classifier: TextClassifier, text: Sequence[str] | ParsedTree) -> TextView:
         model = WordVectorModel(classifier.module, lambda count: classifier.batch([text] * count))
         return cls(shuffle, classifier, text, model, model.vectors)
 
@@ -85,17 +85,17 @@ class TextView:
 
     def record_fields(self, explainer: Any, targets: Tensor, map: Tensor) -> dict[str, Any]:
         nodes: tuple[NodeAttribution, ...] = ()
-        if isinstance(self.text, Parsed):
+        if isinstance(self.text, ParsedTree):
             words = [str(self.text.words[node]) for node in self.text.reading]
-            plain = [plain_word(word, self.classifier.spec.tokens) for word in words]
+            plain = [unescape_word(word, self.classifier.spec.tokens) for word in words]
             nodes = self._nodes(self.text, explainer, targets, map[0])
         else:
             words = plain = list(self.text)
-        known = [index != UNKNOWN for index in self.classifier.vocabulary.places(plain)]
+        known = [index != UNKNOWN for index in self.classifier.vocabulary.encode(plain)]
         rows = zip(words, map[0].tolist(), known, strict=False)  # words beyond the longest sequence have no value
         return {"words": tuple(WordAttribution(*row) for row in rows), "nodes": nodes}
 
-    def _nodes(self, tree: Parsed, explainer: Any, targets: Tensor, values: Tensor) -> tuple[NodeAttribution, ...]:
+    def _nodes(self, tree: ParsedTree, explainer: Any, targets: Tensor, values: Tensor) -> tuple[NodeAttribution, ...]:
         below = words_below(tree).to(values.device)
         attribute_groups = getattr(explainer, "attribute_groups", None)
         sums = below.to(values) @ values if attribute_groups is None else attribute_groups(self.model, targets, below)
@@ -105,7 +105,7 @@ class TextView:
         return tuple(NodeAttribution(node, value, word_index.get(number)) for number, (node, value) in rows)
 
 
-def words_below(tree: Parsed) -> Tensor:
+def words_below(tree: ParsedTree) -> Tensor:
     """The words below each node, in word order: (nodes, T) bool."""
     below = torch.zeros(len(tree.parents), len(tree.reading), dtype=torch.bool)
     below[tree.reading, torch.arange(len(tree.reading))] = True

@@ -14,7 +14,7 @@ from PIL import Image
 from dlkit.data.images import decode
 from dlkit.data.images.resize_crop import prepare
 from dlkit.data.splits import ImageFiles, MemoryImages, Samples, SequenceSamples, TreeSamples
-from dlkit.data.text.encoding import Text, texts_of
+from dlkit.data.text.encoding import Text, decode_samples
 from dlkit.errors import DataError
 from dlkit.inference.classifier import Pixels
 from dlkit.specs import ImageSpec, Spec
@@ -89,7 +89,7 @@ class Examples:
 def inputs_of(samples: Samples, spec: Spec, places: npt.NDArray[np.int64]) -> Inputs:
     """The samples at these places as a classifier takes them."""
     if isinstance(samples, SequenceSamples | TreeSamples):
-        return texts_of(samples, places)
+        return decode_samples(samples, places)
     if isinstance(samples, MemoryImages):
         return samples.images[places]
     assert isinstance(samples, ImageFiles) and isinstance(spec, ImageSpec)

@@ -140,7 +140,7 @@ def _check_output(path: Path, files: dict[str, Any]) -> None:
 
 
 def _about(restored: Restored, checkpoint: str) -> About:
-    from dlkit.data.text.tokenization import rule
+    from dlkit.data.text.tokenization import describe_rules
 
     run, recipe, spec = restored.run, restored.recipe, restored.spec
     lines = [
@@ -163,7 +163,7 @@ def _about(restored: Restored, checkpoint: str) -> About:
     settable = registry.entry("models", recipe.model.name).options
     resolved = registry.resolved_options("models", recipe.model.name, dict(recipe.model.options))
     options = {key: value for key, value in resolved.items() if key in settable}
-    reading = {} if isinstance(spec, ImageSpec) else rule(spec.tokens)
+    reading = {} if isinstance(spec, ImageSpec) else describe_rules(spec.tokens)
     return About(recipe.model.name, spec, options, training, reading, FEEDS[spec.kind][0], link=restored.link)
 
 

@@ -14,9 +14,9 @@ from dlkit.data.batches import normalize
 from dlkit.data.link import log_probabilities
 from dlkit.data.text import tree_batches
 from dlkit.data.text.corpus import tree_samples
-from dlkit.data.text.encoding import Text, Vocabulary, parts, size
+from dlkit.data.text.encoding import Text, Vocabulary, size, split_batches
 from dlkit.data.text.padding import Sequences
-from dlkit.data.text.treebank import Parsed
+from dlkit.data.text.treebank import ParsedTree
 from dlkit.inference.classifier import Answer, Classifier, LogProbabilities, Outputs, Pixels
 from dlkit.specs import ImageSpec, Link, SequenceSpec, Spec, TreeSpec
 
@@ -60,13 +60,13 @@ class TextClassifier:
         return self.answer(texts).log_probabilities
 
     def answer(self, texts: Sequence[Text]) -> Answer:
-        outputs = np.concatenate([self._outputs(part, "roots") for part in parts(texts)])
+        outputs = np.concatenate([self._outputs(part, "roots") for part in split_batches(texts)])
         return Answer(outputs, log_probabilities(outputs, self.link))
 
     def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:
         """The log probabilities of each tree's nodes, (nodes, K), in written order."""
         node_log_probabilities: list[LogProbabilities] = []
-        for part in parts(texts):
+        for part in split_batches(texts):
             ends = list(accumulate(size(text) for text in part))
             node_log_probabilities += np.split(log_probabilities(self._outputs(part, "all"), self.link), ends[:-1])
         return node_log_probabilities
@@ -74,13 +74,13 @@ class TextClassifier:
     def batch(self, texts: Sequence[Text], nodes: str = "roots") -> Sequences | tree_batches.Trees:
         """The network's input for these texts; its outputs are for the "roots" or "all" nodes of trees."""
         if isinstance(self.spec, SequenceSpec):
-            words = [text for text in texts if not isinstance(text, Parsed)]
-            ids, lengths = self.vocabulary.padded(words, self.spec.longest)
+            words = [text for text in texts if not isinstance(text, ParsedTree)]
+            ids, lengths = self.vocabulary.encode_batch(words, self.spec.longest)
             return Sequences(torch.from_numpy(ids), torch.from_numpy(lengths)).to(self.device)
-        parsed = [text for text in texts if isinstance(text, Parsed)]
+        parsed = [text for text in texts if isinstance(text, ParsedTree)]
         unlabeled = [[-1] * len(tree.parents) for tree in parsed]
         samples = tree_samples(parsed, unlabeled, self.vocabulary, self.spec.tokens)
-        return tree_batches.gathered(samples, np.arange(len(parsed)), self.same, nodes)[0].to(self.device)
+        return tree_batches.collate_trees(samples, np.arange(len(parsed)), self.same, nodes)[0].to(self.device)
 
     def _outputs(self, texts: list[Text], nodes: str) -> Outputs:
         with torch.inference_mode():

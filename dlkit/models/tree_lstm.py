@@ -62,7 +62,7 @@ class TreeLSTM(nn.Module):
         states = self._upwards(trees, self._words(trees))  # (nodes, H)
         if self.down is not None:
             states = torch.cat([states, self._downwards(trees, states, self.down)], dim=1)
-        logits: Tensor = self.output(self.dropout(states.index_select(0, trees.asked)))
+        logits: Tensor = self.output(self.dropout(states.index_select(0, trees.output_nodes)))
         return logits
 
     def _words(self, trees: Trees) -> Tensor:

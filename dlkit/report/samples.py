@@ -46,7 +46,7 @@ class EvaluatedSamples:
     def text(self, id: int | str) -> str:
         """The words of a text or a tree."""
         samples, index = self._samples, self._check_index(id)
-        if not isinstance(samples, SequenceSamples | TreeSamples) or not samples.lexicon:
+        if not isinstance(samples, SequenceSamples | TreeSamples) or not samples.vocabulary:
             raise DataError("the samples are vectors of numbers, which cannot be shown.")
         part = slice(samples.starts[index], samples.starts[index + 1])
         if isinstance(samples, SequenceSamples):
@@ -54,7 +54,7 @@ class EvaluatedSamples:
         else:
             reading = samples.reading[part]
             words = samples.words[part][reading[reading >= 0]]
-        return " ".join(samples.lexicon[word] for word in words.tolist())
+        return " ".join(samples.vocabulary[word] for word in words.tolist())
 
     def source_text(self, id: int | str) -> str:
         """A text or a tree in the notation that explain reads."""
@@ -122,10 +122,10 @@ def format_tree(samples: TreeSamples, index: int) -> str:
         if parents[node] >= 0:
             children[parents[node]].append(node)
     if any(inner and word >= 0 for inner, word in zip(children, words, strict=True)):
-        return _format_conllu([samples.lexicon[word] for word in words], parents, samples.reading[part].tolist())
+        return _format_conllu([samples.vocabulary[word] for word in words], parents, samples.reading[part].tolist())
     texts = [""] * len(words)
     for node in reversed(range(len(words))):  # a parent precedes its children
-        word = samples.lexicon[words[node]] if words[node] >= 0 else ""
+        word = samples.vocabulary[words[node]] if words[node] >= 0 else ""
         texts[node] = f"({' '.join(texts[child] for child in children[node]) or BRACKETS.get(word, word)})"
     return texts[0]
 

@@ -21,7 +21,7 @@ from dlkit.data.images.readable import skip_bad_images
 from dlkit.data.loader import split
 from dlkit.data.processes import use_timeout
 from dlkit.data.splits import ImageFiles, Samples, SequenceSamples, TreeSamples
-from dlkit.data.text.corpus import known_words, unknown_share
+from dlkit.data.text.corpus import restrict_vocabulary, unknown_share
 from dlkit.errors import DataError, OutOfMemoryError, UsageError
 from dlkit.specs import ImageSpec, Spec
 from dlkit.training import leaks, memory, precision, transfer, weights
@@ -116,7 +116,7 @@ def prepare(recipe: Recipe, say: Say) -> Prepared:
     left_out: dict[str, str] = {}
     if recipe.data.on_bad_image == "skip":
         used, left_out = skip_bad_images(used, say, recipe.data.max_pixels)
-    spec = known_words(found.spec, parts["train"])  # without those of the validation samples
+    spec = restrict_vocabulary(found.spec, parts["train"])  # without those of the validation samples
     classes = found.spec.classes
     files = listed_files(recipe, used, classes, say)
     log_vocabulary(spec, used, say)

@@ -82,7 +82,7 @@ def _digests(samples: Samples, files: Iterable[Any] | None = None) -> Iterator[s
 
     from dlkit.data.fingerprint import file_digests
     from dlkit.data.splits import ImageFiles, MemoryImages, SequenceSamples
-    from dlkit.data.text.encoding import texts_of
+    from dlkit.data.text.encoding import decode_samples
 
     if isinstance(samples, ImageFiles):
         listed = files or file_digests(samples, tuple(map(str, range(int(samples.targets.max(initial=0)) + 1))))
@@ -91,9 +91,9 @@ def _digests(samples: Samples, files: Iterable[Any] | None = None) -> Iterator[s
         gray = samples.images.shape[1] == 3 and bool((samples.images == samples.images[:, :1]).all())
         for image in samples.images[:, :1] if gray else samples.images:
             yield hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-    elif isinstance(samples, SequenceSamples) and not samples.lexicon:
+    elif isinstance(samples, SequenceSamples) and not samples.vocabulary:
         for first, last in zip(samples.starts[:-1], samples.starts[1:], strict=True):
             yield hashlib.sha256(np.ascontiguousarray(samples.values[first:last]).data).hexdigest()
     else:
-        for text in texts_of(samples, range(len(samples))):
+        for text in decode_samples(samples, range(len(samples))):
             yield hashlib.sha256(repr(text).encode("utf-8", "surrogatepass")).hexdigest()

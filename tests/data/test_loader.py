@@ -13,7 +13,7 @@ from torch import Tensor
 from dlkit.config.schema import Augment
 from dlkit.data import batches
 from dlkit.data import workers as loader_workers
-from dlkit.data.holdout import held_out_places
+from dlkit.data.holdout import holdout_mask
 from dlkit.data.images import sources
 from dlkit.data.loader import TrainingData, batches_in_order, split
 from dlkit.data.splits import ImageFiles, MemoryImages, Samples, Splits
@@ -185,10 +185,10 @@ def test_a_bad_file_is_one_line_that_names_it(files: ImageFiles, tmp_path: Path,
 
 def test_the_validation_split_is_cut_from_train_by_class_and_by_seed() -> None:
     targets = np.repeat(np.arange(3), [100, 50, 10]).astype(np.int64)
-    held_out = held_out_places(targets, 0.1, seed=0)
+    held_out = holdout_mask(targets, 0.1, seed=0)
     assert [int(held_out[targets == k].sum()) for k in range(3)] == [10, 5, 1]
-    assert (held_out == held_out_places(targets, 0.1, seed=0)).all()
-    assert (held_out != held_out_places(targets, 0.1, seed=1)).any()
+    assert (held_out == holdout_mask(targets, 0.1, seed=0)).all()
+    assert (held_out != holdout_mask(targets, 0.1, seed=1)).any()
 
 
 def test_splits_do_not_overlap_and_test_is_never_cut() -> None:

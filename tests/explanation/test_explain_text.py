@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import dlkit
 from dlkit import documents, registry
-from dlkit.data.text.treebank import Parsed, parse_tree, tree_of_heads
+from dlkit.data.text.treebank import ParsedTree, parse_tree, tree_from_heads
 from dlkit.errors import DataError, UsageError
 from dlkit.evaluation.prediction import Node
 from dlkit.explanation import faithfulness, overlay_text
@@ -65,7 +65,7 @@ def reader_of(classifier: TextClassifier) -> WordVectorModel:
     return WordVectorModel(classifier.module, lambda count: classifier.batch([text] * count))
 
 
-def logits_of(classifier: TextClassifier, text: list[str] | Parsed) -> Tensor:
+def logits_of(classifier: TextClassifier, text: list[str] | ParsedTree) -> Tensor:
     with torch.no_grad():
         result: Tensor = classifier.module(classifier.batch([text]))
     return result
@@ -381,7 +381,7 @@ def test_words_are_colored_on_a_terminal_only(text_run: RunFolder, monkeypatch: 
 
 
 def test_a_drawn_dependency_tree_has_each_word_at_its_own_position() -> None:
-    tree = tree_of_heads(["this", "film", "is", "good"], [2, 4, 4, 0])
+    tree = tree_from_heads(["this", "film", "is", "good"], [2, 4, 4, 0])
     places = {node: place for place, node in enumerate(tree.reading)}
     parts = [
         NodeAttribution(Node(node, None if parent < 0 else parent, word, "", "a", 0, 1.0), 0.0, places[node])

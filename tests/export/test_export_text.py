@@ -128,13 +128,13 @@ def test_the_rule_in_words_is_the_rule() -> None:
 
     for line in (*LINES, "Don't “go” it’s 1,000th--mid-level...\0end U\u0308bel ﬁlm 很好 ½".encode()):
         for name in TOKENIZATIONS:
-            rule, text = tokenization.rule(name), line.decode()
+            rule, text = tokenization.describe_rules(name), line.decode()
             for step in rule["steps"]:
                 if step == "replace":
                     for one, other in rule["replace"].items():
                         text = text.replace(one, other)
                 elif step == "find_all":
-                    assert re.findall(rule["find_all"], text) == tokenization.words_of(line.decode(), name)
+                    assert re.findall(rule["find_all"], text) == tokenization.tokenize(line.decode(), name)
                 else:
                     text = text.lower() if step == "lower" else unicodedata.normalize(rule["normalize"], text)
 

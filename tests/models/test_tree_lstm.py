@@ -104,8 +104,8 @@ def test_a_tree_is_answered_alike_alone_and_in_a_batch(name: str, extra: dict[st
 def test_the_roots_logits_are_those_of_all_nodes_at_the_roots(name: str, extra: dict[str, Any]) -> None:
     model, trees = build(name, **extra), as_batch(some_trees(name))
     everywhere = torch.empty(len(trees.tokens), 3, dtype=torch.double)
-    everywhere[trees.asked] = model(trees)
-    torch.testing.assert_close(model(replace(trees, asked=trees.roots)), everywhere[trees.roots])
+    everywhere[trees.output_nodes] = model(trees)
+    torch.testing.assert_close(model(replace(trees, output_nodes=trees.roots)), everywhere[trees.roots])
 
 
 def test_a_leaf_encoder_reads_the_sentence_in_its_order() -> None:
@@ -196,7 +196,7 @@ def test_a_batch_in_parts_gives_the_same_logits(name: str, extra: dict[str, Any]
     ("name", "way"), [("tree_lstm", "up"), pytest.param("child_sum_tree_lstm", "both", marks=SLOW)]
 )
 def test_a_tree_of_depth_5000_is_computed_and_learned_from(name: str, way: str) -> None:
-    model, trees = build(name, bidirectional=way == "both").float(), as_batch([chain(5_001)], asked="roots")
+    model, trees = build(name, bidirectional=way == "both").float(), as_batch([chain(5_001)], outputs="roots")
     assert len(trees.levels) == 5_002
     model(trees).sum().backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())

@@ -325,22 +325,22 @@ def test_sentences_are_shown_as_text(tmp_path: Path) -> None:
 
 def test_a_formatted_tree_is_parsed_as_the_same_tree() -> None:
     from dlkit.data.splits import TreeSamples
-    from dlkit.data.text.treebank import labelled_example, parse_tree
+    from dlkit.data.text.treebank import parse_example, parse_tree
 
-    lexicon = ("good", "(", "film")
+    vocabulary = ("good", "(", "film")
     arrays = {  # written level by level: ((good film) ())
         "words": [-1, -1, 1, 0, 2], "parents": [-1, 0, 0, 1, 1], "siblings": [0, 0, 1, 0, 1],
         "heights": [2, 1, 0, 0, 0], "reading": [3, 4, 2, -1, -1],
     }  # fmt: skip
     tree = TreeSamples(
         **{name: np.array(values, np.int32) for name, values in arrays.items()}, labels=np.zeros(5, np.int64),
-        starts=np.array([0, 5]), targets=np.zeros(1, np.int64), lexicon=lexicon,
+        starts=np.array([0, 5]), targets=np.zeros(1, np.int64), vocabulary=vocabulary,
     )  # fmt: skip
     text = format_tree(tree, 0)
     assert text == "(((good) (film)) (-LRB-))"
     assert [parse_tree(text).words[node] for node in parse_tree(text).reading] == ["good", "film", "-LRB-"]
     headed = replace(tree, words=np.array([0, 2, 1, 0, 2], np.int32), reading=np.array([3, 1, 4, 0, 2], np.int32))
-    found = labelled_example(format_tree(headed, 0), ())
+    found = parse_example(format_tree(headed, 0), ())
     assert [found.words[node] for node in found.reading] == ["good", "film", "film", "good", "("]
     assert [found.parents[node] for node in found.reading] == [1, 0, 1, -1, 0]
 

@@ -31,7 +31,7 @@ def text_leak_notes(parts: Mapping[str, Samples]) -> list[str]:
     texts = {
         split: [part.values[start:end].tobytes() for start, end in zip(part.starts, part.starts[1:], strict=False)]
         for split, part in parts.items()
-        if isinstance(part, SequenceSamples) and part.lexicon
+        if isinstance(part, SequenceSamples) and part.vocabulary
     }
     train = set(texts.pop("train", ()))
     counts = {split: sum(text in train for text in part) for split, part in texts.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit.data.splits import SequenceSamples
-from dlkit.data.text.ragged import starts_of
+from dlkit.data.text.ragged import row_starts
 
 SIMILAR = 0.7  # Jaccard similarity of the sets of word pairs
 SHORTEST = 6  # words; of fewer, similar texts say little
@@ -57,7 +57,7 @@ def _candidates(shingles: Sequence[Hashes]) -> Iterator[tuple[int, int]]:
     """Pairs of texts with one band of their MinHash signatures in common: each text with the first that has it."""
     if not shingles:
         return
-    starts = starts_of([len(row) for row in shingles])[:-1]
+    starts = row_starts([len(row) for row in shingles])[:-1]
     values, seeds = np.concatenate(shingles), np.arange(1, BANDS * ROWS + 1, dtype=np.uint64)
     for band in np.split(_mix(seeds), BANDS):
         key = np.zeros(len(shingles), np.uint64)

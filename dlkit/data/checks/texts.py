@@ -63,7 +63,7 @@ def counts(parts: Mapping[str, SequenceSamples], classes: tuple[str, ...]) -> di
 
 
 def _is_text(samples: Samples) -> bool:
-    return isinstance(samples, SequenceSamples) and bool(samples.lexicon)
+    return isinstance(samples, SequenceSamples) and bool(samples.vocabulary)
 
 
 def _of_copies(group: list[Copy], parts: Mapping[str, SequenceSamples], spec: SequenceSpec) -> Iterator[Finding]:
@@ -112,4 +112,4 @@ def _of_split(split: str, samples: SequenceSamples, spec: SequenceSpec) -> Itera
 def _shown(samples: SequenceSamples, index: int) -> str:
     words = samples.values[samples.starts[index] : samples.starts[index + 1]]
     more = " …" if len(words) > SHOWN else ""
-    return " ".join(samples.lexicon[word] for word in words[:SHOWN]) + more
+    return " ".join(samples.vocabulary[word] for word in words[:SHOWN]) + more

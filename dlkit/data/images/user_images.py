@@ -18,7 +18,7 @@ from dlkit.data.checks.duplicates import leak_note
 from dlkit.data.checks.scan import DRAFT, SIDE, scan_images
 from dlkit.data.classes import classes_of, natural
 from dlkit.data.download.http import UnreachableError
-from dlkit.data.holdout import held_out_places
+from dlkit.data.holdout import holdout_mask
 from dlkit.data.images import decode
 from dlkit.data.splits import ImageFiles, ImageSource, Splits
 from dlkit.errors import DataError, UsageError
@@ -80,7 +80,7 @@ def splits(
     if test and "test" in parts:
         raise UsageError(f"data.options.test is {test}, but the data has a test split of its own. Leave it out.")
     if test:
-        held_out = held_out_places(parts["train"].targets, test, TEST_SEED, groups)
+        held_out = holdout_mask(parts["train"].targets, test, TEST_SEED, groups)
         parts["test"], parts["train"] = chosen(parts["train"], held_out), chosen(parts["train"], ~held_out)
         groups = None if groups is None else groups[~held_out]
         notes += missing("test", parts["test"], spec.classes)

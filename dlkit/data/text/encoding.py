@@ -1,4 +1,4 @@
-"""Text as the ids that a network reads: the words' places in a vocabulary, padded to one batch. numpy alone."""
+"""Text as the ids that a network reads: indices into a vocabulary, padded to one batch. numpy only."""
 
 from __future__ import annotations
 
@@ -9,68 +9,68 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit.data.splits import SequenceSamples, TreeSamples
-from dlkit.data.text.treebank import Parsed
+from dlkit.data.text.treebank import ParsedTree
 from dlkit.specs import PADDING, UNKNOWN
 
 Ids = npt.NDArray[np.int64]
-Text = Sequence[str] | Parsed  # the words of a sequence, or a tree
-One = TypeVar("One", bound=Text)
+Text = Sequence[str] | ParsedTree  # the words of a sequence, or a tree
+AnyText = TypeVar("AnyText", bound=Text)
 
-MOST_STEPS = 1 << 17  # words, padding included, or nodes that are computed at once
+MAX_STEPS = 1 << 17  # words of a batch, including padding, or nodes
 
 
 class Vocabulary:
-    """The ids of a spec's words; a Lexicon that is not added to."""
+    """The ids of a spec's words, fixed after training."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._ids = {word: place for place, word in enumerate(words, start=UNKNOWN + 1)}
+        self._ids = {word: index for index, word in enumerate(words, start=UNKNOWN + 1)}
 
-    def places(self, words: Iterable[str]) -> list[int]:
-        """The id of each word, the unknown word's where it has none."""
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """The id of each word; UNKNOWN for a word outside the vocabulary."""
         return [self._ids.get(word, UNKNOWN) for word in words]
 
-    def padded(self, texts: Sequence[Sequence[str]], longest: int | None) -> tuple[Ids, Ids]:
-        """ids (N, T), padded behind, and lengths (N,); of each text the first `longest` words."""
-        rows = [self.places(words[:longest]) for words in texts]
+    def encode_batch(self, texts: Sequence[Sequence[str]], longest: int | None) -> tuple[Ids, Ids]:
+        """ids (N, T), padded at the end, and lengths (N,); truncates each text to `longest` words."""
+        rows = [self.encode(words[:longest]) for words in texts]
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         ids = np.full((len(rows), int(lengths.max())), PADDING, dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
         return ids, lengths
 
 
-def parts(texts: Sequence[One]) -> Iterator[list[One]]:
-    """The texts in order, so many at a time that they fit in memory."""
-    part: list[One] = []
+def split_batches(texts: Sequence[AnyText]) -> Iterator[list[AnyText]]:
+    """Split the texts, in order, into batches of at most MAX_STEPS steps each."""
+    batch: list[AnyText] = []
     longest = 0
     for text in texts:
         longest = max(longest, size(text))
-        if part and longest * (len(part) + 1) > MOST_STEPS:
-            yield part
-            part, longest = [], size(text)
-        part.append(text)
-    yield part
+        if batch and longest * (len(batch) + 1) > MAX_STEPS:
+            yield batch
+            batch, longest = [], size(text)
+        batch.append(text)
+    yield batch
 
 
 def size(text: Text) -> int:
-    """Words of a sequence, nodes of a tree."""
-    return len(text.parents) if isinstance(text, Parsed) else len(text)
+    """The number of words of a sequence or of nodes of a tree."""
+    return len(text.parents) if isinstance(text, ParsedTree) else len(text)
 
 
-def texts_of(samples: SequenceSamples | TreeSamples, places: Sequence[int] | Ids) -> list[Text]:
-    """The samples at these places as texts; a tree's nodes keep no labels."""
+def decode_samples(samples: SequenceSamples | TreeSamples, indices: Sequence[int] | Ids) -> list[Text]:
+    """The samples at these indices as texts; the nodes of trees have no labels."""
     if isinstance(samples, TreeSamples):
-        return [_tree(samples, place) for place in places]
-    ends = samples.starts.tolist()
-    return [[samples.lexicon[word] for word in samples.values[ends[place] : ends[place + 1]]] for place in places]
+        return [_tree(samples, index) for index in indices]
+    starts = samples.starts.tolist()
+    return [[samples.vocabulary[word] for word in samples.values[starts[i] : starts[i + 1]]] for i in indices]
 
 
-def _tree(samples: TreeSamples, place: int) -> Parsed:
-    nodes = slice(int(samples.starts[place]), int(samples.starts[place + 1]))
+def _tree(samples: TreeSamples, index: int) -> ParsedTree:
+    nodes = slice(int(samples.starts[index]), int(samples.starts[index + 1]))
     words = samples.words[nodes].tolist()
-    return Parsed(
+    return ParsedTree(
         labels=[None] * len(words),
-        words=[None if word < 0 else samples.lexicon[word] for word in words],
+        words=[None if word < 0 else samples.vocabulary[word] for word in words],
         parents=samples.parents[nodes].tolist(),
         reading=[node for node in samples.reading[nodes].tolist() if node >= 0],
     )

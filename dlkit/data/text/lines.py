@@ -1,6 +1,6 @@
-"""Files of text, read a line or an example at a time; what is wrong in them is told with its place.
+"""Text files, read one line or one example at a time; errors name the file and the line.
 
-Text is UTF-8, with or without a byte order mark, or UTF-16 with one, as spreadsheets and PowerShell write it.
+Text is UTF-8, with or without a byte order mark, or UTF-16 with one (spreadsheets, PowerShell).
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from pathlib import Path
 from dlkit.atomic_io import storage_errors
 from dlkit.errors import DataError
 
-LONGEST = 1 << 18  # bytes of one example: a line, a file, a field
+MAX_BYTES = 1 << 18  # of one example: a line, a file, a field
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def lines_of(path: Path, shown: str = "") -> Iterator[tuple[int, str]]:
-    """The lines of a file of text with their numbers, from 1, without their ends; errors call the file `shown`.
+def read_lines(path: Path, shown: str = "") -> Iterator[tuple[int, str]]:
+    """The lines of a text file, without line ends, and their numbers from 1; errors call the file `shown`.
 
     Raises:
-        DataError: no such file, a line that is not UTF-8 or too long; the message names file and line.
+        DataError: no such file, a line that is too long or not UTF-8; the message names file and line.
     """
-    for number, line in enumerate(raw_lines(path), start=1):
+    for number, line in enumerate(read_raw_lines(path), start=1):
         try:
-            yield number, decoded(line)
+            yield number, decode_text(line)
         except DataError as error:
             raise DataError(f"{shown or path}:{number}: {error}.") from error
 
 
 def read_example(path: Path) -> bytes:
-    """A file's bytes, no more than tell that it is too long; raises DataError without the place where it is none."""
+    """The bytes of a file, at most MAX_BYTES + 1. Raises DataError, without the path, if there is no such file."""
     if not path.is_file():
         raise DataError("not a regular file" if path.exists() else "there is no such file")
     with storage_errors(path), open(path, "rb") as file:
-        return file.read(LONGEST + 1)
+        return file.read(MAX_BYTES + 1)
 
 
-def decoded(raw: bytes) -> str:
-    """One example as text.
+def decode_text(raw: bytes) -> str:
+    """Decode one example.
 
     Raises:
-        DataError: too long, or not UTF-8; without its place.
+        DataError: too long, or not UTF-8; the message does not name the file.
     """
-    if len(raw) > LONGEST:
-        raise DataError(f"more than the {LONGEST:,} bytes that an example may have")
+    if len(raw) > MAX_BYTES:
+        raise DataError(f"more than {MAX_BYTES:,} bytes, the limit of one example")
     try:
         return raw.decode("utf-16" if raw.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -55,34 +55,34 @@ def decoded(raw: bytes) -> str:
         raise DataError(f"{where}byte 0x{byte:02x} is not UTF-8") from None
 
 
-def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file in UTF-8, without their ends; of a longer one no more than tells that it is too long.
+def read_raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file as UTF-8 bytes, without line ends; a longer line than MAX_BYTES is cut shortly after it.
 
     Raises:
-        DataError: there is no such file, or it is not the UTF-16 that its byte order mark announces.
+        DataError: there is no such file, or it has a UTF-16 byte order mark and is not UTF-16.
     """
     if not path.is_file():
         raise DataError(f"{path}: {'not a regular file' if path.exists() else 'there is no such file'}.")
     with storage_errors(path), open(path, "rb") as file:
         if file.read(2) in UTF16:
-            yield from _lines_of_utf16(path)
+            yield from _read_utf16_lines(path)
             return
         file.seek(0)
-        while line := file.readline(LONGEST + 3):
+        while line := file.readline(MAX_BYTES + 3):
             yield line.rstrip(b"\r\n")
 
 
-def _lines_of_utf16(path: Path) -> Iterator[bytes]:
+def _read_utf16_lines(path: Path) -> Iterator[bytes]:
     number = 0
     try:
         with open(path, encoding="utf-16", newline="\n") as text:
-            while line := text.readline(LONGEST + 3):
+            while line := text.readline(MAX_BYTES + 3):
                 number += 1
                 yield line.rstrip("\r\n").encode()
     except UnicodeError as error:
-        raise DataError(f"{path}:{number + 1}: not UTF-16, which its byte order mark announces.") from error
+        raise DataError(f"{path}:{number + 1}: not UTF-16, although its byte order mark says so.") from error
 
 
-def quoted(text: str) -> str:
-    """A word as an error message names it, cut where it is long."""
+def quote(text: str) -> str:
+    """A word as error messages show it, truncated if long."""
     return ascii(text if len(text) <= 40 else text[:37] + "…")

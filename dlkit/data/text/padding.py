@@ -16,9 +16,9 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sequences:
-    """values (N, T) int64 tokens, or (N, T, D) floats, padded with zeros behind; lengths (N,) int64, on the CPU, ≥ 1.
+    """values (N, T) int64 tokens, or (N, T, D) floats, padded at the end with zeros; lengths (N,) int64 ≥ 1.
 
-    The lengths stay on the CPU, where packing reads them; `mask` is on the device of the values.
+    Lengths stay on the CPU, where pack_padded_sequence reads them; `mask` is on the device of the values.
     """
 
     values: Tensor
@@ -29,7 +29,7 @@ class Sequences:
 
     @property
     def mask(self) -> Tensor:
-        """(N, T) bool: true where a step is real and not padding."""
+        """(N, T) bool: True for steps, False for padding."""
         steps = torch.arange(self.values.shape[1], device=self.values.device)
         return steps < self.lengths.to(self.values.device, non_blocking=True)[:, None]
 
@@ -42,12 +42,12 @@ class Sequences:
         return tuple(Sequences(values, lengths) for values, lengths in parts)
 
 
-def gathered(samples: SequenceSamples, indices: Ints, lookup: Ints) -> Sequences:
-    """These samples as one batch on the CPU; lookup, of ragged.token_lookup, gives each word of theirs its id."""
+def collate_sequences(samples: SequenceSamples, indices: Ints, lookup: Ints) -> Sequences:
+    """Collate samples into one batch on the CPU; `lookup` (ragged.token_lookup) maps words of the data set to ids."""
     starts, lengths = samples.starts[indices], np.diff(samples.starts)[indices]
     steps = np.arange(lengths.max())
     real = steps < lengths[:, None]  # (N, T)
     flat = samples.values[(starts[:, None] + steps)[real]]
-    padded = np.zeros(real.shape + samples.values.shape[1:], np.int64 if samples.lexicon else np.float32)
-    padded[real] = lookup[flat] if samples.lexicon else flat
+    padded = np.zeros(real.shape + samples.values.shape[1:], np.int64 if samples.vocabulary else np.float32)
+    padded[real] = lookup[flat] if samples.vocabulary else flat
     return Sequences(torch.from_numpy(padded), torch.from_numpy(lengths))

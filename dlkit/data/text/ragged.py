@@ -1,4 +1,4 @@
-"""Rows of different lengths, one behind the other in one array. numpy alone."""
+"""Rows of different lengths, concatenated in one array. numpy only."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def ranges(starts: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) ->
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
-def starts_of(lengths: npt.NDArray[np.integer] | list[int]) -> Ints:
-    """Where each row begins, and the end of the last: (N,) → (N + 1,)."""
+def row_starts(lengths: npt.NDArray[np.integer] | list[int]) -> Ints:
+    """The start of each row, and the end of the last: (N,) → (N + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def taken(samples: SequenceSamples | TreeSamples, places: Ints) -> SequenceSamples | TreeSamples:
-    """The sequences or trees at these places, in this order."""
+def take_rows(samples: SequenceSamples | TreeSamples, indices: Ints) -> SequenceSamples | TreeSamples:
+    """The sequences or trees at these indices, in this order."""
     if isinstance(samples, TreeSamples):
-        return _taken_trees(samples, places)
-    lengths = samples.sizes[places]
-    values = samples.values[ranges(samples.starts[places], lengths)]
-    return SequenceSamples(values, starts_of(lengths), samples.targets[places], samples.lexicon)
+        return _take_trees(samples, indices)
+    lengths = samples.sizes[indices]
+    values = samples.values[ranges(samples.starts[indices], lengths)]
+    return SequenceSamples(values, row_starts(lengths), samples.targets[indices], samples.vocabulary)
 
 
-def _taken_trees(samples: TreeSamples, places: Ints) -> TreeSamples:
-    sizes = samples.sizes[places]
-    nodes = ranges(samples.starts[places], sizes)
+def _take_trees(samples: TreeSamples, indices: Ints) -> TreeSamples:
+    sizes = samples.sizes[indices]
+    nodes = ranges(samples.starts[indices], sizes)
     return replace(
         samples,
         words=samples.words[nodes],
@@ -44,21 +44,21 @@ def _taken_trees(samples: TreeSamples, places: Ints) -> TreeSamples:
         heights=samples.heights[nodes],
         reading=samples.reading[nodes],
         labels=samples.labels[nodes],
-        starts=starts_of(sizes),
-        targets=samples.targets[places],
+        starts=row_starts(sizes),
+        targets=samples.targets[indices],
     )
 
 
-def shortened(samples: SequenceSamples, longest: int | None) -> SequenceSamples:
-    """The samples, each cut behind its first `longest` steps."""
+def truncate(samples: SequenceSamples, longest: int | None) -> SequenceSamples:
+    """Truncate each sample to its first `longest` steps."""
     if longest is None or int(samples.sizes.max(initial=0)) <= longest:
         return samples
-    kept = np.minimum(samples.sizes, longest)
-    values = samples.values[ranges(samples.starts[:-1], kept)]
-    return SequenceSamples(values, starts_of(kept), samples.targets, samples.lexicon)
+    lengths = np.minimum(samples.sizes, longest)
+    values = samples.values[ranges(samples.starts[:-1], lengths)]
+    return SequenceSamples(values, row_starts(lengths), samples.targets, samples.vocabulary)
 
 
-def token_lookup(lexicon: tuple[str, ...], words: tuple[str, ...]) -> Ints:
-    """The id in a spec's words of each word of a data set: 1 where the spec does not have it."""
-    places = {word: place for place, word in enumerate(words, start=2)}
-    return np.array([places.get(word, UNKNOWN) for word in lexicon], dtype=np.int64)
+def token_lookup(vocabulary: tuple[str, ...], words: tuple[str, ...]) -> Ints:
+    """The id of each word of a data set's vocabulary among a spec's `words`; UNKNOWN for words outside it."""
+    ids = {word: index for index, word in enumerate(words, start=UNKNOWN + 1)}
+    return np.array([ids.get(word, UNKNOWN) for word in vocabulary], dtype=np.int64)

@@ -52,12 +52,12 @@ def _feeds(inputs: Any, about: About) -> Iterator[tuple[Feeds, int]]:
     if isinstance(about.spec, ImageSpec):
         yield {"images": _images(inputs, about.spec, about)}, len(inputs)
         return
-    from dlkit.data.text.encoding import Vocabulary, parts
+    from dlkit.data.text.encoding import Vocabulary, split_batches
 
     assert isinstance(about.spec, SequenceSpec), "no graph reads trees"
     vocabulary = Vocabulary(about.spec.words)
-    for part in parts(inputs):
-        tokens, lengths = vocabulary.padded(part, about.spec.longest)
+    for part in split_batches(inputs):
+        tokens, lengths = vocabulary.encode_batch(part, about.spec.longest)
         yield {"tokens": tokens, "lengths": lengths}, len(part)
 
 

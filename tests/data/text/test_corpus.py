@@ -1,4 +1,4 @@
-"""Text, trees and numbers as data: what is read is what was written, and what is wrong is named by file and line."""
+"""Text, trees and numbers as data: data reads back as written, and errors name file and line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dlkit.data.inputs import Read
 from dlkit.data.loader import split
 from dlkit.data.splits import SequenceSamples, Splits, TreeSamples
 from dlkit.data.text import corpus
-from dlkit.data.text import treebank as parses
+from dlkit.data.text import treebank as treebanks
 from dlkit.data.text.word_vectors import read_vectors
 from dlkit.datasets import adding, brackets, sst, text_csv, text_folder, trees
 from dlkit.errors import DataError, UsageError, VerificationError
@@ -43,7 +43,7 @@ SST = {
 
 def sequences(samples: object) -> list[str]:
     assert isinstance(samples, SequenceSamples)
-    words = [samples.lexicon[place] for place in samples.values]
+    words = [samples.vocabulary[index] for index in samples.values]
     return [" ".join(words[a:b]) for a, b in zip(samples.starts, samples.starts[1:], strict=False)]
 
 
@@ -69,7 +69,7 @@ def bracketed(draw: random.Random, depth: int) -> str:
     return f"({label}{' '.join(bracketed(draw, depth - 1) for _ in range(draw.randint(1, 3)))})"
 
 
-def written_again(tree: parses.Parsed) -> str:
+def format_tree(tree: treebanks.ParsedTree) -> str:
     children: list[list[int]] = [[] for _ in tree.parents]
     for node, parent in enumerate(tree.parents[1:], start=1):
         children[parent].append(node)
@@ -81,42 +81,42 @@ def written_again(tree: parses.Parsed) -> str:
     return at(0)
 
 
-def test_a_tree_written_again_is_what_was_read() -> None:
+def test_formatting_a_parsed_tree_returns_its_text() -> None:
     draw = random.Random(0)
     for _ in range(200):
-        found = bracketed(draw, 5)
-        assert written_again(parses.parse_tree(found)) == found
+        text = bracketed(draw, 5)
+        assert format_tree(treebanks.parse_tree(text)) == text
 
 
 def test_a_tree_of_depth_5000_is_read() -> None:
-    tree = parses.parse_tree("(2 (2 a) " * 5000 + "(2 b)" + ")" * 5000)
-    samples = corpus.tree_samples([tree], [[-1] * len(tree.parents)], corpus.Lexicon(), "words")
+    tree = treebanks.parse_tree("(2 (2 a) " * 5000 + "(2 b)" + ")" * 5000)
+    samples = corpus.tree_samples([tree], [[-1] * len(tree.parents)], corpus.VocabularyBuilder(), "words")
     assert samples.heights[0] == 5000 and len(tree.words) == 10_001
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         ("", "empty"),
         ("   ", "empty"),
         ("(2 (2 a) (2 b)", "1 not closed"),
         ("(2 a))", "too many"),
         (")", "too many"),
-        ("(2 a) (2 b)", "behind the tree"),
+        ("(2 a) (2 b)", "after the tree"),
         ("a gem", "before the tree"),
         ("(2 a gem)", "a label and one word"),
         ("(2 x (2 a))", "a label and one word"),
-        ("(2 (2 a) gem)", "beside a bracketed part"),
-        ("(2 ())", "holds no word"),
+        ("(2 (2 a) gem)", "next to a bracketed node"),
+        ("(2 ())", "contains no word"),
     ],
 )
-def test_what_is_no_tree_is_told(written: str, told: str) -> None:
-    with pytest.raises(DataError, match=told):
-        parses.parse_tree(written)
+def test_an_invalid_tree_is_reported(written: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        treebanks.parse_tree(written)
 
 
 def test_a_tree_of_heads_has_every_word_at_a_node_and_keeps_their_order() -> None:
-    tree = parses.tree_of_heads(["the", "cat", "sat", "down"], [2, 3, 0, 3])
+    tree = treebanks.tree_from_heads(["the", "cat", "sat", "down"], [2, 3, 0, 3])
     assert [tree.words[node] for node in tree.reading] == ["the", "cat", "sat", "down"]
     heads = {tree.words[node]: parent if parent < 0 else tree.words[parent] for node, parent in enumerate(tree.parents)}
     assert heads == {"the": "cat", "cat": "sat", "sat": -1, "down": "sat"}
@@ -124,11 +124,12 @@ def test_a_tree_of_heads_has_every_word_at_a_node_and_keeps_their_order() -> Non
 
 
 @pytest.mark.parametrize(
-    ("heads", "told"), [([2, 1, 0], "circle"), ([0, 0, 1], "one root"), ([2, 3, 9], "from 0"), ([0, 1], "a head each")]
+    ("heads", "message"),
+    [([2, 1, 0], "cycle"), ([0, 0, 1], "one root"), ([2, 3, 9], "from 0"), ([0, 1], "one head each")],
 )
-def test_heads_that_make_no_tree_are_told(heads: list[int], told: str) -> None:
-    with pytest.raises(DataError, match=told):
-        parses.tree_of_heads(["a", "b", "c"], heads)
+def test_heads_that_are_not_a_tree_are_reported(heads: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        treebanks.tree_from_heads(["a", "b", "c"], heads)
 
 
 # -- the treebank
@@ -140,7 +141,7 @@ def test_sst_gives_trees_with_a_label_on_every_node(treebank: Path) -> None:
     assert isinstance(train, TreeSamples) and len(train) == 8 and splits.spec.classes == sst.FINE
     first = slice(train.starts[0], train.starts[1])
     assert train.labels[first].tolist() == [3, 2, 4] and train.parents[first].tolist() == [-1, 0, 0]
-    assert [train.lexicon[place] if place >= 0 else None for place in train.words[first]] == [None, "a", "gem"]
+    assert [train.vocabulary[index] if index >= 0 else None for index in train.words[first]] == [None, "a", "gem"]
 
 
 def test_sst_gives_the_same_sentences_as_words(treebank: Path) -> None:
@@ -174,7 +175,7 @@ def test_words_of_the_validation_part_alone_are_not_known(tmp_path: Path) -> Non
     rows = "".join(f"common only{number},{number % 2}\n" for number in range(40))
     write(tmp_path, {"a.csv": "text,label\n" + rows})
     options = {"data.dir": str(tmp_path / "a.csv"), "data.options.least": 1, "data.validation": 0.25}
-    data = prepare(resolve("lstm", "text_csv", flags=options).recipe, lambda said: None)
+    data = prepare(resolve("lstm", "text_csv", flags=options).recipe, lambda message: None)
     held_out = {word for words in sequences(data.splits["validation"]) for word in words.split()} - {"common"}
     assert len(held_out) == 10 and not held_out & set(data.spec.words)  # type: ignore[union-attr]
     assert "common" in data.spec.words and len(data.spec.words) == 31  # type: ignore[union-attr]
@@ -182,7 +183,7 @@ def test_words_of_the_validation_part_alone_are_not_known(tmp_path: Path) -> Non
 
 @pytest.fixture
 def pinned(treebank: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The small treebank, taken for the true one; an empty cache."""
+    """The small treebank in index of the published one; an empty cache."""
     monkeypatch.setattr(sst, "CONTENTS", {n: ((treebank / n).stat().st_size, digest(treebank / n)) for n in SST})
     trusted = {**sst.FIVE.files, sst.ARCHIVE: [replace(sst.FIVE.files[sst.ARCHIVE][0], digest="", size=0)]}
     monkeypatch.setattr(sst, "ABOUT", {name: replace(about, files=trusted) for name, about in sst.ABOUT.items()})
@@ -191,21 +192,21 @@ def pinned(treebank: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_sst_is_had_from_its_files_or_its_archive(pinned: Path, packed: bool, tmp_path: Path) -> None:
-    place = pinned
+def test_sst_is_installed_from_its_files_or_its_archive(pinned: Path, packed: bool, tmp_path: Path) -> None:
+    folder = pinned
     if packed:
-        (place := tmp_path / "packed").mkdir()
-        with zipfile.ZipFile(place / sst.ARCHIVE, "w") as archive:
+        (folder := tmp_path / "packed").mkdir()
+        with zipfile.ZipFile(folder / sst.ARCHIVE, "w") as archive:
             for name in SST:
                 archive.write(pinned / name, f"trees/{name}")
-    assert dataset_cache.download("sst", str(place)).fetched
+    assert dataset_cache.download("sst", str(folder)).fetched
     assert cache.present(cache.datasets_dir() / "sst") and library.info("sst_binary").state == "cached"
     binary = library.splits(Data(name="sst_binary", options={"form": "trees"}))
     assert binary.spec.kind == "trees" and len(binary.spec.classes) == 2
     assert library.splits(Data(name="sst")).spec.kind == "sequences"
 
 
-def test_another_file_is_not_taken_for_ssts(pinned: Path) -> None:
+def test_a_file_that_is_not_ssts_is_refused(pinned: Path) -> None:
     (pinned / "test.txt").write_text(SST["test.txt"].replace("gem", "ham"))
     with pytest.raises(VerificationError, match=r"test\.txt"):
         dataset_cache.download("sst", str(pinned))
@@ -213,7 +214,7 @@ def test_another_file_is_not_taken_for_ssts(pinned: Path) -> None:
 
 BAD_LINES = {
     "unbalanced": ("(2 (2 a) (2 b)", "not closed"),
-    "label": ("(2 (7 a) (2 b))", "'7' is no label; there are 0, 1, 2, 3, 4"),
+    "label": ("(2 (7 a) (2 b))", "'7' is not a label; the labels are 0, 1, 2, 3, 4"),
     "empty": ("", "empty"),
     "long": ("(2 " + "a" * 1_000_000 + ")", "262,144 bytes"),
     "not UTF-8": (b"(2 \xff)", "0xff is not UTF-8"),
@@ -222,10 +223,10 @@ BAD_LINES = {
 
 @pytest.mark.parametrize("name", BAD_LINES)
 def test_a_bad_line_of_a_treebank_is_named_by_file_and_line(name: str, pinned: Path) -> None:
-    line, told = BAD_LINES[name]
+    line, message = BAD_LINES[name]
     before = SST["train.txt"].encode()
     (pinned / "train.txt").write_bytes(before + (line if isinstance(line, bytes) else line.encode()) + b"\n" + before)
-    with pytest.raises(DataError, match=f"^train.txt:9: .*{told}") as caught:
+    with pytest.raises(DataError, match=f"^train.txt:9: .*{message}") as caught:
         dataset_cache.download("sst", str(pinned))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
     assert not cache.present(cache.datasets_dir() / "sst")
@@ -239,7 +240,7 @@ def test_trees_of_ones_own_have_the_labels_of_train_for_classes(treebank: Path) 
     splits = trees.load(treebank, form="trees", least=1)
     assert splits.spec.classes == ("1", "2", "3", "4") and len(splits.train) == 8
     (treebank / "dev.txt").write_text("(3 a)\n(9 b)\n")
-    with pytest.raises(DataError, match=r"dev\.txt:2: '9' is no label"):
+    with pytest.raises(DataError, match=r"dev\.txt:2: '9' is not a label"):
         trees.load(treebank, form="trees")
 
 
@@ -261,7 +262,7 @@ def test_dependency_trees_are_read_from_heads(tmp_path: Path) -> None:
     train = splits.train
     assert isinstance(train, TreeSamples) and splits.spec.classes == ("calm", "wild")
     assert train.targets.tolist() == [0, 1] and train.sizes.tolist() == [3, 1]
-    assert [train.lexicon[place] for place in train.words[:3]] == ["sat", "cat", "the"]
+    assert [train.vocabulary[index] for index in train.words[:3]] == ["sat", "cat", "the"]
     assert sequences(trees.load(tmp_path, least=1).train) == ["the cat sat", "run"]
     write(tmp_path, {"train.conllu": CONLLU.replace("\t0\troot", "\t1\troot", 1)})
     with pytest.raises(DataError, match=r"train\.conllu:1: 0 words have the head 0"):
@@ -271,10 +272,10 @@ def test_dependency_trees_are_read_from_heads(tmp_path: Path) -> None:
 # -- texts of one's own
 
 
-def test_a_head_of_5000_digits_is_no_head(tmp_path: Path) -> None:
+def test_a_head_of_5000_digits_is_invalid(tmp_path: Path) -> None:
     (tmp_path / "train.conllu").write_text("1\ta\t_\t_\t_\t_\t" + "9" * 5000 + "\n")
-    with pytest.raises(DataError, match=r"train.conllu:1: a word's line has no head"):
-        list(parses.read_dependencies(tmp_path / "train.conllu"))
+    with pytest.raises(DataError, match=r"train.conllu:1: the line of a word has no head"):
+        list(treebanks.read_dependencies(tmp_path / "train.conllu"))
 
 
 def test_a_folder_of_texts_has_its_classes_and_splits(tmp_path: Path) -> None:
@@ -285,18 +286,18 @@ def test_a_folder_of_texts_has_its_classes_and_splits(tmp_path: Path) -> None:
     assert sequences(splits.test) == ["so bad"] and any("notes.md" in warning for warning in splits.warnings)
 
 
-def test_long_texts_are_cut_and_it_is_said(tmp_path: Path) -> None:
+def test_long_texts_are_truncated_with_a_warning(tmp_path: Path) -> None:
     write(tmp_path, {"a/1.txt": "x " * 50, "b/1.txt": "y y"})
     splits = text_folder.load(tmp_path, longest=10)
-    assert splits.spec.longest == 10 and "1 examples have more than 10 words" in splits.warnings[0]  # type: ignore[union-attr]
+    assert splits.spec.longest == 10 and "1 examples have more than 10 words and are truncated" in splits.warnings[0]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b" \n", "no word"), (b"a\nb\xff", "line 2: byte 0xff"), (b"a" * 300_000, "262,144")]
+    ("content", "message"), [(b" \n", "no word"), (b"a\nb\xff", "line 2: byte 0xff"), (b"a" * 300_000, "262,144")]
 )
-def test_a_bad_text_file_is_named(content: bytes, told: str, tmp_path: Path) -> None:
+def test_a_bad_text_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:
     write(tmp_path, {"a/1.txt": "x", "b/bad.txt": content})
-    with pytest.raises(DataError, match=rf"b/bad\.txt: .*{told}"):
+    with pytest.raises(DataError, match=rf"b/bad\.txt: .*{message}"):
         text_folder.load(tmp_path)
 
 
@@ -320,7 +321,7 @@ def test_a_folder_of_tables_has_splits_and_tsv_has_no_quotes(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("review,label\na,1\n", ":1: has no column 'text'.*--text-column"),
         ("text,text,label\na,b,1\n", ":1: has 2 columns that are called 'text'"),
@@ -331,18 +332,18 @@ def test_a_folder_of_tables_has_splits_and_tsv_has_no_quotes(tmp_path: Path) -> 
         ("text,label\na,1\n\n", ":3: 0 fields"),
         ('text,label\na,1\n"b,2\n', ":3: unexpected end of data"),
         (b"text,label\na,1\n\xe9,2\n", ":3: byte 0xe9 is not UTF-8"),
-        ("text,label\na,1\n" + "x" * 1_000_000 + ",2\n", ":3: more than the 262,144 bytes"),
+        ("text,label\na,1\n" + "x" * 1_000_000 + ",2\n", ":3: more than 262,144 bytes"),
         ("text,label\na,1\nb,1\n", "1 label only"),
         ("text,label\n" + "".join(f"a,{number}\n" for number in range(1001)), "1,001 labels. Is it"),
     ],
 )
-def test_a_bad_table_is_told_by_file_and_line(content: str | bytes, told: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"a\.csv{told}|a\.csv: .*{told}") as caught:
+def test_an_invalid_table_is_reported_by_file_and_line(content: str | bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"a\.csv{message}|a\.csv: .*{message}") as caught:
         text_csv.load(write(tmp_path, {"a.csv": content}) / "a.csv", least=1)
     assert "\n" not in str(caught.value)
 
 
-def test_a_label_that_train_does_not_have_is_told_by_file_and_line(tmp_path: Path) -> None:
+def test_a_label_missing_from_train_is_reported_by_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, {"train.csv": "text,label\na,good\nb,bad\n", "test.csv": "text,label\na,good\nb,god\n"})
     with pytest.raises(DataError, match=r"test\.csv:3: the label 'god' is not in train\. Did you mean 'good'"):
         text_csv.load(tmp_path, least=1)
@@ -388,14 +389,14 @@ def test_brackets_trees_are_the_same_expressions(binary: bool) -> None:
     train = found.train
     assert isinstance(train, TreeSamples) and (train.targets == flat.train.targets).all()
     nodes = train.reading + np.repeat(train.starts[:-1], train.sizes)
-    words = [train.lexicon[place] for place in train.words[nodes[train.reading >= 0]]]
+    words = [train.vocabulary[index] for index in train.words[nodes[train.reading >= 0]]]
     assert words == [word for row in sequences(flat.train) for word in row.split() if binary or word != "]"]
     assert (train.siblings <= 1).all() or not binary
     everything = brackets.load(train=100, test=1, form="trees", binary=binary, nodes="all").train
     assert isinstance(everything, TreeSamples) and (everything.labels >= 0).sum() > (train.labels >= 0).sum() == 100
 
 
-def test_the_test_expressions_do_not_depend_on_how_many_are_trained_on_and_limits_hold() -> None:
+def test_test_expressions_do_not_depend_on_the_training_size_and_limits_hold() -> None:
     one, other = brackets.load(train=10, test=50), brackets.load(train=20, test=50)
     assert sequences(one.test) == sequences(other.test)
     shallow = brackets.load(train=200, test=10, depth=1, length=7, arguments=5)
@@ -418,24 +419,24 @@ def test_adding_asks_for_the_sum_of_the_two_marked_numbers() -> None:
 
 def test_vectors_of_known_words_are_read_and_counted(tmp_path: Path) -> None:
     write(tmp_path, {"v.txt": "the 1 2\n. . 3 4\ngem 5 6\ngem 7 8\n"})
-    places, rows = read_vectors(tmp_path / "v.txt", ("gem", "rare", "the"), 2)
-    assert dict(zip(places.tolist(), rows.tolist(), strict=True)) == {2: [1, 2], 0: [5, 6]}
+    indices, rows = read_vectors(tmp_path / "v.txt", ("gem", "rare", "the"), 2)
+    assert dict(zip(indices.tolist(), rows.tolist(), strict=True)) == {2: [1, 2], 0: [5, 6]}
     write(tmp_path, {"w.txt": "3 2\nthe 1 2\n"})  # as word2vec writes it
     assert read_vectors(tmp_path / "w.txt", ("the",), 2)[1].tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ("the 1 2\nfilm 1\n", r":2: a word and 1 numbers, where the embedding takes 2; the lines before have as many"),
-        ("the 1 2 3\n", r":1: a word and 3 numbers, where the embedding takes 2; set model\.options\.embedding_size=3"),
+        ("the 1 2\nfilm 1\n", r":2: a word and 1 numbers, but the embedding takes 2; the lines before have that many"),
+        ("the 1 2 3\n", r":1: a word and 3 numbers, but the embedding takes 2; set model\.options\.embedding_size=3"),
         ("the 1 2\ngem 1\n", ":2: a word and 1 numbers"),
-        ("the 1 2\ngem 1 x\n", ":2: holds what is no number"),
+        ("the 1 2\ngem 1 x\n", ":2: contains a field that is not a number"),
         ("gem 1 nan\n", ":1: .*not finite"),
     ],
 )
-def test_a_bad_file_of_vectors_is_told_by_line(content: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"v\.txt{told}"):
+def test_an_invalid_vectors_file_is_reported_by_line(content: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"v\.txt{message}"):
         read_vectors(write(tmp_path, {"v.txt": content}) / "v.txt", ("gem",), 2)
     with pytest.raises(DataError, match="no such file"):
         read_vectors(tmp_path / "none.txt", ("gem",), 2)
@@ -505,7 +506,7 @@ def test_near_copies_of_texts_are_those_that_share_most_pairs_of_words(tmp_path:
     rng = random.Random(0)
     rows = [[rng.randrange(50) for _ in range(rng.randrange(3, 30))] for _ in range(60)]
     rows += [[*row, 99] for row in rows[:20]] + [[99, 98, *row[2:]] for row in rows[20:40]] + [rows[0]]
-    part = corpus._sequences([[str(word) for word in row] for row in rows], [0] * len(rows), corpus.Lexicon())
+    part = corpus._sequences([[str(word) for word in row] for row in rows], [0] * len(rows), corpus.VocabularyBuilder())
     pairs = [set(pairwise(row)) for row in rows]
     expected = {
         second

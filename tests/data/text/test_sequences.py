@@ -20,8 +20,8 @@ from dlkit.data.inputs import Stream, pieces
 from dlkit.data.loader import TrainingData, batches_in_order, split
 from dlkit.data.splits import SequenceSamples, Splits
 from dlkit.data.text import padding
-from dlkit.data.text.collate import POOL, bucketed
-from dlkit.data.text.ragged import starts_of, token_lookup
+from dlkit.data.text.collate import POOL, bucket_by_size
+from dlkit.data.text.ragged import row_starts, token_lookup
 from dlkit.errors import DataError, UsageError
 from dlkit.evaluation.evaluate import evaluate
 from dlkit.evaluation.predict import predict
@@ -33,27 +33,27 @@ from dlkit.training.train import resume_run
 from dlkit_cli.main import run as dlkit_command
 
 CPU = torch.device("cpu")
-LEXICON = tuple(f"w{number}" for number in range(9))
-SPEC = SequenceSpec(("a", "b"), vocabulary=8, words=LEXICON[:6], tokens="space")
+VOCABULARY = tuple(f"w{number}" for number in range(9))
+SPEC = SequenceSpec(("a", "b"), vocabulary=8, words=VOCABULARY[:6], tokens="space")
 TINY = {"data.options.train": 120, "data.options.test": 40, "model.options.hidden_size": 8, "data.options.length": 20}
 
 
 def tokens(count: int = 60) -> SequenceSamples:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 12, count)
-    values = rng.integers(0, len(LEXICON), lengths.sum()).astype(np.int32)
-    return SequenceSamples(values, starts_of(lengths), np.arange(count, dtype=np.int64) % 2, LEXICON)
+    values = rng.integers(0, len(VOCABULARY), lengths.sum()).astype(np.int32)
+    return SequenceSamples(values, row_starts(lengths), np.arange(count, dtype=np.int64) % 2, VOCABULARY)
 
 
 def numbers(count: int = 30) -> SequenceSamples:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 6, count)
     values = rng.random((lengths.sum(), 3), np.float32)
-    return SequenceSamples(values, starts_of(lengths), rng.random(count, np.float32))
+    return SequenceSamples(values, row_starts(lengths), rng.random(count, np.float32))
 
 
-def row(samples: SequenceSamples, place: int) -> np.ndarray:
-    return samples.values[samples.starts[place] : samples.starts[place + 1]]
+def row(samples: SequenceSamples, position: int) -> np.ndarray:
+    return samples.values[samples.starts[position] : samples.starts[position + 1]]
 
 
 def data(samples: SequenceSamples, spec: SequenceSpec = SPEC, **others: object) -> TrainingData:
@@ -92,14 +92,14 @@ def test_a_spec_without_a_kind_is_of_images() -> None:
 
 @pytest.mark.parametrize("samples", [tokens(), numbers()], ids=["tokens", "numbers"])
 def test_a_batch_holds_each_sequence_and_zeros_behind_it(samples: SequenceSamples) -> None:
-    lookup = token_lookup(samples.lexicon, SPEC.words)
-    batch = padding.gathered(samples, np.array([3, 0, 17]), lookup)
-    assert batch.values.dtype == (torch.int64 if samples.lexicon else torch.float32)
-    for place, index in enumerate((3, 0, 17)):
-        wanted = lookup[row(samples, index)] if samples.lexicon else row(samples, index)
-        assert batch.lengths[place] == len(wanted) == batch.mask[place].sum()
-        assert (batch.values[place, : len(wanted)].numpy() == wanted).all()
-        assert not batch.values[place, len(wanted) :].any() and batch.mask[place, : len(wanted)].all()
+    lookup = token_lookup(samples.vocabulary, SPEC.words)
+    batch = padding.collate_sequences(samples, np.array([3, 0, 17]), lookup)
+    assert batch.values.dtype == (torch.int64 if samples.vocabulary else torch.float32)
+    for position, index in enumerate((3, 0, 17)):
+        expected = lookup[row(samples, index)] if samples.vocabulary else row(samples, index)
+        assert batch.lengths[position] == len(expected) == batch.mask[position].sum()
+        assert (batch.values[position, : len(expected)].numpy() == expected).all()
+        assert not batch.values[position, len(expected) :].any() and batch.mask[position, : len(expected)].all()
     assert batch.values.shape[1] == batch.lengths.max()
 
 
@@ -136,12 +136,12 @@ def test_no_two_epochs_put_the_same_sequences_together() -> None:
 
 
 def test_targets_belong_to_their_sequences() -> None:
-    samples, lookup = tokens(), token_lookup(LEXICON, SPEC.words)
+    samples, lookup = tokens(), token_lookup(VOCABULARY, SPEC.words)
     for batch in data(samples).epoch(2):
-        for place, index in enumerate(batch.indices.tolist()):
-            assert batch.targets[place] == samples.targets[index]
-            length = int(batch.inputs.lengths[place])
-            assert (batch.inputs.values[place, :length].numpy() == lookup[row(samples, index)]).all()
+        for position, index in enumerate(batch.indices.tolist()):
+            assert batch.targets[position] == samples.targets[index]
+            length = int(batch.inputs.lengths[position])
+            assert (batch.inputs.values[position, :length].numpy() == lookup[row(samples, index)]).all()
 
 
 def test_an_epoch_begun_in_the_middle_is_the_rest_of_the_whole_one() -> None:
@@ -161,7 +161,7 @@ def test_the_shares_of_ranks_make_up_the_batch_of_one() -> None:
 def test_batches_are_of_like_lengths_and_come_in_no_order_of_length() -> None:
     rng = np.random.default_rng(1)
     sizes, order = rng.integers(1, 100, 2000), rng.permutation(2000)
-    found = bucketed(order, sizes, 10, seed=3, epoch=0)
+    found = bucket_by_size(order, sizes, 10, seed=3, epoch=0)
     assert sorted(found) == list(range(2000)) and POOL * 10 < 2000
     rows = sizes[found].reshape(-1, 10)
     padded = (rows.max(axis=1, keepdims=True) - rows).sum() / rows.sum()
@@ -273,7 +273,7 @@ def test_text_is_answered_a_line_an_example_and_bad_lines_by_an_error(run: RunFo
     assert failures == {
         2: "-:2: empty.",
         3: "-:3: byte 0xff is not UTF-8.",
-        4: "-:4: more than the 262,144 bytes that an example may have.",
+        4: "-:4: more than 262,144 bytes, the limit of one example.",
     }
     (tmp_path / "one.txt").write_text("[SM 1\n2 ]")
     (again,) = predict(run, tmp_path / "one.txt")
@@ -295,7 +295,7 @@ def test_predict_has_evals_answers(run: RunFolder) -> None:
 
     test = brackets.load(train=1, test=40, length=20).test
     assert isinstance(test, SequenceSamples)
-    texts = [" ".join(test.lexicon[place] for place in row(test, index)).encode() for index in range(40)]
+    texts = [" ".join(test.vocabulary[word] for word in row(test, index)).encode() for index in range(40)]
     answers = predict(run, iter([Stream([b"\n".join(texts)])]))
     assert [a.predictions[0].name for a in answers if isinstance(a, Prediction)] == [row["predicted"] for row in kept]
 
@@ -312,7 +312,7 @@ def test_from_the_shell_text_comes_through_a_pipe(
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"data.augment.horizontal_flip": 0.5}, "augment.horizontal_flip is for images"),
         ({"train.channels_last": True}, "channels_last is for images"),
@@ -325,8 +325,8 @@ def test_from_the_shell_text_comes_through_a_pipe(
         ({"data.name": "text_csv"}, "needs a file or a folder: give --data-dir"),
     ],
 )
-def test_keys_of_another_kind_of_data_are_refused_before_any_work(settings: dict[str, object], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_keys_of_another_kind_of_data_are_refused_before_any_work(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         resolve(flags={"model.name": "lstm", "data.name": "brackets", **settings})
 
 
@@ -342,16 +342,16 @@ def test_what_changes_images_is_refused_where_there_are_none(tmp_path: Path) -> 
         dlkit.train("lstm", dataset="brackets", settings={**TINY, "regularizers.mixup.alpha": 0.2}, runs_dir=tmp_path)
 
 
-def test_the_embedding_starts_from_vectors_and_it_is_said_how_many_were_found(tmp_path: Path) -> None:
+def test_the_embedding_starts_from_vectors_and_logs_their_number(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text("[MAX 9 8 7 6\nother 1 1 1 1\n")
     settings = {**TINY, "model.options.embedding_size": 4, "data.vectors": str(tmp_path / "v.txt")}
-    said = io.StringIO()
+    log = io.StringIO()
     run = dlkit.train(
         "lstm", dataset="brackets", epochs=1, lr=1e-30, settings=settings, name="a", runs_dir=tmp_path,
-        say=lambda text: said.write(text + "\n") and None,
+        say=lambda text: log.write(text + "\n") and None,
     )  # fmt: skip
     spec = run.spec()
-    assert isinstance(spec, SequenceSpec) and f"has 1 of the {len(spec.words)} words" in said.getvalue()
+    assert isinstance(spec, SequenceSpec) and f"has 1 of the {len(spec.words)} words" in log.getvalue()
     rows = ended(run)[0]["model/embedding.weight"]
     assert rows[spec.words.index("[MAX") + 2].tolist() == [9, 8, 7, 6]
     with pytest.raises(DataError, match="embedding_size=4"):

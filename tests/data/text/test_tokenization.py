@@ -1,4 +1,4 @@
-"""Laws of words_of: Unicode's word boundaries, one cut for one text in every form, and old runs' words as they were."""
+"""Laws of tokenize: Unicode's word boundaries, one cut for one text in every form, and old runs' words as they were."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dlkit.config.resolve import Setting, data_for, load, resolve
 from dlkit.data import library
-from dlkit.data.text.tokenization import plain_word, words_of
+from dlkit.data.text.tokenization import tokenize, unescape_word
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.specs import TOKENIZATIONS, SequenceSpec, Tokenization, from_json
 from dlkit.training.transfer import Start, read_alike
@@ -32,12 +32,15 @@ UNICODE = "unicode-nfc"
     ],
 )
 def test_text_is_cut_into_the_treebanks_words(written: str, words: str) -> None:
-    assert words_of(written, "words") == words_of(written, "words-nfc") == words.split()
+    assert tokenize(written, "words") == tokenize(written, "words-nfc") == words.split()
 
 
 def test_a_treebanks_escapes_are_the_words_that_text_is_cut_into() -> None:
-    assert [plain_word(word, "words") for word in ("-LRB-", "1\\/2", "``", "Gem")] == ["(", "1/2", '"', "gem"]
-    assert plain_word("U\u0308bel", "words-nfc-cased") == "\u00dcbel" and plain_word("-LRB-", "words-nfc-cased") == "("
+    assert [unescape_word(word, "words") for word in ("-LRB-", "1\\/2", "``", "Gem")] == ["(", "1/2", '"', "gem"]
+    assert (
+        unescape_word("U\u0308bel", "words-nfc-cased") == "\u00dcbel"
+        and unescape_word("-LRB-", "words-nfc-cased") == "("
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,12 +64,12 @@ def test_a_treebanks_escapes_are_the_words_that_text_is_cut_into() -> None:
     ],
 )
 def test_text_is_cut_into_unicodes_words(written: str, words: str) -> None:
-    assert words_of(written, UNICODE) == words.split(" ") if words else words_of(written, UNICODE) == []
+    assert tokenize(written, UNICODE) == words.split(" ") if words else tokenize(written, UNICODE) == []
 
 
 def test_compatible_letters_and_case_are_options() -> None:
-    assert words_of("ﬁlm Ｇｏｏｄ ℌ", "unicode-nfkc") == ["film", "good", "h"]
-    assert words_of("ﬁlm Good", "unicode-nfc-cased") == ["ﬁlm", "Good"]
+    assert tokenize("ﬁlm Ｇｏｏｄ ℌ", "unicode-nfkc") == ["film", "good", "h"]
+    assert tokenize("ﬁlm Good", "unicode-nfc-cased") == ["ﬁlm", "Good"]
     assert Tokenization.parse("unicode-nfkc-cased") == Tokenization("unicode", "nfkc", lower=False)
 
 
@@ -79,11 +82,11 @@ TEXT = st.text() | st.lists(
 @given(TEXT)
 def test_words_hold_all_but_blanks_and_are_the_same_in_every_form_of_the_text(text: str) -> None:
     for name, rules in TOKENIZATIONS.items():
-        words = words_of(text, name)
+        words = tokenize(text, name)
         assert not any(char.isspace() for word in words for char in word), "a vocabulary is stored between blanks"
         if rules.normalize != "none":
             for form in ("NFC", "NFD"):
-                assert words_of(unicodedata.normalize(form, text), name) == words
+                assert tokenize(unicodedata.normalize(form, text), name) == words
         if rules.tokenizer == "unicode" and rules.normalize == "none" and not rules.lower:
             kept = [char for char in "".join(words) if char not in "'\"‘’“”"]
             assert kept == [char for char in text if not char.isspace() and char not in _dropped()]
@@ -99,7 +102,7 @@ def test_runs_made_before_there_was_a_choice_read_text_as_they_did(tmp_path: Pat
     """Their spec names "words", their recipe no tokenizer: no normalization, and the treebank's words."""
     spec = from_json({"kind": "sequences", "classes": ["a", "b"], "vocabulary": 3, "features": None, "words": "u",
                       "tokens": "words", "longest": 9})  # fmt: skip
-    assert isinstance(spec, SequenceSpec) and words_of("u\u0308 don't 很好", spec.tokens) == [
+    assert isinstance(spec, SequenceSpec) and tokenize("u\u0308 don't 很好", spec.tokens) == [
         "u",
         "\u0308",
         "do",

@@ -16,11 +16,11 @@ from dlkit.data.inputs import Stream
 from dlkit.data.loader import TrainingData, batches_in_order
 from dlkit.data.splits import TreeSamples
 from dlkit.data.text import treebank
-from dlkit.data.text.corpus import Lexicon, tree_samples
-from dlkit.data.text.lines import LONGEST
-from dlkit.data.text.ragged import taken, token_lookup
-from dlkit.data.text.tree_batches import Trees, gathered
-from dlkit.data.text.treebank import Parsed, parse_tree, tree_of_heads, words_below
+from dlkit.data.text.corpus import VocabularyBuilder, tree_samples
+from dlkit.data.text.lines import MAX_BYTES
+from dlkit.data.text.ragged import take_rows, token_lookup
+from dlkit.data.text.tree_batches import Trees, collate_trees
+from dlkit.data.text.treebank import ParsedTree, parse_tree, subtree_words, tree_from_heads
 from dlkit.errors import UsageError
 from dlkit.evaluation.evaluate import evaluate
 from dlkit.evaluation.predict import predict
@@ -39,24 +39,24 @@ def drawn(draw: random.Random, depth: int = 5) -> str:
     return f"({label} {' '.join(drawn(draw, depth - 1) for _ in range(draw.randint(1, 3)))})"
 
 
-def forest(count: int = 20) -> tuple[list[Parsed], TreeSamples]:
-    draw, lexicon = random.Random(4), Lexicon()
+def forest(count: int = 20) -> tuple[list[ParsedTree], TreeSamples]:
+    draw, builder = random.Random(4), VocabularyBuilder()
     parsed = [parse_tree(drawn(draw)) for _ in range(count)]
     for tree in parsed:
         tree.labels[0] = "1"
     classes = [[{"0": 0, "1": 1}.get(str(label), -1) for label in tree.labels] for tree in parsed]
-    samples = tree_samples(parsed, classes, lexicon, "space")
-    return parsed, TreeSamples(**{**vars(samples), "lexicon": lexicon.words})
+    samples = tree_samples(parsed, classes, builder, "space")
+    return parsed, TreeSamples(**{**vars(samples), "vocabulary": builder.words})
 
 
 PARSED, SAMPLES = forest()
 SPEC = TreeSpec(("0", "1"), 5, ("a", "b", "c"), "space", ("0", "1", "x"))
-LOOKUP = token_lookup(SAMPLES.lexicon, SPEC.words)
+LOOKUP = token_lookup(SAMPLES.vocabulary, SPEC.words)
 
 
-def written(trees: Trees, place: int) -> list[int]:
+def written(trees: Trees, position: int) -> list[int]:
     """The nodes of one tree, in the order in which it is written, by walking down from its root."""
-    waiting, found = [int(trees.roots[place])], []
+    waiting, found = [int(trees.roots[position])], []
     while waiting:
         node = waiting.pop()
         found.append(node)
@@ -66,15 +66,15 @@ def written(trees: Trees, place: int) -> list[int]:
 
 def check(trees: Trees, indices: list[int]) -> None:
     """The batch holds these trees and nothing else."""
-    ids = {word: place for place, word in enumerate(SPEC.words, start=2)}
-    for place, index in enumerate(indices):
-        tree, nodes = PARSED[index], written(trees, place)
-        assert len(nodes) == len(tree.parents) == int((trees.tree == place).sum())
+    ids = {word: position for position, word in enumerate(SPEC.words, start=2)}
+    for position, index in enumerate(indices):
+        tree, nodes = PARSED[index], written(trees, position)
+        assert len(nodes) == len(tree.parents) == int((trees.tree == position).sum())
         assert [int(trees.tokens[node]) for node in nodes] == [0 if w is None else ids.get(w, 1) for w in tree.words]
         at = {node: number for number, node in enumerate(nodes)}
         assert [at.get(int(trees.parents[node]), -1) for node in nodes] == tree.parents
-        leaves = [at[int(node)] for node in trees.leaves[place] if node >= 0]
-        assert leaves == tree.reading and int(trees.lengths[place]) == len(leaves)
+        leaves = [at[int(node)] for node in trees.leaves[position] if node >= 0]
+        assert leaves == tree.reading and int(trees.lengths[position]) == len(leaves)
     check_levels(trees)
 
 
@@ -92,37 +92,37 @@ def check_levels(trees: Trees) -> None:
 
 def test_a_batch_holds_its_trees_by_level() -> None:
     indices = [7, 0, 19, 3]
-    check(gathered(SAMPLES, np.array(indices), LOOKUP)[0], indices)
+    check(collate_trees(SAMPLES, np.array(indices), LOOKUP)[0], indices)
 
 
 def test_a_part_of_a_batch_holds_its_trees_by_level() -> None:
-    batch = gathered(SAMPLES, np.array([7, 0, 19, 3, 5]), LOOKUP, "labelled")[0]
+    batch = collate_trees(SAMPLES, np.array([7, 0, 19, 3, 5]), LOOKUP, "labelled")[0]
     parts = batch.chunk(2)
     check(parts[0], [7, 0, 19])
     check(parts[1], [3, 5])
     assert sum(map(len, parts)) == len(batch)
 
 
-def test_trees_that_are_taken_are_the_same_trees() -> None:
-    places = np.array([5, 2, 11])
-    found = taken(SAMPLES, places)
+def test_take_rows_of_trees_keeps_the_trees() -> None:
+    indices = np.array([5, 2, 11])
+    found = take_rows(SAMPLES, indices)
     assert isinstance(found, TreeSamples)
-    check(gathered(found, np.array([2, 0]), LOOKUP)[0], [11, 5])
-    assert found.targets.tolist() == SAMPLES.targets[places].tolist()
+    check(collate_trees(found, np.array([2, 0]), LOOKUP)[0], [11, 5])
+    assert found.targets.tolist() == SAMPLES.targets[indices].tolist()
 
 
-@pytest.mark.parametrize("asked", ["roots", "labelled", "all"])
-def test_what_is_asked_for_comes_tree_by_tree_as_written_with_its_labels(asked: str) -> None:
+@pytest.mark.parametrize("outputs", ["roots", "labelled", "all"])
+def test_output_nodes_are_grouped_by_tree_in_sample_order_with_their_labels(outputs: str) -> None:
     indices = [4, 9, 1]
-    trees, labels = gathered(SAMPLES, np.array(indices), LOOKUP, asked)
-    wanted, classes = [], []
-    for place, index in enumerate(indices):
+    trees, labels = collate_trees(SAMPLES, np.array(indices), LOOKUP, outputs)
+    expected, classes = [], []
+    for position, index in enumerate(indices):
         of_tree = SAMPLES.labels[SAMPLES.starts[index] : SAMPLES.starts[index + 1]].tolist()
-        for node, label in zip(written(trees, place), of_tree, strict=True):
-            if asked == "all" or (asked == "labelled" and label >= 0) or node == trees.roots[place]:
-                wanted.append(node)
+        for node, label in zip(written(trees, position), of_tree, strict=True):
+            if outputs == "all" or (outputs == "labelled" and label >= 0) or node == trees.roots[position]:
+                expected.append(node)
                 classes.append(label)
-    assert trees.asked.tolist() == wanted and labels.tolist() == classes and len(trees) == len(wanted)
+    assert trees.output_nodes.tolist() == expected and labels.tolist() == classes and len(trees) == len(expected)
 
 
 def data(**others: object) -> TrainingData:
@@ -152,7 +152,7 @@ def test_validation_asks_for_the_roots_in_order() -> None:
     batches = list(batches_in_order(SAMPLES, SPEC, 7, CPU))
     assert [int(i) for batch in batches for i in batch.indices] == list(range(20))
     assert torch.cat([batch.targets for batch in batches]).tolist() == SAMPLES.targets.tolist()
-    assert all(torch.equal(batch.inputs.asked, batch.inputs.roots) for batch in batches)
+    assert all(torch.equal(batch.inputs.output_nodes, batch.inputs.roots) for batch in batches)
 
 
 def test_an_epoch_begun_in_the_middle_is_the_rest_of_the_whole_one() -> None:
@@ -198,9 +198,13 @@ def test_predict_answers_trees_in_brackets_and_their_nodes(run: RunFolder) -> No
     assert first.nodes == second.nodes and [node.words for node in first.nodes] == ["b a", "b", "a"]
     assert [node.parent for node in first.nodes] == [None, 0, 0] and first.nodes[0].name == first.predictions[0].name
     assert json.loads(json.dumps(first.document()))["nodes"][1]["class"] == first.nodes[1].name
-    told = [answer.message for answer in answers if isinstance(answer, Failure)]
-    assert [message[:4] for message in told] == ["-:3:", "-:4:", "-:5:"]
-    assert "not closed" in told[0] and "'z' is no label; there are a, b" in told[1] and "empty" in told[2]
+    messages = [answer.message for answer in answers if isinstance(answer, Failure)]
+    assert [message[:4] for message in messages] == ["-:3:", "-:4:", "-:5:"]
+    assert (
+        "not closed" in messages[0]
+        and "'z' is not a label; the labels are a, b" in messages[1]
+        and "empty" in messages[2]
+    )
 
 
 def test_a_nodes_answer_does_not_depend_on_its_batch_mates(run: RunFolder) -> None:
@@ -217,12 +221,12 @@ def test_a_tree_of_depth_5000_is_answered(run: RunFolder) -> None:
     assert answer.nodes[0].words.startswith("a a a") and answer.nodes[0].words.endswith("…")
 
 
-def test_words_below_a_node_are_cut() -> None:
+def test_subtree_words_are_truncated() -> None:
     tree = parse_tree("((a) ((b) (c)))")
-    assert words_below(tree, 9) == ["a b c", "a", "b c", "b", "c"]
-    assert words_below(tree, 1) == ["a …", "a", "b …", "b", "c"]
-    crossing = tree_of_heads(["a", "b", "c", "d"], [3, 0, 2, 1])  # b over c over a over d
-    assert words_below(crossing, 2) == ["a b …", "a c …", "a d", "d"]
+    assert subtree_words(tree, 9) == ["a b c", "a", "b c", "b", "c"]
+    assert subtree_words(tree, 1) == ["a …", "a", "b …", "b", "c"]
+    crossing = tree_from_heads(["a", "b", "c", "d"], [3, 0, 2, 1])  # b over c over a over d
+    assert subtree_words(crossing, 2) == ["a b …", "a c …", "a d", "d"]
 
 
 # -- dependency trees
@@ -248,7 +252,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_dependency_trees_of_a_file_or_a_pipe_are_answered_as_eval_answers_them(heads: RunFolder) -> None:
     file = heads.path.parents[1] / "test.conllu"
     answers = list(predict(heads, file, nodes=True))
-    assert [answer.path for answer in answers] == [f"{file}:{1 + 4 * place}" for place in range(16)]
+    assert [answer.path for answer in answers] == [f"{file}:{1 + 4 * position}" for position in range(16)]
     raw = file.read_bytes().replace(b"\n", b"\r\n")
     piped = list(predict(heads, Stream([raw[:50], raw[50:]]), nodes=True))
     for answer, again in zip(answers, piped, strict=True):
@@ -265,23 +269,23 @@ def test_a_pipe_may_mix_both_forms_and_a_bad_tree_is_named_by_its_first_line(hea
     written = f"(a (b b) (a a))\n{HEADS}\n\n{HEADS.replace('0', '7')}".encode()
     answers = list(predict(heads, Stream([written])))
     assert [type(answer) for answer in answers] == [Prediction, Prediction, Failure, Failure]
-    told = [answer.message for answer in answers if isinstance(answer, Failure)]
-    assert "-:6: empty" in told[0] and "-:7: 2 words take a head each" in told[1]
+    messages = [answer.message for answer in answers if isinstance(answer, Failure)]
+    assert "-:6: empty" in messages[0] and "-:7: 2 words need one head each" in messages[1]
 
 
-def test_a_file_without_a_tree_is_told(heads: RunFolder, tmp_path: Path) -> None:
+def test_a_file_without_trees_is_reported(heads: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "empty.conllu").write_text("\n\n")
-    for name, told in (("empty.conllu", "holds no tree"), ("none.conllu", "no such file")):
+    for name, message in (("empty.conllu", "contains no trees"), ("none.conllu", "no such file")):
         (answer,) = predict(heads, tmp_path / name)
-        assert isinstance(answer, Failure) and told in answer.message and name in answer.message
+        assert isinstance(answer, Failure) and message in answer.message and name in answer.message
 
 
-def test_a_block_without_end_is_told_and_not_kept(heads: RunFolder) -> None:
+def test_an_endless_block_is_reported_and_not_stored(heads: RunFolder) -> None:
     lines = (b"1\tb\t_\t_\t_\t_\t0\t_\t_\t_\n" for _ in range(20_000))
-    ((_, block),) = treebank.examples(line.rstrip(b"\n") for line in lines)
-    assert len(block) < LONGEST + 100
+    ((_, block),) = treebank.split_examples(line.rstrip(b"\n") for line in lines)
+    assert len(block) < MAX_BYTES + 100
     (answer,) = predict(heads, Stream([block]))
-    assert isinstance(answer, Failure) and "more than the 262,144 bytes" in answer.message
+    assert isinstance(answer, Failure) and "more than 262,144 bytes" in answer.message
 
 
 def test_nodes_are_for_trees_alone(tiny_run: RunFolder) -> None:
