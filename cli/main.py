@@ -16,7 +16,7 @@ from dlkit import signals
 from dlkit.errors import DlkitError, OutOfMemoryError, UsageError
 from dlkit.registry import did_you_mean
 
-from . import console, formats
+from . import console, formats, synonyms
 from .ablate import ablate_command
 from .baseline import baseline_command
 from .dataset import dataset_app
@@ -69,7 +69,9 @@ class Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.commands:
-            raise UsageError(f"{ctx.command_path} has no command {args[0]!r}. {did_you_mean(args[0], self.commands)}")
+            ours = synonyms.command_named(args[0]) if ctx.parent is None else None
+            hint = f"Did you mean {ours!r}?" if ours else did_you_mean(args[0], self.commands)
+            raise UsageError(f"{ctx.command_path} has no command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 
 
@@ -155,7 +157,7 @@ def run(arguments: Sequence[str]) -> int:
     console.settings = console.Settings(debug="--debug" in arguments)
     with signals.handled() as flag:
         try:
-            _invoke(_flags_first(arguments))
+            _invoke(_flags_first(synonyms.help_first(arguments)))
             console.flush()
         except console.ReaderGone:
             return READER_GONE
@@ -217,7 +219,8 @@ def _usage_message(error: typer.TyperException) -> str:
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):
         known = [name for parameter in context.command.params for name in parameter.opts] if context is not None else []
-        hint = did_you_mean(option, known) if error.possibilities else f"See {where} --help."
+        hint = synonyms.option_hint(option, known)
+        hint = hint or (did_you_mean(option, known) if error.possibilities else f"See {where} --help.")
         return f"{where} has no option {option!r}. {hint}"
     return f"{error.format_message().replace('Value error, ', '').rstrip('.')}. See {where} --help."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +28,7 @@ FLAGS = {
     "patience": "train.patience", "accumulate": "train.accumulate", "validation": "data.validation",
     "dropout": "model.options.dropout", "mixup": "regularizers.mixup.alpha", "cutmix": "regularizers.cutmix.alpha",
     "layer_decay": "optimizer.layer_decay", "focal_gamma": "loss.focal_gamma",
-    "logit_adjustment": "loss.logit_adjustment",
+    "logit_adjustment": "loss.logit_adjustment", "img_size": "data.size", "test_split": "data.options.test",
 }  # fmt: skip
 TEXT_FLAGS = {
     "model": "model.name", "dataset": "data.name", "data_dir": "data.dir", "weights": "model.weights",
@@ -35,7 +36,7 @@ TEXT_FLAGS = {
     "opt": "optimizer.name", "sched": "schedule.name", "amp": "train.amp", "device": "train.device",
     "monitor": "train.monitor", "aa": "data.augment.policy", "on_bad_image": "data.on_bad_image",
     "text_column": "data.options.text_column", "path_column": "data.options.path_column",
-    "label_column": "data.options.label_column", "class_weights": "loss.class_weights",
+    "label_column": "data.options.label_column", "class_weights": "loss.class_weights", "classes": "data.classes",
 }  # fmt: skip
 
 
@@ -60,9 +61,16 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
 
 def resolved(context: typer.Context) -> Recipe:
     """The recipe that the command line asks for; where it came from is said."""
-    from dlkit.config.resolve import resolve
+    from dlkit.config.resolve import names_photos, resolve
 
-    found = resolve(recipe=context.params["recipe"], settings=given_settings(context))
+    settings, recipe = given_settings(context), context.params["recipe"]
+    settings = settings if recipe is not None else _with_data_dir(settings)
+    if recipe is None and names_photos(settings):
+        from dlkit.training.photo_recipe import resolve_for_photos
+
+        found = resolve_for_photos(settings, console.say)
+    else:
+        found = resolve(recipe=recipe, settings=settings)
     for note in (f"recipe: {found.source}", *found.notes):
         console.note(note)
     return found.recipe
@@ -73,10 +81,7 @@ def given_settings(context: typer.Context) -> list[Setting]:
     from dlkit.config.resolve import Setting, parse_setting
     from dlkit.config.yaml_file import parse_value
 
-    data, dataset = context.params.get("data"), context.params.get("dataset")
-    if data is not None and dataset not in (None, data):
-        raise UsageError(f"{data} and --dataset {dataset} are two data sets. Give one.")
-    context.params["dataset"] = dataset if data is None else data
+    _place_names(context.params)
     settings = [parse_setting(text) for text in context.params.get("set_") or ()]
     for flag, key in (FLAGS | TEXT_FLAGS).items():
         value = context.params.get(flag)
@@ -88,7 +93,61 @@ def given_settings(context: typer.Context) -> list[Setting]:
         if flag == "freeze" and value.isdecimal():
             value = int(value)
         settings.append(Setting(key, value, origin))
-    return settings + _trackers(context)
+    return settings + _pretrained(context.params) + _trackers(context)
+
+
+def _place_names(given: dict[str, Any]) -> None:
+    """MODEL and DATA, in either order and each alone, where the recipe's keys expect them.
+
+    Raises:
+        UsageError: a word alone that names neither, or two data sets.
+    """
+    from dlkit import registry
+    from dlkit.config.data_location import is_dataset
+
+    model, data, dataset = given.get("model"), given.get("data"), given.get("dataset")
+    if model is not None and not registry.is_model(model):
+        if is_dataset(model) and (data is None or registry.is_model(data)):
+            model, data = data, model
+        elif data is None and dataset is None and given.get("data_dir") is None and given.get("recipe") is None:
+            raise UsageError(f"{model!r} is neither a model nor data that lies here. {_nearest_start(model)}")
+    if data is not None and dataset not in (None, data):
+        raise UsageError(f"{data} and --dataset {dataset} are two data sets. Give one.")
+    given["model"], given["dataset"] = model, dataset if data is None else data
+
+
+def _nearest_start(word: str) -> str:
+    """The model, data set or folder that a word alone may have meant."""
+    from dlkit import registry
+
+    folders = [entry.name for entry in Path().iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    begun = [name for name in registry.entries("models") if name.startswith(word)]
+    hint = registry.did_you_mean(word, [*folders, *begun, *registry.names("models"), *registry.entries("datasets")])
+    return hint if hint.startswith("Did") else "Give the path of a folder of photos, or see `dlkit models list`."
+
+
+def _with_data_dir(settings: list[Setting]) -> list[Setting]:
+    """The settings with --data-dir as the data set if they name none."""
+    from dlkit.config.resolve import Setting
+
+    places = [setting for setting in settings if setting.key == "data.dir"]
+    if not places or any(setting.key == "data.name" for setting in settings):
+        return settings
+    others = [setting for setting in settings if setting.key != "data.dir"]
+    return [*others, Setting("data.name", places[-1].value, places[-1].origin)]
+
+
+def _pretrained(given: dict[str, Any]) -> list[Setting]:
+    """What --pretrained and --no-pretrained set."""
+    from dlkit.config.resolve import Setting
+
+    pretrained = given.get("pretrained")
+    if pretrained is None:
+        return []
+    flag = "--pretrained" if pretrained else "--no-pretrained"
+    if given.get("weights") is not None:
+        raise UsageError(f"{flag} and --weights {given['weights']} are the same setting. Give one.")
+    return [Setting("model.weights", "imagenet" if pretrained else "none", flag)]
 
 
 def _trackers(context: typer.Context) -> list[Setting]:
@@ -113,10 +172,12 @@ def spelled(parameter: str) -> str:
 
 def _starts(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="What to train; see `dlkit models list`.")
+        str | None,
+        typer.Argument(metavar="MODEL", help="What to train (`dlkit models list`); may be left out for photos."),
     ] = None,
     data: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="The same as --dataset.", show_default=False)
+        str | None,
+        typer.Argument(metavar="DATA", help="A folder of photos, another path, or a data set.", show_default=False),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -216,6 +277,19 @@ def _changes(
     validation: Annotated[str | None, typer.Option(metavar="X", help="Share of train kept for validation.")] = None,
     on_bad_image: Annotated[
         str | None, typer.Option(metavar="WHAT", help="error, or skip: leave out up to 1 % of files that are damaged.")
+    ] = None,
+    img_size: Annotated[
+        str | None, typer.Option(metavar="N", help="Pixels a side of the images that the network sees.")
+    ] = None,
+    test_split: Annotated[
+        str | None, typer.Option(metavar="X", help="Share of your own data kept for eval, if it has no test split.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Train on these classes of the images alone.")
+    ] = None,
+    pretrained: Annotated[
+        bool | None,
+        typer.Option("--pretrained/--no-pretrained", help="Start from ImageNet's weights, or from scratch."),
     ] = None,
     dropout: Annotated[str | None, typer.Option(metavar="P", help="The model's dropout, where it has one.")] = None,
     track: Annotated[

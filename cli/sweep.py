@@ -107,7 +107,7 @@ def _take_recipe_for_model(context: typer.Context) -> None:
     """Where the first argument is no model but a recipe, put it in that place."""
     given = context.params
     word = given["model"]
-    if word is None or registry.is_model(word):
+    if word is None or registry.is_model(word) or Path(word).is_dir():
         return
     from dlkit.config import yaml_file
 

@@ -187,6 +187,19 @@ def _write(run: RunFolder, format: Format, json: bool) -> None:
         )
     else:
         console.write_text(str(run.path))
+    _show_next(run)
+
+
+def _show_next(run: RunFolder) -> None:
+    """The commands that come next, on stderr."""
+    spec, where = run.spec(), "" if run.path.parent == Path("runs") else f" --runs-dir {run.path.parent}"
+    example = {"images": "new.jpg", "sequences": "new.txt"}.get(spec.kind, "")
+    commands = [("eval", "how good it is on the test split"), ("report", "curves, mistakes and examples as a page")]
+    if example and getattr(spec, "words", True):
+        commands.insert(1, (f"predict {example}", "what it says about a new one"))
+    width = max(len(command) for command, _ in commands) + len(where)
+    for number, (command, purpose) in enumerate(commands):
+        console.note(f"{'next:' if number == 0 else '     '} dlkit {command + where:{width}}  # {purpose}")
 
 
 def _show_plan(recipe: Recipe, name: str | None, runs_dir: Path) -> None:

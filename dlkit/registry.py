@@ -14,7 +14,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ FACTORIES = {
     "explainers": "explain",
     "trackers": "track",
 }
+MAX_BEGUN = 4  # names that begin like a wrong one
 MAX_LISTED = 24  # names in an error message
 PACKAGES = {name: name for name in FACTORIES} | {"exporters": "export/formats", "explainers": "explanation/methods"}
 NOUNS = {name: name.removesuffix("s") for name in FACTORIES} | {"datasets": "data set"}
@@ -167,17 +168,21 @@ def _suggestion(registry: str, name: str) -> str:
     """What an unknown name may have meant; of networks with one name, dlkit's own, then torchvision's."""
     full = {known.partition("/")[2] or known: known for known in reversed(names(registry))}
     begun = [known for known in full if known.startswith(name) and len(name) >= 3]
-    near = name if name in full else min(begun, key=lambda known: (len(known), known), default=_nearest(name, full))
-    return f"Did you mean {full[near]!r}?" if near else did_you_mean(name, entries(registry))
+    begun.sort(key=lambda known: (full[known] != known, len(known), known))
+    near = [name] if name in full else begun[:MAX_BEGUN] or [found for found in [_nearest(name, full)] if found]
+    return f"Did you mean {' or '.join(repr(full[one]) for one in near)}?" if near else _listed(entries(registry))
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence with the nearest name, or with the names that exist if none is near."""
     choices = list(choices)
-    if hint := _nearest(name, choices):
-        return f"Did you mean {hint!r}?"
+    hint = _nearest(name, choices)
+    return f"Did you mean {hint!r}?" if hint else _listed(choices)
+
+
+def _listed(choices: Collection[str]) -> str:
     more = f" and {len(choices) - MAX_LISTED} more" if len(choices) > MAX_LISTED else ""
-    return f"There are: {', '.join(choices[:MAX_LISTED])}{more}."
+    return f"There are: {', '.join(list(choices)[:MAX_LISTED])}{more}."
 
 
 def _nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dlkit.config import yaml_file
 from dlkit_cli import console, main
@@ -26,8 +27,13 @@ def commands() -> list[str]:
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "settings", console.Settings())
-    (tmp_path / "photos").mkdir()  # a person's own images, by their path
-    (tmp_path / "labels.csv").touch()
+    for name in ("cat", "dog"):  # a person's own images, by their path
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (40, 30), (60 * index, 0, 0)).save(tmp_path / "photos" / name / f"{index}.png")
+    photos = sorted((tmp_path / "photos").glob("*/*.png"))
+    rows = (f"{photo.relative_to(tmp_path)},{photo.parent.name}\n" for photo in photos)
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(rows))
     (tmp_path / "runs" / "latest").mkdir(parents=True)  # README repeats the newest run by its recipe
     shutil.copy(ROOT / "recipes" / "mlp-mnist.yaml", tmp_path / "runs" / "latest" / "recipe.yaml")
 

@@ -87,7 +87,7 @@ def wrong_kinds(recipe: Recipe) -> Problems:
             yield ("data", "vectors"), f"recipe.data.vectors is for words; data set {data.name!r} provides images."
         return
     reason = f"is for images; data set {data.name!r} provides {kind}. Leave it out."
-    for key in ("size", "channels", "max_pixels"):
+    for key in ("size", "channels", "max_pixels", "classes"):
         if getattr(data, key) != type(data).model_fields[key].default:
             yield ("data", key), f"recipe.data.{key} {reason}"
     for key, value in data.augment:
@@ -137,6 +137,8 @@ def conflicts(recipe: Recipe) -> Problems:
     if schedule.warmup_epochs >= train.epochs:
         value = f"recipe.schedule.warmup_epochs is {schedule.warmup_epochs:g}"
         yield ("schedule", "warmup_epochs"), f"{value}; it must be less than train.epochs, {train.epochs}."
+    if train.patience is not None and train.select == "last":
+        yield ("train", "patience"), "recipe.train.patience needs train.select=best: it stops if no epoch is better."
     if train.accumulate > train.batch_size:
         message = f"recipe.train.accumulate is {train.accumulate}, more than the {train.batch_size} images of a batch."
         yield ("train", "accumulate"), message

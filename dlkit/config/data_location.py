@@ -45,6 +45,11 @@ def resolve_dataset(target: str, path: str | None = None, takes: Sequence[str] =
     raise UsageError(f"data set {target!r} not found. {hint}")
 
 
+def is_dataset(target: str) -> bool:
+    """Whether this is the name of a data set, NAME:PATH, or a path."""
+    return target.partition(":")[0] in registry.entries("datasets") or _is_location(target)
+
+
 def absolute(name: str, path: str) -> str:
     """A data set's path as an absolute one; addresses and names of a hub stay."""
     return str(Path.cwd() / path) if on_disk(name, path) else path

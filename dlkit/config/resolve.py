@@ -80,10 +80,11 @@ def resolve(
     recipe: str | Path | None = None,
     settings: Sequence[Setting] = (),
     flags: Mapping[str, Any] | None = None,
+    base: Document | None = None,
 ) -> Resolved:
     """Put a recipe together: `recipe` is a file or a shipped recipe's name; settings go over it, then flags.
 
-    Flags are {dotted key: value}, for a caller without settings of its own.
+    Flags are {dotted key: value}, for a caller without settings of its own; `base` is in place of a recipe.
 
     Raises:
         UsageError: no model or data set is given, or a value does not fit the schema, the registry or another value;
@@ -93,6 +94,8 @@ def resolve(
     settings = [*settings, *_as_settings(flags or {})]
     settings += (Setting(key, name, "") for key, name in names.items() if name is not None)
     named = None if recipe is None else _named_recipe(recipe)
+    if base is not None:
+        named = base, base.origin
     overrides = _as_layer(_resolve_dataset(settings, None if named is None else named[0]))
     base, source = named or _base(overrides)
     dataset = _name(overrides, "data")
@@ -101,6 +104,25 @@ def resolve(
         base = replace(base, values=merge(defaults, base.values))
     resolved, notes = _combine(base, overrides)
     return Resolved(with_absolute_paths(resolved), source, notes)
+
+
+def model_in(settings: Sequence[Setting]) -> str | None:
+    """The model that the settings name."""
+    return _name(_as_layer(settings), "model")
+
+
+def names_photos(settings: Sequence[Setting]) -> bool:
+    """Whether the settings name the user's own photos, here and of any size, and no model that takes other inputs.
+
+    Raises:
+        UsageError, DataError: the data set is neither a name nor a path.
+    """
+    layer = _as_layer(_resolve_dataset(settings, None))
+    model, dataset, folder = _name(layer, "model"), _name(layer, "data"), section(layer.values, "data").get("dir")
+    datasets, models = registry.entries("datasets"), registry.entries("models")
+    photos = dataset in datasets and {"size", "test", "group"} <= datasets[dataset].options.keys()
+    here = isinstance(folder, str) and os.path.exists(folder)
+    return photos and here and (model not in models or "images" in models[model].takes)
 
 
 def load(path: Path) -> Recipe:
@@ -242,13 +264,33 @@ def _base(overrides: Document) -> tuple[Document, str]:
     """The shipped recipe of a model and a data set, else the starting point."""
     model, dataset = _name(overrides, "model"), _name(overrides, "data")
     if model is None:
-        raise UsageError(f"no model given. Name one of {', '.join(registry.entries('models'))}, or give --recipe.")
+        raise UsageError(f"no model given. {_models_for(dataset)}")
     if dataset is None:
-        raise UsageError(f"no data set given. Give --dataset with one of {', '.join(registry.entries('datasets'))}.")
+        raise UsageError(f"no data set given. {_datasets_for(model)}")
     path = yaml_file.shipped(model, dataset)
     if path is None:
         return STARTING_POINT, f"{STARTING_POINT.origin}, as there is no recipe for {model} on {dataset}"
     return yaml_file.read_document(path), f"{path.stem}, shipped with dlkit"
+
+
+def _models_for(dataset: str | None) -> str:
+    """What to write if the model is missing."""
+    if dataset is None:
+        return "Write `dlkit train photos` for a folder of your own photos, `dlkit train lenet5 mnist`, or --recipe."
+    tried = [name.removesuffix(f"-{dataset}") for name in yaml_file.shipped_names() if name.endswith(f"-{dataset}")]
+    kinds = registry.entry("datasets", dataset).gives
+    fitting = [name for name, entry in registry.entries("models").items() if set(kinds) & set(entry.takes)]
+    first = [name for name in tried if name in fitting] or fitting
+    return f"Write `dlkit train {first[0]} {dataset}`; models for it: {', '.join(first)}."
+
+
+def _datasets_for(model: str) -> str:
+    """What to write if the data set is missing."""
+    tried = [name.removeprefix(f"{model}-") for name in yaml_file.shipped_names() if name.startswith(f"{model}-")]
+    known = [name for name in tried if name in registry.entries("datasets")]
+    example = f"Write `dlkit train {model} {known[0]}`, or" if known else "Write"
+    others = ", ".join(known or registry.entries("datasets"))
+    return f"{example} `dlkit train {model} photos` for a folder of yours; data sets: {others}."
 
 
 def _named_recipe(recipe: str | Path) -> tuple[Document, str]:

@@ -15,6 +15,11 @@ def _without_none(value: Any) -> Any:  # --weights none
     return None if value == NO_WEIGHTS else value
 
 
+def _listed(value: Any) -> Any:  # --classes cat,dog
+    names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    return tuple(names) if isinstance(names, list) else names
+
+
 def _integer(value: Any) -> Any:
     if type(value) is not int:  # a Literal alone accepts true and 1.0 as 1
         raise ValueError("not an integer")
@@ -74,6 +79,7 @@ class Data(Section):
     dir: str | None = None  # the location of your own data: a folder, a table, shards
     options: Options = {}  # those that `dlkit dataset info NAME` lists
     sampler: Literal["uniform", "balanced"] = "uniform"  # balanced: classes are equally frequent in each epoch
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None  # of images; none: all
     vectors: str | None = None  # word vectors in GloVe's format, to initialize the embedding
     validation: Below1 = 0.1  # fraction of train; a data set's own validation split has precedence
     size: Count | None = None  # pixels a side; none: the data set's own
@@ -130,6 +136,7 @@ class Train(Section):
     patience: Count | None = None  # epochs without improvement of the monitor before stopping
     freeze: Count | Patterns | None = None  # first layers, or parameters, that keep their initial weights
     unfreeze: Count | tuple[Count, ...] | None = None  # epochs between two unfreezings, or a list of epochs
+    select: Literal["best", "last"] = "best"  # the epoch that eval and predict use: by the monitor, or the last one
     monitor: Monitor = "val/top1"  # chooses the best epoch
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0  # of all randomness
     device: Annotated[

@@ -137,12 +137,18 @@ def _list_files(folder: Path, kind: FileKind, ignored: list[str]) -> list[Path]:
 
 def _check_train(folder: Path, classes: FilesByClass, kind: FileKind) -> None:
     if not classes:
-        raise DataError(f"{folder}: has no class folders. Each class is a folder of {kind.noun}s.")
+        above = f" Is {folder.name!r} a class? Then: dlkit train {folder.parent}." if _holds(folder, kind) else ""
+        raise DataError(f"{folder}: has no class folders. Each class is a folder of {kind.noun}s.{above}")
     if len(classes) == 1:
         raise DataError(f"{folder}: has one class only, {next(iter(classes))!r}; a classifier needs two.")
     for name, files in classes.items():
         if not files:
             raise DataError(f"{folder / name}: the class folder holds no {kind.noun}.")
+
+
+def _holds(folder: Path, kind: FileKind) -> bool:
+    """Whether files of that kind lie in the folder itself."""
+    return any(os.path.splitext(entry.name)[1].lower() in kind.extensions for entry in listed(folder))
 
 
 def _list_known_classes(folder: Path, names: tuple[str, ...], kind: FileKind, notes: list[str]) -> FilesByClass:

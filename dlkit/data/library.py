@@ -13,6 +13,7 @@ import numpy as np
 from dlkit import cache, registry
 from dlkit.atomic_io import storage_errors
 from dlkit.config.schema import Data
+from dlkit.data.class_selection import select_classes, select_in_spec
 from dlkit.data.download.download import no_log
 from dlkit.data.download.store import CachedFile, about_of, cache_folder, check, download, not_cached, recorded_files
 from dlkit.data.splits import MemoryImages, Samples, Splits
@@ -65,7 +66,7 @@ def splits(data: Data, *, allow_download: bool = True, log: Log = no_log) -> Spl
     options = _options(data)
     folder = _folder(data, module, allow_download, log)
     with storage_errors(folder or Path(data.name)):  # a name too long for the system, a folder that was removed
-        loaded: Splits = module.load(folder, **options)
+        loaded: Splits = select_classes(module.load(folder, **options), data.classes)
     spec = _adapt_spec(loaded.spec, data)
     if isinstance(spec, ImageSpec) and isinstance(loaded.spec, ImageSpec) and spec.channels != loaded.spec.channels:
         return _gray_to_rgb(loaded, spec)
@@ -85,7 +86,7 @@ def spec_of(data: Data, *, words: bool = True, allow_download: bool = True, log:
         return splits(data, allow_download=allow_download, log=log).spec
     if data.dir is not None:
         raise _takes_no_folder(data)
-    return _adapt_spec(published, data)
+    return _adapt_spec(select_in_spec(published, data.classes), data)
 
 
 def info(name: str, path: str | None = None) -> DatasetInfo:

@@ -82,6 +82,7 @@ def evaluate(
         data = data.model_copy(update={"on_bad_image": on_bad_image})
     part = load_split(run, data, split, spec, say)
 
+    from dlkit.data.images.readable import explain_bad_images
     from dlkit.data.processes import use_timeout
     from dlkit.evaluation.mc_dropout import check_model
     from dlkit.evaluation.outputs import compute_outputs
@@ -103,7 +104,8 @@ def evaluate(
     tally, uncertainties = Tally.empty(len(spec.classes), k), Uncertainties(restored.link == "sigmoid")
     workers = data.workers if workers is None else workers
     batches = compute_outputs(restored, part.samples, batch_size, workers, mc_dropout)
-    lines = list(_accumulate(batches, part.samples, spec, tally, uncertainties, write=write, advance=advance))
+    with explain_bad_images(data):
+        lines = list(_accumulate(batches, part.samples, spec, tally, uncertainties, write=write, advance=advance))
     part = part.with_warnings(single_class_warning(tally.confusion, spec.classes), say)
     extra = {} if mc_dropout is None else uncertainties.metrics()
     evaluation = _evaluation(restored, part, data.name, split, checkpoint, tally, extra, mc_dropout)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dlkit import registry
 from dlkit.config.schema import Data
 from dlkit.data.classes import missing_classes, quote_names
 from dlkit.errors import DataError, DlkitError
@@ -48,9 +49,7 @@ def load_split(run: RunFolder, data: Data, split: str, spec: Spec, log: Log) -> 
 
     parts = loader.split(found, data.validation, run.recipe().train.seed)
     if split not in parts:
-        raise DataError(
-            f"data set {data.name!r} has no {split} split. It has: {', '.join(parts)}. Choose one with --split."
-        )
+        raise DataError(_no_split(data, split, list(parts)))
     samples, left_out = readable(parts[split], split, data, log)
     now = fingerprint(samples, found.spec.classes)
     leaked = leaks.warnings(run.info().get("starts_from", ()), {split: samples}, data)
@@ -64,6 +63,14 @@ def load_split(run: RunFolder, data: Data, split: str, spec: Spec, log: Log) -> 
     for warning in warnings:
         log(f"warning: {warning}")
     return EvalSplit(resize_samples(mapped, spec), now, tuple(warnings), left_out)
+
+
+def _no_split(data: Data, split: str, others: list[str]) -> str:
+    """What is wrong if the data has no such split, and what to do."""
+    way = f"Measure another with --split {others[-1]}"
+    if split == "test" and "test" in registry.entry("datasets", data.name).options:
+        way += ", or train again with --test-split 0.2, which keeps a fifth for eval"
+    return f"data set {data.name!r} has no {split} split, only {' and '.join(others)}. {way}."
 
 
 def readable(samples: Samples, split: str, data: Data, log: Log) -> tuple[Samples, dict[str, str]]:

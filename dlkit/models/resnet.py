@@ -3,10 +3,11 @@
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 1512.03385, 2015.
 
 `resnet18`, `34`, `50`, `101` and `152` are table 1's, with torchvision's keys; `resnet20`, `32`, `44`, `56` and `110`
-are section 4.2's for small images, whose shortcuts have no parameters (option A). `blocks` lists the blocks of each
-stage, `block` says of which kind they are (basic or bottleneck), `width` how many maps the first stage has, `shortcut`
-how a block's input is fitted to more maps: projection (option B), padding (A, the new maps come last) or padding_both
-(A as github.com/akamaster/pytorch_resnet_cifar10 has it, half of the new maps on either side).
+are section 4.2's for small images, whose shortcuts have no parameters (option A). `resnet8` is like these, with one
+block to a stage and twice their width: for a few hundred photos. `blocks` lists the blocks of each stage, `block` says
+of which kind they are (basic or bottleneck), `width` how many maps the first stage has, `shortcut` how a block's input
+is fitted to more maps: projection (option B), padding (A, the new maps come last) or padding_both (A as
+github.com/akamaster/pytorch_resnet_cifar10 has it, half of the new maps on either side).
 `fusion` joins the stages' features in front of the classifier: pool, each stage's average; pyramid, a feature pyramid's
 levels. `drop_path` leaves blocks out while training, the later the more often (stochastic depth).
 
@@ -40,6 +41,7 @@ VARIANTS = {
     "resnet50": {"block": "bottleneck", "blocks": "3,4,6,3"},
     "resnet101": {"block": "bottleneck", "blocks": "3,4,23,3"},
     "resnet152": {"block": "bottleneck", "blocks": "3,8,36,3"},
+    "resnet8": {"blocks": "1,1,1", "width": 32, "shortcut": "padding"},
     "resnet20": {"blocks": "3,3,3", "width": 16, "shortcut": "padding"},
     "resnet32": {"blocks": "5,5,5", "width": 16, "shortcut": "padding"},
     "resnet44": {"blocks": "7,7,7", "width": 16, "shortcut": "padding"},
@@ -47,7 +49,7 @@ VARIANTS = {
     "resnet110": {"blocks": "18,18,18", "width": 16, "shortcut": "padding"},
 }
 NATURAL = (3, 224, 224, 1000)  # channels, height, width, classes
-NATURAL_OF = dict.fromkeys(("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"), (3, 32, 32, 10))
+NATURAL_OF = dict.fromkeys(("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"), (3, 32, 32, 10))
 NOTES = {
     "imagenet": "stem imagenet: 7×7 convolution of stride 2, max pool of stride 2",
     "small": "stem small: 3×3 convolution of stride 1, no pool",

@@ -17,7 +17,7 @@ from dlkit.data.checks import duplicates
 from dlkit.data.classes import missing_classes
 from dlkit.data.download.http import UnreachableError
 from dlkit.data.fingerprint import Files, file_digests, fingerprint, fingerprint_of_files
-from dlkit.data.images.readable import skip_bad_images
+from dlkit.data.images.readable import explain_bad_images, skip_bad_images
 from dlkit.data.loader import split
 from dlkit.data.processes import use_timeout
 from dlkit.data.splits import ImageFiles, Samples, SequenceSamples, TreeSamples
@@ -84,7 +84,7 @@ def ready(recipe: Recipe, world: World, threads: int | None) -> Iterator[torch.d
     precision.compute_alike(device)
     memory.keep_freed()
     try:
-        with joined(world, device):
+        with joined(world, device), explain_bad_images(recipe.data):
             yield device
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(recipe, error) from error
@@ -168,7 +168,7 @@ def starting_point(recipe: Recipe, runs_dir: Path, say: Say) -> transfer.Start |
     try:
         tensors = source.read()
     except UnreachableError as error:
-        ways_out = "Or train from scratch: --weights none; or from a file of yours: --weights FILE."
+        ways_out = "Train from scratch with --no-pretrained, or start from a file of yours with --weights FILE."
         raise UnreachableError(f"{error} {ways_out}") from error
     start = transfer.Start(model.name, source, tensors, model.init_layers)
     transfer.check(start, recipe.train.freeze)

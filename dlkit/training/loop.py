@@ -349,13 +349,16 @@ def finish_epoch(
 
 
 def keep_best(run: Run, line: dict[str, Any]) -> None:
-    """Compare this epoch with the best; a value that is not finite is never the best. Patience counts no ties."""
+    """Compare this epoch with the best; a value that is not finite is never the best. Patience counts no ties.
+
+    With train.select=last the last epoch counts as the best.
+    """
     monitor, loss = run.settings.monitor, line.get("val/loss", math.nan)
     epoch = Best(run.step, run.epochs_done, line.get(monitor, math.nan), loss if math.isfinite(loss) else None)
     best, finite = run.best, math.isfinite(epoch.value)
     improved = finite and (best is None or epoch.key(monitor)[0] > best.key(monitor)[0])
     run.stale = 0 if improved else run.stale + 1
-    if finite and (best is None or epoch.key(monitor) >= best.key(monitor)):
+    if finite and (best is None or run.settings.select == "last" or epoch.key(monitor) >= best.key(monitor)):
         run.best = epoch
 
 

@@ -156,14 +156,15 @@ def first_step(trial: Trial, started: bool) -> list[Check]:
 
 def validation_size(materials: Materials) -> list[Check]:
     """Whether the validation split is large enough to tell one epoch from another, if it is what chooses the best."""
-    if not materials.recipe.train.monitor.startswith("val/") or "validation" not in materials.data.splits:
+    train = materials.recipe.train
+    if not train.monitor.startswith("val/") or train.select == "last" or "validation" not in materials.data.splits:
         return []
     samples = len(materials.data.splits["validation"])
     interval = statistics.wilson(samples // 2, samples)  # the widest
     width = interval.high - interval.low
     small = samples < SMALL_VALIDATION or width > WIDE_INTERVAL
     found = f"{samples:,} samples: the 95 % interval of an accuracy spans {100 * width:.0f} points"
-    expected = f"{SMALL_VALIDATION} samples or more, to rank epochs: raise data.validation, or take the last checkpoint"
+    expected = f"{SMALL_VALIDATION} samples or more, to rank epochs: raise data.validation, or set train.select=last"
     return [Check("validation", WARNING if small else OK, found, expected)]
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dlkit import atomic_io, signals
 from dlkit.config import yaml_file
-from dlkit.config.resolve import resolve, with_changes
+from dlkit.config.resolve import Resolved, Setting, names_photos, resolve, with_changes
 from dlkit.config.schema import Recipe
 from dlkit.data.fingerprint import write_files
 from dlkit.errors import DivergedError, DlkitError, StoppedError
@@ -28,6 +28,7 @@ from dlkit.training.compatibility import changed_settings, identity, same_data, 
 from dlkit.training.distributed import world_of_environment
 from dlkit.training.inputs import Materials, Prepared, Say, gather, prepare, ready, refuse_fitted, silent
 from dlkit.training.loop import Run, Surroundings, fit, out_of_patience
+from dlkit.training.photo_recipe import resolve_for_photos
 from dlkit.training.preflight import glance, tell_little_room
 from dlkit.training.schedules import describe_change
 from dlkit.training.tracking import tracked
@@ -84,13 +85,24 @@ def train(
         "train.device": device,
     }
     given = {key: value for key, value in named.items() if value is not None}
-    resolved = resolve(model, dataset, recipe=recipe, flags={**(settings or {}), **given})
+    resolved = _resolved(model, dataset, recipe, {**(settings or {}), **given}, say)
     for note in resolved.notes:
         say(note)
     return train_recipe(
         resolved.recipe, name=name, runs_dir=Path(runs_dir), argv=[], say=say, progress=False,
         auto_batch=batch_size == "auto",
     )  # fmt: skip
+
+
+def _resolved(
+    model: str | None, dataset: str | None, recipe: str | Path | None, values: Mapping[str, object], say: Say
+) -> Resolved:
+    """The recipe; on photos of the user's own the one that suits them."""
+    named = {key: name for key, name in (("model.name", model), ("data.name", dataset)) if name is not None}
+    chosen = [Setting(key, value, f"{key}={value}") for key, value in {**named, **values}.items()]
+    if recipe is None and names_photos(chosen):
+        return resolve_for_photos(chosen, say)
+    return resolve(model, dataset, recipe=recipe, flags=values)
 
 
 def train_recipe(

@@ -104,7 +104,7 @@ def _of_timm(name: str, model: str, say: Say) -> Weights:
     return Weights(f"the published weights of {name}", read, model, spec=spec)
 
 
-def published(file: str, say: Say) -> Path:
+def published(file: str, say: Say, retries: http.RetryPolicy = http.DEFAULT_RETRIES) -> Path:
     """One of torchvision's published files, verified: from a cache, or else downloaded.
 
     Raises:
@@ -119,7 +119,7 @@ def published(file: str, say: Say) -> Path:
             f"{cache.weights_dir()}."
         )
     source = Source(imagenet.URL + file, f"sha256:{imagenet.sha256_start(file)}", 0)
-    return download.fetch([source], cache.writable(cache.weights_dir()) / file, log=say)
+    return download.fetch([source], cache.writable(cache.weights_dir()) / file, log=say, retries=retries)
 
 
 def cached(file: str, say: Say) -> Path | None:

@@ -17,6 +17,7 @@ from dlkit import errors, registry
 from dlkit.config import yaml_file
 from dlkit.config.resolve import resolve
 from dlkit.runs import run_folder
+from dlkit.specs import ImageSpec
 from dlkit_cli import console, main, recipe_flags, train
 
 Captured = pytest.CaptureFixture[str]
@@ -39,7 +40,8 @@ def dlkit_says(capsys: Captured, line: str) -> tuple[int, str, str]:
 def one_run(tmp_path: Path) -> run_folder.RunFolder:
     """A run as train leaves it, without the training."""
     recipe = resolve("mlp", "shapes").recipe
-    info = {"model": "mlp", "dataset": "shapes", "epochs": 2, "spec": {}}
+    spec = ImageSpec(3, 32, 32, ("circle", "square"), (0.5,) * 3, (0.5,) * 3)
+    info = {"model": "mlp", "dataset": "shapes", "epochs": 2, "spec": spec.to_json()}
     run = run_folders.create(tmp_path / "runs", "first", recipe, info)
     for epoch, top1 in ((1, 0.5), (2, 0.75)):
         run.append_metrics({"step": epoch * 10, "epoch": epoch, "val/top1": top1, "val/loss": 1 - top1})
@@ -239,11 +241,19 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
     "--monitor": ("val/loss", "train.monitor", "val/loss"),
     "--aa": ("trivial", "data.augment.policy", "trivial"),
     "--on-bad-image": ("skip", "data.on_bad_image", "skip"),
+    "--img-size": ("48", "data.size", 48),
+    "--classes": ("3,cat", "data.classes", ("3", "cat")),
 }
 
 
 def test_every_flag_reaches_its_key(capsys: Captured) -> None:
-    elsewhere = {"model", "text_column", "path_column", "label_column"}  # an argument, and flags of tables alone
+    elsewhere = {
+        "model",
+        "text_column",
+        "path_column",
+        "label_column",
+        "test_split",
+    }  # an argument, and your own data's
     assert len(FLAGS) == len((recipe_flags.FLAGS | recipe_flags.TEXT_FLAGS).keys() - elsewhere)
     line = " ".join(f"{flag} {text}" for flag, (text, _, _) in FLAGS.items())
     code, out, _ = dlkit_says(capsys, f"train mlp {line} --dry-run")

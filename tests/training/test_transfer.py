@@ -337,7 +337,7 @@ def test_gradual_unfreezing_resumes_to_the_same_bits_without_its_source(
     shutil.copytree(source.path, lent.path)
     settings: dict[str, Any] = {
         "train.freeze": "*", "train.unfreeze": 1, "train.epochs": 3, "train.checkpoint_every": 1, "train.batch_size": 8,
-        "optimizer.layer_decay": 0.5, "regularizers.gaussian_prior.mean": "start",
+        "optimizer.layer_decay": 0.5, "regularizers.gaussian_prior.mean": "start", "optimizer.weight_decay": 0,
     }  # fmt: skip
     gold = transferred(tmp_path, "gold", lent, pictures / "unknown", **settings)
     steps, before, after = (

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dlkit.data.images.formats import EXTENSIONS as EXTENSIONS
-from dlkit.data.images.formats import UnsupportedImageError, detect_format, register_heif
+from dlkit.data.images.formats import BadImageError, UnsupportedImageError, detect_format, register_heif
 from dlkit.data.images.packed import PackedImage
 from dlkit.data.images.resize_crop import Pixels, prepare, shrink
 from dlkit.data.images.truncation import is_truncated
@@ -128,10 +128,21 @@ def decode_with_header(
     except Exception as error:  # hostile bytes may raise anything inside Pillow
         if _is_unsupported(error):
             raise UnsupportedImageError(f"{name}: this kind of image cannot be read: {_reason(error)}.") from error
-        raise DataError(f"{name}: the image is damaged: {_reason(error)}.") from error
+        raise BadImageError(f"{name}: the image is damaged: {_reason(error)}.") from error
     if notes is not None:
         notes.extend(f"{name}: {note}" for note in new_notes)
     return converted if transpose is None else converted.transpose(transpose), header
+
+
+def image_size(source: ImageSource, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """The (width, height) that an image's header names, before its EXIF rotation; None if it cannot be read."""
+    try:
+        with _open(source) as file, _open_image(file, [], max_pixels) as image:
+            return image.size
+    except MemoryError:
+        raise
+    except Exception:  # whatever Pillow raises; who decodes the image reports it
+        return None
 
 
 def read(source: ImageSource) -> bytes:
@@ -163,7 +174,7 @@ def _open(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
     if not isinstance(source, Path):
         content = source if isinstance(source, bytes) else source.read()
         if not content:
-            raise DataError("the image is empty.")
+            raise BadImageError("the image is empty.")
         yield io.BytesIO(content)
         return
     try:
@@ -176,7 +187,7 @@ def _open(source: ImageSource | bytes) -> Iterator[IO[bytes]]:
             pipe = "pipe or a device. Pipe it in: --stdin-image < PIPE"
             raise UnsupportedImageError(f"not a file but a {'folder' if stat.S_ISDIR(status.st_mode) else pipe}.")
         if status.st_size == 0:
-            raise DataError("the file is empty.")
+            raise BadImageError("the file is empty.")
         small = status.st_size <= MAX_BUFFERED  # Pillow reads a header a few bytes at a time
         yield io.BytesIO(file.read(status.st_size)) if small else io.BufferedReader(file)
 
@@ -207,7 +218,7 @@ def _open_image(file: IO[bytes], notes: list[str], max_pixels: int) -> Image.Ima
         raise UnsupportedImageError(_too_large(max_pixels)) from None
     except UnidentifiedImageError:
         if format in ("PNG", "JPEG", "GIF") or is_truncated(format, file):
-            raise DataError(f"the image is damaged: its {format} header cannot be read.") from None
+            raise BadImageError(f"the image is damaged: its {format} header cannot be read.") from None
         raise UnsupportedImageError(f"its {format} header cannot be read: it is damaged, or of a rare kind.") from None
 
 
@@ -233,7 +244,7 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
     """Raises: DataError if an image of this width and height is empty, or larger than data.max_pixels allows."""
     width, height = size
     if width < 1 or height < 1:
-        raise DataError(f"the image has no pixels: {width} × {height}.")
+        raise BadImageError(f"the image has no pixels: {width} × {height}.")
     if width * height > max_pixels or max(size) > _max_side(max_pixels):
         raise UnsupportedImageError(_too_large(max_pixels, f"; it is {width:,} × {height:,}"))
 

@@ -63,7 +63,11 @@ _UNSUPPORTED = {
 _AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
-class UnsupportedImageError(DataError):
+class BadImageError(DataError):
+    """A file that is no image, or a damaged one."""
+
+
+class UnsupportedImageError(BadImageError):
     """An image that dlkit does not read, though it may be valid: too large, or in a format without a reader."""
 
 
@@ -96,14 +100,14 @@ def _detect_container(head: bytes) -> str:
     raise UnsupportedImageError(f"video is not a format that dlkit reads. Convert it to one of {FORMATS}.")
 
 
-def _not_an_image(head: bytes) -> DataError:
+def _not_an_image(head: bytes) -> BadImageError:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in text:
-        return DataError("not an image but a web page? It starts like HTML; download the file again.")
+        return BadImageError("not an image but a web page? It starts like HTML; download the file again.")
     for signature, name in _UNSUPPORTED.items():
         if head.startswith(signature) or text.startswith(signature):
             return UnsupportedImageError(f"{name} is not a format that dlkit reads. Convert it to one of {FORMATS}.")
-    return DataError(f"not an image that dlkit reads ({FORMATS}).")
+    return BadImageError(f"not an image that dlkit reads ({FORMATS}).")
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from PIL import Image, _imaging
 
-from dlkit.errors import DataError
+from dlkit.data.images.formats import BadImageError
 
 COMPRESSION, FILL_ORDER, OFFSETS, COUNTS = 259, 266, (273, 324), (279, 325)  # tags; offsets of strips, of tiles
 GROUP4, JPEG, DEFLATE = 4, 7, (8, 32946)
@@ -60,7 +60,7 @@ def warnings_as_errors() -> Iterator[None]:
     finally:
         del _messages.modules
     if damaged:
-        raise DataError(f"the image is damaged: {damaged[0].decode(errors='replace')} could not read its data.")
+        raise BadImageError(f"the image is damaged: {damaged[0].decode(errors='replace')} could not read its data.")
 
 
 def check_strips(image: Image.Image, file: IO[bytes]) -> None:
@@ -75,7 +75,7 @@ def check_strips(image: Image.Image, file: IO[bytes]) -> None:
     for offset, count in zip(offsets, counts, strict=False):
         file.seek(offset)
         if not check(file.read(count), tags):
-            raise DataError("the image is damaged: a strip of it is truncated.")
+            raise BadImageError("the image is damaged: a strip of it is truncated.")
     file.seek(before)
 
 
