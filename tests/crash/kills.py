@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import time
 from pathlib import Path
 
 from crash.gold import run_or_resume
@@ -42,10 +41,12 @@ def kill_once(work: Path, name: str, number: int, gold: str) -> None:
 
 
 def random_times(work: Path, gold: str, count: int = 300) -> str:
-    """Kill after uniform(0, T), T being the time of a clean run; start again until it is done; over again."""
-    begun = time.monotonic()
-    assert in_child(lambda: run_or_resume(work / "timed")) == 0
-    duration, kills, runs, draw = time.monotonic() - begun, 0, 0, random.Random(0)
+    """Kill after uniform(0, 0.6 T) of CPU, T being that of a clean run; start again until it is done; over again.
+
+    The kernel's timer kills, by SIGPROF, which nothing handles: like SIGKILL, but however busy the machine is.
+    """
+    usage = os.wait4(fork(lambda: run_or_resume(work / "timed")), 0)[2]
+    duration, kills, runs, draw = 0.6 * (usage.ru_utime + usage.ru_stime), 0, 0, random.Random(0)
     while kills < count:
         restarts = kills_of_one_run(work, draw, duration)
         check_ends_like_gold(work / "trial", gold, f"{restarts} random kills (run {runs}, seed 0)")
@@ -57,18 +58,17 @@ def random_times(work: Path, gold: str, count: int = 300) -> str:
 def kills_of_one_run(work: Path, draw: random.Random, duration: float) -> int:
     runs_dir, log = work / "trial", work / "acknowledged"
 
-    def go_on() -> None:
+    def go_on(seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         acknowledging(log)
         run_or_resume(runs_dir)
 
     for restarts in range(MOST_RESTARTS):
-        pid = fork(go_on)
-        time.sleep(draw.uniform(0, duration))
-        os.kill(pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        seconds = draw.uniform(0.001, duration)
+        code = in_child(lambda seconds=seconds: go_on(seconds))  # type: ignore[misc]
         if code == 0:
             return restarts
-        assert code == -signal.SIGKILL, f"kill {restarts}: ended with {code}"
+        assert code == -signal.SIGPROF, f"kill {restarts}: ended with {code}"
         check_nothing_lost(runs_dir, log, f"random kill {restarts}")
     raise AssertionError(f"not done after {MOST_RESTARTS} restarts")
 
