@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import dlkit
 from dlkit import signals
-from dlkit.errors import DlkitError, OutOfMemoryError, UsageError
+from dlkit.errors import DlkitError, OutOfMemoryError, StorageError, UsageError
 from dlkit.registry import did_you_mean
 
 from . import console, formats, synonyms
@@ -194,6 +194,10 @@ def _report(error: Exception) -> int:
         console.error(str(error))
         return error.exit_code
     if isinstance(error, typer.TyperException):
+        refused = error.format_message().rstrip(".")
+        if refused.endswith("is not readable"):  # what Typer finds out about a path
+            console.error(f"{refused}: permission denied. Change its owner or mode, or run as its owner.")
+            return StorageError.exit_code
         console.error(_usage_message(error))
         return error.exit_code
     if _is_out_of_memory(error):

@@ -1,5 +1,9 @@
 """`python signal_at.py SIGNALS EVENT ARGUMENTS…`: run dlkit and send it signals at an event, so that no clock decides.
 
+`python signal_at.py --serve` does so for each line of JSON that it reads, in a fork of a process that has imported
+torch and started no thread: {"folder": F, "out": FILE, "err": FILE, "words": [SIGNALS, EVENT, ARGUMENTS…]}. It answers
+with the exit code. An import: event needs a process of its own.
+
 SIGNALS is a number, several joined by "+" (sent one after another), or a file to create, after which the program waits
 at the event until a signal comes from outside. An EVENT is import:MODULE, call:MODULE:FUNCTION or point:NAME:COUNT of
 atomic writes.
@@ -8,6 +12,7 @@ atomic writes.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import sys
@@ -15,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+WARM = ("dlkit_cli.main", "dlkit.training.train", "dlkit.evaluation.evaluate", "matplotlib.backends.backend_agg")
 
 
 def send(what: str) -> None:
@@ -25,7 +32,7 @@ def send(what: str) -> None:
     from dlkit import signals
 
     Path(what).touch()
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while not signals.requested() and time.monotonic() < limit:
         time.sleep(0.01)
 
@@ -62,9 +69,25 @@ class Finder:
             self.act()
 
 
+def serve() -> list[str]:
+    """Fork for each request; returns in the child alone, with its words."""
+    for module in WARM:
+        importlib.import_module(module)
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os.chdir(request["folder"])
+            for descriptor, path in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
+                os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), descriptor)
+            return list(request["words"])
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    sys.exit()
+
+
 if __name__ == "__main__":
     assert os.environ.get("RANK") is None
-    what, event, *arguments = sys.argv[1:]
+    what, event, *arguments = serve() if sys.argv[1:] == ["--serve"] else sys.argv[1:]
     sys.argv = ["dlkit", *arguments]
     arm(event, lambda: send(what))
     from dlkit_cli.__main__ import main

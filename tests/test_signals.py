@@ -5,6 +5,7 @@ In the slow tests the program sends itself the signal at an event (signal_at.py)
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -29,6 +30,7 @@ from dlkit.runs.run_folder import RunFolder
 from dlkit.training.train import resume_run
 
 SENDER = [sys.executable, str(Path(__file__).with_name("signal_at.py"))]
+LONG_S = 600  # a busy machine takes its time
 HUP, INT, TERM = (int(number) for number in signals.SIGNALS)
 
 
@@ -129,9 +131,42 @@ def send_at(what: str, event: str, folder: Path, *arguments: str, **options: Any
     )  # fmt: skip
 
 
+class Warm:
+    """signal_at.py as a server: a trial takes a fork instead of seconds of imports."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / "out", folder / "err"
+        self.process = subprocess.Popen(
+            [*SENDER, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def send_at(self, what: str, event: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
+        """The exit code, what was written on stdout, and what on stderr."""
+        if event.startswith("import:"):
+            process = send_at(what, event, folder, *arguments)
+            out, err = process.communicate(timeout=LONG_S)
+            return process.returncode, out, err
+        for path in self.files:
+            path.write_text("")
+        assert self.process.stdin is not None and self.process.stdout is not None
+        names = [str(path) for path in self.files]
+        request = {"folder": str(folder), "out": names[0], "err": names[1], "words": [what, event, *arguments]}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline()), self.files[0].read_text(), self.files[1].read_text()
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    server = Warm(tmp_path_factory.mktemp("warm"))
+    yield server
+    server.process.communicate()
+
+
 def test_a_signal_during_the_imports_ends_with_its_own_code_and_one_line(tmp_path: Path) -> None:
     process = send_at(str(TERM), "import:typer", tmp_path, "models")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONG_S)
     assert (process.returncode, out, err) == (143, "", "dlkit: stopped by SIGTERM.\n")
 
 
@@ -167,11 +202,10 @@ def gold(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.mark.parametrize("event", [*START, *MIDDLE, *END])
 @pytest.mark.parametrize("sent", [(HUP,), (TERM,), (INT, INT), (HUP, HUP)], ids=str)
 def test_train_ends_with_the_signals_code_saved_whenever_it_comes(
-    sent: tuple[int, ...], event: str, tmp_path: Path, gold: RunFolder
+    sent: tuple[int, ...], event: str, tmp_path: Path, gold: RunFolder, warm: Warm
 ) -> None:
-    process = send_at("+".join(map(str, sent)), event, tmp_path, *TRAIN)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 128 + sent[0] and out == "" and "Traceback" not in err, err
+    code, out, err = warm.send_at("+".join(map(str, sent)), event, tmp_path, *TRAIN)
+    assert code == 128 + sent[0] and out == "" and "Traceback" not in err, err
     assert "stopped" in err.splitlines()[-1], err
     check_run(tmp_path, event, gold, hurried=sent == (INT, INT))
 
@@ -191,7 +225,7 @@ def test_a_closed_terminal_saves(event: str, tmp_path: Path, gold: RunFolder) ->
         if select.select([ours], [], [], 0.05)[0]:
             os.read(ours, 1 << 16)  # a terminal that nobody reads blocks its writers
     os.close(ours)
-    assert process.wait(60) == 129
+    assert process.wait(LONG_S) == 129
     reached.unlink()
     check_run(tmp_path, event, gold)
 
@@ -245,11 +279,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, gold: RunFolder) -> Path:
     ("command", "event"), [(command, event) for command in COMMANDS for event in COMMANDS[command]]
 )
 def test_every_command_ends_with_the_signals_code_and_leaves_nothing_half_written(
-    command: str, event: str, pictures: Path
+    command: str, event: str, pictures: Path, warm: Warm
 ) -> None:
-    process = send_at(str(TERM), event, pictures, *command.split())
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 143 and "Traceback" not in err, err
+    code, _, err = warm.send_at(str(TERM), event, pictures, *command.split())
+    assert code == 143 and "Traceback" not in err, err
     assert "stopped" in err.splitlines()[-1], err
     assert not [path for path in pictures.rglob(".*.tmp")]
     assert not {path.name for path in pictures.iterdir()} - {"runs", "x.png", "photos", "files"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import documents
+from dlkit import atomic_io, documents
 from dlkit.runs import run_folder
 from dlkit.runs.run_folder import RunFolder
 
@@ -54,7 +55,9 @@ class Experiment:
 
 def experiment_at(path: Path) -> Experiment | None:
     """The experiment in a folder, if it is one; one without a document yet is known by the names of its members."""
-    if not path.is_dir() or (path / "run.json").exists() or not (path / "recipe.yaml").is_file():
+    if not path.is_dir() or not os.access(path, os.X_OK):  # list_runs names what may not be read
+        return None
+    if (path / "run.json").exists() or not (path / "recipe.yaml").is_file():
         return None
     for kind, document in DOCUMENTS.items():
         if (path / document).is_file():
@@ -70,7 +73,9 @@ def list_experiments(runs_dir: Path) -> list[Experiment]:
     """Every experiment in the folder, by name."""
     if not runs_dir.is_dir():
         return []
-    found = (experiment_at(path) for path in sorted(runs_dir.iterdir()) if not path.is_symlink())
+    with atomic_io.storage_errors(runs_dir):
+        paths = sorted(runs_dir.iterdir())
+    found = (experiment_at(path) for path in paths if not path.is_symlink())
     return [experiment for experiment in found if experiment is not None]
 
 
