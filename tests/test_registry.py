@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import network_tables
 import pytest
 import torch
 import torch.nn.functional as F
-from _pytest.mark import ParameterSet
 from torch import Tensor, nn
 
 import dlkit
@@ -40,7 +38,7 @@ MODELS = sorted(  # those that read images, and learn by gradients
 SPECS = [(1, 28, 28, 2), (3, 32, 32, 10), (1, 64, 64, 37), (3, 28, 40, 10)]
 SMALL = natural_spec(3, 32, 32, 10)
 CHOICES = {"activation": ACTIVATIONS, "init": SCHEMES, "norm": NORMS, "stem": STEMS, "fusion": FUSIONS}
-SLOW = 30_000_000  # parameters
+MOST_PARAMETERS = 5_000_000  # of a network that the fast tier builds often
 
 
 def made(name: str, spec: ImageSpec, **options: object) -> nn.Module:
@@ -79,33 +77,33 @@ def structure(name: str) -> frozenset[object]:
     )
 
 
+@cache
 def representatives() -> list[str]:
-    """Of every family, and of every structure in it, the member with the fewest parameters."""
-    cheapest: dict[object, str] = {}
+    """The member with the fewest parameters of every structure in every family, small ones first."""
+    smallest: dict[object, str] = {}
     for name in sorted(MODELS, key=lambda name: count(without_memory(name))):
-        cheapest.setdefault((registry.entry("models", name).family, structure(name)), name)
-    return sorted(cheapest.values())
+        smallest.setdefault((registry.entry("models", name).family, structure(name)), name)
+    return list(smallest.values())
 
 
-def marked(name: str, size: tuple[int, int, int, int], value: object) -> ParameterSet:
-    """A test's parameter, slow where the network is large for images of that size."""
-    with torch.device("meta"):
-        large = count(shallow(name, natural_spec(*size))) > SLOW
-    return pytest.param(value, marks=[pytest.mark.slow] if large else [], id=f"{name}-{'×'.join(map(str, size))}")
+@cache
+def small_representatives() -> list[str]:
+    """Those with few parameters for small images, and at least the smallest of each family."""
+    families: set[str] = set()
+    small = []
+    for name in representatives():
+        with torch.device("meta"):
+            if count(shallow(name)) <= MOST_PARAMETERS or registry.entry("models", name).family not in families:
+                small.append(name)
+        families.add(registry.entry("models", name).family)
+    return small
 
 
-REPRESENTATIVES = representatives()
-every_model = pytest.mark.parametrize("name", MODELS)
-each_kind = pytest.mark.parametrize("name", [marked(name, (3, 32, 32, 10), name) for name in REPRESENTATIVES])
+def kinds(tier: str) -> list[str]:
+    return small_representatives() if tier == "fast" else representatives()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+both_tiers = pytest.mark.parametrize("tier", ["fast", pytest.param("all", marks=pytest.mark.slow)])
 
 
 def images_for(spec: ImageSpec, count: int = 3) -> Tensor:
@@ -125,28 +123,27 @@ def test_the_sweeps_sweep_something() -> None:
 
 
 def test_every_family_is_represented() -> None:
-    assert {registry.entry("models", name).family for name in REPRESENTATIVES} == {
-        registry.entry("models", name).family for name in MODELS
-    }
-    assert len(REPRESENTATIVES) < len(MODELS)
+    for names in (representatives(), small_representatives()):
+        assert {registry.entry("models", name).family for name in names} == {
+            registry.entry("models", name).family for name in MODELS
+        }
+    assert len(small_representatives()) < len(representatives()) < len(MODELS)
 
 
-@pytest.fixture(scope="module", params=[marked(name, size, (name, size)) for name in REPRESENTATIVES for size in SPECS])
-def network(request: pytest.FixtureRequest) -> tuple[nn.Module, ImageSpec]:
-    """One of each kind for each spec, built once for all laws that use it: pytest runs these together."""
-    name, size = request.param
-    spec = natural_spec(*size)
-    return build(name, spec), spec
+@torch.no_grad()
+def training_mode_does_not_change_images_in_place(model: nn.Module, spec: ImageSpec) -> None:
+    images = images_for(spec)
+    before = images.clone()
+    model.train()(images)
+    assert torch.equal(images, before)
 
 
-def test_logits_are_finite_and_one_a_class(network: tuple[nn.Module, ImageSpec]) -> None:
-    model, spec = network
+def logits_are_finite_and_one_per_class(model: nn.Module, spec: ImageSpec) -> None:
     logits = model.eval()(images_for(spec))
     assert logits.shape == (3, len(spec.classes)) and logits.isfinite().all()
 
 
-def test_gradient_reaches_every_trainable_parameter(network: tuple[nn.Module, ImageSpec]) -> None:
-    model, spec = network
+def gradient_reaches_every_trainable_parameter(model: nn.Module, spec: ImageSpec) -> None:
     F.cross_entropy(model.train()(images_for(spec)), torch.arange(3) % len(spec.classes)).backward()
     without = [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
     model.zero_grad()
@@ -154,16 +151,14 @@ def test_gradient_reaches_every_trainable_parameter(network: tuple[nn.Module, Im
 
 
 @torch.inference_mode()
-def test_an_image_is_answered_alike_alone_and_in_a_batch(network: tuple[nn.Module, ImageSpec]) -> None:
-    model, spec = network
+def logits_do_not_depend_on_the_batch(model: nn.Module, spec: ImageSpec) -> None:
     images = images_for(spec)
     alone = torch.cat([model.eval()(image[None]) for image in images])
     assert_alike(model(images), alone)
 
 
 @torch.inference_mode()
-def test_both_memory_formats_give_the_same_logits(network: tuple[nn.Module, ImageSpec]) -> None:
-    model, spec = network
+def both_memory_formats_give_the_same_logits(model: nn.Module, spec: ImageSpec) -> None:
     images = images_for(spec)
     expected = model.eval()(images)
     logits = model.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last))
@@ -171,9 +166,8 @@ def test_both_memory_formats_give_the_same_logits(network: tuple[nn.Module, Imag
 
 
 @torch.inference_mode()
-def test_the_feature_map_is_one_of_space(network: tuple[nn.Module, ImageSpec]) -> None:
-    """The path of the module that gives the last maps, which explanations look at; None where there are none."""
-    model, spec = network
+def feature_map_has_two_spatial_axes(model: nn.Module, spec: ImageSpec) -> None:
+    """The path of the module that gives the last maps, which explanations look at; None if there are none."""
     path, seen = model.feature_map, []
     if path is not None:
         assert isinstance(path, str)
@@ -183,102 +177,136 @@ def test_the_feature_map_is_one_of_space(network: tuple[nn.Module, ImageSpec]) -
         assert maps.ndim == 4 and len(maps) == 3
 
 
-@each_kind
-def test_a_seed_repeats_the_weights_and_another_changes_them(name: str) -> None:
-    one, same = build(name).state_dict(), build(name).state_dict()
-    assert all(torch.equal(one[key], same[key]) for key in one)
-    torch.manual_seed(1)
-    other = shallow(name).state_dict()
-    assert any(not torch.equal(one[key], other[key]) for key in one)
+LAWS = [
+    training_mode_does_not_change_images_in_place,
+    logits_are_finite_and_one_per_class,
+    gradient_reaches_every_trainable_parameter,
+    logits_do_not_depend_on_the_batch,
+    both_memory_formats_give_the_same_logits,
+    feature_map_has_two_spatial_axes,
+]
 
 
-@each_kind
-def test_an_init_scheme_reaches_the_weights(name: str) -> None:
-    if "init" in registry.entry("models", name).options:
-        weights = [list(build(name, init=scheme).parameters()) for scheme in SCHEMES]
-        for pair in itertools.combinations(weights, 2):
-            assert any(not torch.equal(one, other) for one, other in zip(*pair, strict=True))
+def name_of(size: tuple[int, int, int, int]) -> str:
+    return "×".join(map(str, size))
 
 
-@each_kind
+def check_laws(names: list[str], size: tuple[int, int, int, int], subtests: pytest.Subtests) -> None:
+    spec = natural_spec(*size)
+    for name in names:
+        model = build(name, spec)
+        for law in LAWS:
+            with subtests.test(f"{name}: {law.__name__}"):
+                law(model, spec)
+
+
+@pytest.mark.parametrize("size", [SPECS[0], SPECS[-1]], ids=name_of)
+def test_small_networks_keep_the_laws(size: tuple[int, int, int, int], subtests: pytest.Subtests) -> None:
+    check_laws(small_representatives(), size, subtests)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SPECS, ids=name_of)
+def test_networks_of_every_kind_keep_the_laws(size: tuple[int, int, int, int], subtests: pytest.Subtests) -> None:
+    check_laws(representatives(), size, subtests)
+
+
+@both_tiers
 @torch.inference_mode()
-def test_an_activation_reaches_the_logits(name: str) -> None:
-    if "activation" in registry.entry("models", name).options:
-        images = images_for(SMALL, 2)
-        logits = [build(name, activation=one, init="torch").eval()(images) for one in ACTIVATIONS]
-        assert not any(torch.equal(one, other) for one, other in itertools.combinations(logits, 2))
+def test_a_seed_repeats_the_weights_and_a_state_dict_restores_them(tier: str, subtests: pytest.Subtests) -> None:
+    for name in kinds(tier):
+        with subtests.test(name):
+            one, same = build(name).eval(), build(name).state_dict()
+            torch.manual_seed(7)
+            other = shallow(name).eval()
+            state = one.state_dict()
+            assert all(torch.equal(state[key], same[key]) for key in state)
+            assert any(not torch.equal(state[key], value) for key, value in other.state_dict().items())
+            other.load_state_dict(state)
+            assert torch.equal(other(images_for(SMALL)), one(images_for(SMALL)))
 
 
-@each_kind
+@both_tiers
+def test_an_init_scheme_reaches_the_weights(tier: str, subtests: pytest.Subtests) -> None:
+    for name in kinds(tier):
+        if "init" in registry.entry("models", name).options:
+            weights = [list(build(name, init=scheme).parameters()) for scheme in SCHEMES]
+            with subtests.test(name):
+                for pair in itertools.combinations(weights, 2):
+                    assert any(not torch.equal(one, other) for one, other in zip(*pair, strict=True))
+
+
+@both_tiers
+@torch.inference_mode()
+def test_an_activation_reaches_the_logits(tier: str, subtests: pytest.Subtests) -> None:
+    images = images_for(SMALL, 2)
+    for name in kinds(tier):
+        if "activation" in registry.entry("models", name).options:
+            with subtests.test(name):
+                logits = [build(name, activation=one, init="torch").eval()(images) for one in ACTIVATIONS]
+                assert not any(torch.equal(one, other) for one, other in itertools.combinations(logits, 2))
+
+
+@both_tiers
 @pytest.mark.parametrize("option", ["norm", "stem", "fusion"])
-def test_each_choice_of_a_common_option_is_built(name: str, option: str) -> None:
-    for choice in CHOICES[option] if option in registry.entry("models", name).options else ():
-        with torch.device("meta"):
-            model = shallow(name, natural_spec(3, 64, 64, 10), **{option: choice})
-            assert model(torch.empty(2, 3, 64, 64)).shape == (2, 10)
+def test_each_choice_of_a_common_option_is_built(tier: str, option: str, subtests: pytest.Subtests) -> None:
+    for name in kinds(tier):
+        for choice in CHOICES[option] if option in registry.entry("models", name).options else ():
+            with subtests.test(f"{name}: {choice}"), torch.device("meta"):
+                model = shallow(name, natural_spec(3, 64, 64, 10), **{option: choice})
+                assert model(torch.empty(2, 3, 64, 64)).shape == (2, 10)
 
 
-@each_kind
-def test_a_misspelt_choice_of_a_common_option_gets_the_right_one(name: str) -> None:
-    for option in CHOICES.keys() & registry.entry("models", name).options.keys():
-        right = next(iter(CHOICES[option]))
-        with torch.device("meta"), pytest.raises(UsageError, match=right):
-            shallow(name, **{option: right[:-1]})
+def test_a_misspelt_choice_of_a_common_option_gets_the_right_one(subtests: pytest.Subtests) -> None:
+    for name in representatives():
+        for option in CHOICES.keys() & registry.entry("models", name).options.keys():
+            right = next(iter(CHOICES[option]))
+            with subtests.test(f"{name}: {option}"), torch.device("meta"), pytest.raises(UsageError, match=right):
+                shallow(name, **{option: right[:-1]})
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
-def test_large_images_that_are_not_square_give_logits(name: str) -> None:
-    with torch.device("meta"):
-        logits = shallow(name, natural_spec(1, 230, 250, 12))(torch.empty(2, 1, 230, 250))
-    assert logits.shape == (2, 12)
-
-
-@each_kind
-def test_training_mode_does_not_change_images_in_place(name: str) -> None:
-    images = images_for(SMALL)
-    before = images.clone()
-    build(name)(images)
-    assert torch.equal(images, before)
-
-
-@each_kind
 @torch.inference_mode()
-def test_weights_return_from_a_state_dict(name: str) -> None:
-    model, images = build(name).eval(), images_for(SMALL)
-    torch.manual_seed(7)
-    other = shallow(name).eval()
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other(images), model(images))
+def test_large_images_that_are_not_square_give_logits(subtests: pytest.Subtests) -> None:
+    for name in representatives():
+        recurrent = len(registry.entry("models", name).takes) > 1  # slow on meta, which runs each step in Python
+        with subtests.test(name), torch.device("cpu" if recurrent else "meta"):
+            logits = shallow(name, natural_spec(1, 230, 250, 12))(torch.zeros(2, 1, 230, 250))
+            assert logits.shape == (2, 12)
 
 
-@every_model
-def test_decay_is_kept_off_biases_and_norms_and_on_weights(name: str) -> None:
-    model = without_memory(name)
+def test_decay_is_kept_off_biases_and_norms_and_on_weights(subtests: pytest.Subtests) -> None:
     settings = Optimizer(name="sgd", weight_decay=0.1)
-    groups = optimizers.build(model, settings, torch.device("meta")).param_groups
-    decayed = {id(weight) for group in groups if group["weight_decay"] for weight in group["params"]}
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            assert id(module.weight) in decayed and id(module.bias) not in decayed
-        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
-            assert not decayed & {id(module.weight), id(module.bias)}
-    assert decayed
+    for name in MODELS:
+        model = without_memory(name)
+        groups = optimizers.build(model, settings, torch.device("meta")).param_groups
+        decayed = {id(weight) for group in groups if group["weight_decay"] for weight in group["params"]}
+        with subtests.test(name):
+            for module in model.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    assert id(module.weight) in decayed and id(module.bias) not in decayed
+                elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+                    assert not decayed & {id(module.weight), id(module.bias)}
+            assert decayed
 
 
-@every_model
-def test_the_summary_counts_every_parameter_once(name: str) -> None:
-    summary = summarize(name)
-    built = count(without_memory(name))
-    assert summary.parameters == sum(layer.parameters for layer in summary.layers) == built
-    assert summary.macs > 0 and summary.layers[-1].output == (summary.classes,)
-    assert ",".join(network_tables.size_row(summary)) in network_tables.SIZES.read_text(encoding="utf-8").splitlines()
+@both_tiers
+def test_the_summary_counts_every_parameter_once(tier: str, subtests: pytest.Subtests) -> None:
+    table = network_tables.SIZES.read_text(encoding="utf-8").splitlines()
+    for name in MODELS if tier == "all" else representatives():
+        with subtests.test(name):
+            summary = summarize(name)
+            built = count(without_memory(name))
+            assert summary.parameters == sum(layer.parameters for layer in summary.layers) == built
+            assert summary.macs > 0 and summary.layers[-1].output == (summary.classes,)
+            assert ",".join(network_tables.size_row(summary)) in table
 
 
-@every_model
-def test_a_model_says_what_it_is_and_on_which_paper_it_stands(name: str) -> None:
-    entry = registry.entry("models", name)
-    assert entry.summary.endswith(".") and len(entry.summary) <= 120
-    assert any(f" {year}" in entry.document for year in range(1943, 2100)) or "No paper:" in entry.document
+def test_a_model_says_what_it_is_and_on_which_paper_it_stands(subtests: pytest.Subtests) -> None:
+    for name in MODELS:
+        entry = registry.entry("models", name)
+        with subtests.test(name):
+            assert entry.summary.endswith(".") and len(entry.summary) <= 120
+            assert any(f" {year}" in entry.document for year in range(1943, 2100)) or "No paper:" in entry.document
 
 
 @pytest.mark.parametrize("shelf", ["models", "datasets"])

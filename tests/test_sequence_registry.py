@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,16 +33,6 @@ CASES = [
     for kind, spec in SPECS.items()
     if spec.kind in entry.takes
 ]
-every_case = pytest.mark.parametrize(("name", "kind"), CASES)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(name: str, kind: str, seed: int = 0, **options: Any) -> nn.Module:
@@ -77,14 +67,12 @@ def test_the_sweep_sweeps_something() -> None:
         assert entry.takes and set(entry.takes) <= kinds, name
 
 
-@every_case
-def test_logits_are_finite_and_one_a_class(name: str, kind: str) -> None:
+def logits_are_finite_and_one_a_class(name: str, kind: str) -> None:
     logits = build(name, kind).eval()(inputs_for(kind))
     assert logits.shape == (4, SPECS[kind].outputs) and logits.isfinite().all()
 
 
-@every_case
-def test_gradient_reaches_every_trainable_parameter(name: str, kind: str) -> None:
+def gradient_reaches_every_trainable_parameter(name: str, kind: str) -> None:
     model, classes = build(name, kind), len(SPECS[kind].classes)
     logits = model(inputs_for(kind))
     (F.cross_entropy(logits, torch.arange(4) % classes) if classes else logits.square().mean()).backward()
@@ -92,8 +80,7 @@ def test_gradient_reaches_every_trainable_parameter(name: str, kind: str) -> Non
     assert not without
 
 
-@every_case
-def test_an_input_is_answered_alike_alone_and_in_a_batch(name: str, kind: str) -> None:
+def an_input_is_answered_alike_alone_and_in_a_batch(name: str, kind: str) -> None:
     model, inputs = build(name, kind).eval(), inputs_for(kind)
     alone = []
     for part, length in zip(inputs.chunk(4), inputs.lengths.tolist(), strict=True):
@@ -101,36 +88,31 @@ def test_an_input_is_answered_alike_alone_and_in_a_batch(name: str, kind: str) -
     torch.testing.assert_close(model(inputs), torch.cat(alone), rtol=1e-5, atol=1e-6)
 
 
-@every_case
-def test_training_mode_does_not_change_inputs_in_place(name: str, kind: str) -> None:
+def training_mode_does_not_change_inputs_in_place(name: str, kind: str) -> None:
     inputs = inputs_for(kind)
     before = [tensor.clone() for tensor in tensors(inputs)]
     build(name, kind)(inputs)
     assert all(torch.equal(one, other) for one, other in zip(tensors(inputs), before, strict=True))
 
 
-@every_case
-def test_a_seed_repeats_the_weights_and_another_changes_them(name: str, kind: str) -> None:
+def a_seed_repeats_the_weights_and_another_changes_them(name: str, kind: str) -> None:
     one, same, other = (build(name, kind, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
-@every_case
-def test_weights_return_from_a_state_dict(name: str, kind: str) -> None:
+def weights_return_from_a_state_dict(name: str, kind: str) -> None:
     model, other, inputs = build(name, kind).eval(), build(name, kind, seed=7).eval(), inputs_for(kind)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(inputs), model(inputs))
 
 
-@every_case
-def test_an_init_scheme_reaches_the_logits(name: str, kind: str) -> None:
+def an_init_scheme_reaches_the_logits(name: str, kind: str) -> None:
     logits = [build(name, kind, init=scheme).eval()(inputs_for(kind)) for scheme in SCHEMES]
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(logits, 2))
 
 
-@every_case
-def test_words_have_vectors_by_the_name_embedding(name: str, kind: str) -> None:
+def words_have_vectors_by_the_name_embedding(name: str, kind: str) -> None:
     embedding, spec = build(name, kind).get_submodule("embedding"), SPECS[kind]
     if isinstance(spec, ImageSpec) or not getattr(spec, "vocabulary", None):
         assert isinstance(embedding, nn.Identity)
@@ -139,14 +121,35 @@ def test_words_have_vectors_by_the_name_embedding(name: str, kind: str) -> None:
         assert not embedding.weight[0].any() and embedding.weight[1:].any(dim=1).all()
 
 
-@every_case
-def test_the_summary_counts_every_parameter_once(name: str, kind: str) -> None:
+def the_summary_counts_every_parameter_once(name: str, kind: str) -> None:
     summary = summarize(name, SPECS[kind])
     built = sum(weight.numel() for weight in build(name, kind).parameters())
     assert summary.parameters == sum(layer.parameters for layer in summary.layers) == built
     assert (
         summary.macs > 0 and summary.layers[-1].output == (SPECS[kind].outputs,) and summary.reads == SPECS[kind].kind
     )
+
+
+LAWS = [
+    logits_are_finite_and_one_a_class,
+    gradient_reaches_every_trainable_parameter,
+    an_input_is_answered_alike_alone_and_in_a_batch,
+    training_mode_does_not_change_inputs_in_place,
+    a_seed_repeats_the_weights_and_another_changes_them,
+    weights_return_from_a_state_dict,
+    an_init_scheme_reaches_the_logits,
+    words_have_vectors_by_the_name_embedding,
+    the_summary_counts_every_parameter_once,
+]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_models_of_sequences_and_trees_keep_the_laws(
+    law: Callable[[str, str], None], subtests: pytest.Subtests
+) -> None:
+    for name, kind in CASES:
+        with subtests.test(f"{name} {kind}"):
+            law(name, kind)
 
 
 def test_a_summary_without_a_spec_is_of_what_the_model_was_made_for() -> None:
