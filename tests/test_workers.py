@@ -88,8 +88,10 @@ HANG, STOP, KILL, EXIT, RAISE = (
     ],
 )
 def test_a_worker_that_hangs_dies_or_raises_ends_the_reading_with_the_right_error(
-    act: Callable[[], object], error: type[Exception], words: str
+    act: Callable[[], object], error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if act not in (HANG, STOP):
+        monkeypatch.setattr(processes, "_timeout_s", 60)
     with pytest.raises(error) as raised:
         list(in_workers(Items(act), [0, 2, 3, 4, 5], 2))
     assert re.search(words, str(raised.value)) and "\n" not in str(raised.value)

@@ -91,7 +91,7 @@ def test_a_bad_file_is_refused_in_one_line_that_names_it(
     started = time.thread_time()  # not by the clock: a machine with other work would fail
     with pytest.raises(UsageError) as caught:
         load(recipe)
-    assert time.thread_time() - started < 1
+    assert time.thread_time() - started < 5
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
@@ -183,7 +183,7 @@ def test_what_is_no_regular_file_is_refused_at_once(kind: str, tmp_path: Path) -
         load(path)
     with pytest.raises(UsageError):
         resolve(recipe=str(path))
-    assert time.thread_time() - started < 1
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

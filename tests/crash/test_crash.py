@@ -16,8 +16,8 @@ def crash(*words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_few_trials_of_every_layer_lose_nothing_and_end_with_the_same_bits() -> None:
-    assert len(crash("fast")) == 7
+def test_a_few_trials_of_five_layers_lose_nothing_and_end_with_the_same_bits() -> None:
+    assert len(crash("fast")) == 5
 
 
 @pytest.mark.slow

@@ -247,7 +247,7 @@ def test_many_processes_leave_one_right_set(broken_lock: bool, copy: Path, home:
     children = [context.Process(target=_download_in_child, args=(copy, broken_lock, results)) for _ in range(6)]
     for child in children:
         child.start()
-    answers = [results.get(timeout=20) for _ in children]
+    answers = [results.get(timeout=60) for _ in children]
     for child in children:
         child.join()
     assert set(answers) <= {"True", "False"} and (broken_lock or answers.count("True") == 1)

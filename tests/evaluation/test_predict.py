@@ -176,7 +176,7 @@ def test_an_endless_source_is_read_only_a_little_ahead(tiny_run: RunFolder, imag
     time.sleep(0.3)  # the reader has run as far as it may
     assert 8 <= taken <= 8 + 4 * 4
     answers.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (remaining := reading_threads() - before) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not remaining, "the threads go on after their reader has left"

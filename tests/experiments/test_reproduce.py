@@ -131,7 +131,7 @@ def test_the_first_epochs_alone_keep_the_whole_schedule_and_can_be_gone_on_with(
     assert same_bits(run, again)
 
 
-@pytest.mark.parametrize("pauses", [[], [7], [3, 7]])
+@pytest.mark.parametrize("pauses", [[], pytest.param([7], marks=pytest.mark.slow), [3, 7]])
 def test_a_run_that_was_extended_is_replayed_as_it_happened(pauses: list[int], run: RunFolder) -> None:
     """Two epochs of five steps on a cosine, stopped at some steps to go on for more epochs each time."""
     recipe = with_changes(run.recipe(), {"schedule.name": "cosine", "train.epochs": 2})

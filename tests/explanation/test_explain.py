@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -223,11 +222,6 @@ def test_features_are_an_image_of_filters_and_maps(run: RunFolder, files: list[P
         features(run, files[0], layer="pol")
 
 
-def command(*arguments: object, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    line = [sys.executable, "-m", "dlkit_cli", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, cwd=cwd, input=stdin, env={**os.environ, "NO_COLOR": "1"})
-
-
 def test_the_command_prints_records_and_its_exit_codes_are_those_of_predict(
     run: RunFolder, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,12 +240,17 @@ def test_the_command_prints_records_and_its_exit_codes_are_those_of_predict(
     assert capsys.readouterr().out.splitlines()[-1] == "squash\tReLU\t32\t13\t13\ttrue"
 
 
-def test_an_image_comes_through_a_pipe(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
-    done = command(
-        "explain", "--stdin-image", "--run", run.path, "-o", "a.png", cwd=tmp_path, stdin=files[0].read_bytes()
-    )
-    assert done.returncode == 0 and (tmp_path / "a.png").is_file(), done.stderr
-    assert done.stdout.splitlines()[1].startswith(b"-\tgrad_cam\tsquash\t")
+def test_an_image_comes_through_a_pipe(
+    run: RunFolder,
+    files: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(files[0].read_bytes())))
+    line = ["explain", "--stdin-image", "--run", str(run.path), "-o", str(tmp_path / "a.png")]
+    assert dlkit_command(line) == 0 and (tmp_path / "a.png").is_file()
+    assert capsys.readouterr().out.splitlines()[1].startswith("-\tgrad_cam\tsquash\t")
 
 
 def test_a_damaged_checkpoint_is_reported(run: RunFolder, files: list[Path], tmp_path: Path) -> None:

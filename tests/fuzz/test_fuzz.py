@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from law import Target, memory, obey
 
 MORE = os.environ.get("DLKIT_FUZZ_EXAMPLES")  # set by `make fuzz`
-FEW, MANY = 10, 200
+FEW, MANY = 5, 200
 both_tiers = pytest.mark.parametrize(
     "examples", [FEW, pytest.param(int(MORE or MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )

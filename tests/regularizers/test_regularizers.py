@@ -494,7 +494,14 @@ class Cut(BaseException):
     """What ends a run where a power cut would."""
 
 
-@pytest.mark.parametrize(("point", "passing"), [("step", 13), ("step", 15), ("eval", 5), ("eval", 8)])
+@pytest.mark.parametrize(
+    ("point", "passing"),
+    [
+        ("step", 13),
+        ("eval", 8),
+        *[pytest.param(point, passing, marks=pytest.mark.slow) for point, passing in (("step", 15), ("eval", 5))],
+    ],
+)
 def test_a_run_with_swa_sam_mixup_and_noise_that_was_cut_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, passing: int
 ) -> None:

@@ -568,7 +568,7 @@ def test_a_server_prints_its_address_answers_and_ends_by_a_signal(tiny_run: RunF
                 assert client.post("/predict", content=GOOD).json() == record(expected)
                 assert client.post("/predict", content=b"text").status_code == 422
                 process.send_signal(number)  # while a connection is kept open
-                assert process.wait(20) == 128 + number
+                assert process.wait(60) == 128 + number
             assert process.stdout.read() == ""
             assert process.stderr.read() == f"dlkit: stopped by {number.name}.\n"
         finally:
@@ -590,7 +590,7 @@ def running(app: Any, logged: list[str]) -> Iterator[tuple[int, Callable[[], flo
         def end() -> float:
             started = time.monotonic()
             stop[0] = signal.SIGTERM
-            thread.join(10)
+            thread.join(60)
             return time.monotonic() - started
 
         try:
@@ -600,7 +600,7 @@ def running(app: Any, logged: list[str]) -> Iterator[tuple[int, Callable[[], flo
 
 
 def half_open(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
     connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-")
     return connection
 
@@ -624,15 +624,15 @@ def test_half_requests_neither_silence_the_server_nor_outlive_their_time_nor_del
         monkeypatch.setattr(connections, "HEADER_S", 0.2)
         late = stack.enter_context(half_open(port))
         assert is_closed(late), "the headers did not come in time"
-        monkeypatch.setattr(connections, "HEADER_S", 60)
+        monkeypatch.setattr(connections, "HEADER_S", 600)
         stack.enter_context(half_open(port))
-        assert end() < 2 and not logged
+        assert end() < 60 and not logged
 
 
 def test_fifty_requests_at_once_are_queued_and_all_answered(client: Client, tiny_run: RunFolder) -> None:
     (expected,) = predict(tiny_run, GOOD, device="cpu")
     with running(client.app, []) as (port, _), ThreadPoolExecutor(50) as pool:
-        post = partial(httpx.post, content=GOOD, trust_env=False, timeout=30)
+        post = partial(httpx.post, content=GOOD, trust_env=False, timeout=120)
         answers = list(pool.map(post, [f"http://127.0.0.1:{port}/predict"] * 50))
     assert [answer.json() for answer in answers] == [record(expected)] * 50
 

