@@ -26,8 +26,6 @@ def bundle_command(
     """Put downloaded data sets into one file, for a machine without a network; prints its path.
 
     Equal data sets give an equal file: its SHA-256 is said, and stands in --json.
-
-    Example: dlkit dataset bundle mnist fashion_mnist -o sets.tar
     """
     from dlkit.data.download.bundle import bundle
 
@@ -48,8 +46,6 @@ def unbundle_command(
     """Take the data sets of a bundle into the cache, each verified; one that is here already is left alone.
 
     Where a byte was altered, nothing of the bundle is taken: exit 6.
-
-    Example: dlkit dataset unbundle sets.tar
     """
     from dlkit.data.download.bundle import unbundle
 

@@ -34,10 +34,7 @@ dataset_app = typer.Typer(help="Data sets: list, download, describe, check, pack
 
 @dataset_app.command("list")
 def list_command(format: FormatOption = console.Format.auto, json: JsonFlag = False) -> None:
-    """List the data sets, and which of them are here.
-
-    Example: dlkit dataset list --format json | jq -r '.[].name'
-    """
+    """List the data sets, and which of them are here."""
     from dlkit.data import library
 
     rows = [
@@ -60,8 +57,6 @@ def download_command(
     """Download a data set into the cache and verify it; one that is there already is only verified.
 
     Prints the folder. A download that broke off is taken up by the same command.
-
-    Example: dlkit dataset download mnist --from ~/copies/mnist
     """
     from dlkit.data.download import store as dataset_cache
 
@@ -87,10 +82,7 @@ def info_command(
     format: FormatOption = console.Format.auto,
     json: JsonFlag = False,
 ) -> None:
-    """Describe a data set: classes, sizes, licence, sources, options, and where it is; or a folder, or a pack.
-
-    Example: dlkit dataset info cifar10 -o cifar10.png --augment resnet20-cifar10
-    """
+    """Describe a data set: classes, sizes, licence, sources, options, and where it is; or a folder, or a pack."""
     if is_pack(name):
         from dlkit.data.images import pack
 
@@ -140,8 +132,6 @@ def check_command(
     It finds damaged and odd files, pictures in two splits (saved again or mirrored, too) or under two names, classes
     without images or with exchanged labels. --fix-list names damaged images and exact copies only; one of each group
     of copies is not in it. To delete what it lists: xargs -0 rm -f -- < drop
-
-    Example: dlkit dataset check photos --fix-list drop -0
     """
     from dlkit.data.checks.check import check
     from dlkit.specs import MAX_PIXELS
@@ -167,10 +157,7 @@ def unpack_command(
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N images; else all.")] = None,
 ) -> None:
-    """Write a data set's images as PNG files, and their paths to stdout, a line each.
-
-    Example: dlkit dataset unpack mnist digits --limit 20 | dlkit predict -
-    """
+    """Write a data set's images as PNG files, and their paths to stdout, a line each."""
     from dlkit.data.images.unpack import unpack
 
     console.write_text(
@@ -180,10 +167,7 @@ def unpack_command(
 
 @dataset_app.command("verify")
 def verify_command(name: Name, format: FormatOption = console.Format.auto, json: JsonFlag = False) -> None:
-    """Compare every file of a downloaded data set, or every image of a pack, with its digest; exit 6 where one differs.
-
-    Example: dlkit dataset verify mnist
-    """
+    """Compare every file of a data set, or every image of a pack, with its digest; exit 6 where one differs."""
     if is_pack(name):
         from dlkit.data.images import pack
 

@@ -71,8 +71,6 @@ def explain_command(
     A run trained on text explains .txt files or lines of text, one trained on trees also every node.
     Orange is evidence for the class, blue against it. deletion_auc is low and insertion_auc high for a map that
     is faithful to the network; a map is flagged if shuffled weights give a similar one, or the weights are random.
-
-    Example: dlkit explain seven.png --method all --montage -o seven-explained.png
     """
     resolved = console.resolve(format, json)
     if list_layers:

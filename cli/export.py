@@ -46,8 +46,6 @@ def export_command(
     A model of text takes word ids, int64 N×T, and lengths, int64 N; its file holds the words and how text is cut. The
     file is compared with the run on 256 validation examples in the runtime it is for, and kept only if it agrees;
     export.json beside it holds what was measured. Prints the file's path.
-
-    Example: dlkit export --to onnx -o digits.onnx && dlkit predict seven.png --model digits.onnx
     """
     if verify is not None:
         if raw or resize or any(value is not None for value in (to, output, opset, quantize)):

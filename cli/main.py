@@ -2,77 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 import dlkit
 from dlkit import signals
-from dlkit.errors import DlkitError, OutOfMemoryError, StorageError, UsageError
+from dlkit.errors import DlkitError, OutOfMemoryError, StorageError
 from dlkit.registry import did_you_mean
 
-from . import console, formats, synonyms
-from .ablate import ablate_command
-from .baseline import baseline_command
-from .dataset import dataset_app
-from .eval import eval_command
-from .explain import explain_command
-from .export import export_command
-from .lr_find import lr_find_command
-from .models import models_app
-from .plot import plot_command
-from .predict import predict_command
-from .recipes import recipes_app
-from .report import report_command
-from .reproduce import reproduce_command
-from .runs import runs_app
-from .serve import serve_command
-from .sweep import sweep_command
-from .train import TrainCommand, train_command
+from . import completion, console, formats, synonyms
+from .examples import EXAMPLES
+from .help import Command, Group, prepare, show
 
+# A command is a module of its name with NAME_command or NAME_app in it, which is imported when it is called.
+COMMANDS = (
+    "train", "eval", "predict", "export", "explain", "report", "serve", "lr-find", "reproduce", "ablate", "sweep",
+    "plot", "baseline", "dataset", "models", "recipes", "runs",
+)  # fmt: skip
 EVERYWHERE = ("--quiet", "-q", "--no-progress", "--debug")  # flags that may stand before or after a command
+COMPLETION = ("--install-completion", "--show-completion")  # a shell's name may follow
 READER_GONE = 141  # an exit code without a message
-
-
-Part = typer.Typer | Callable[..., None]
-COMMANDS: dict[str, Part] = {
-    "train": train_command,
-    "eval": eval_command,
-    "predict": predict_command,
-    "export": export_command,
-    "explain": explain_command,
-    "report": report_command,
-    "serve": serve_command,
-    "lr-find": lr_find_command,
-    "reproduce": reproduce_command,
-    "ablate": ablate_command,
-    "sweep": sweep_command,
-    "plot": plot_command,
-    "baseline": baseline_command,
-    "dataset": dataset_app,
-    "models": models_app,
-    "recipes": recipes_app,
-    "runs": runs_app,
-}
-
-
-class Group(TyperGroup):
-    """Commands under one name: named alone it shows its help, and a misspelt one gets the nearest right name."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args or ["--help"])
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in self.commands:
-            ours = synonyms.command_named(args[0]) if ctx.parent is None else None
-            hint = f"Did you mean {ours!r}?" if ours else did_you_mean(args[0], self.commands)
-            raise UsageError(f"{ctx.command_path} has no command {args[0]!r}. {hint}")
-        return super().resolve_command(ctx, args)
 
 
 class Program(Group):
@@ -80,24 +38,45 @@ class Program(Group):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = {name: TyperCommand(name, help=_help_of(part)) for name, part in COMMANDS.items()}
+        self.commands = {name: Command(name, help=_summary(name)) for name in COMMANDS}
+        self.epilog = prepare(self, "dlkit", EXAMPLES).epilog
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
-        return name, _built(name), rest
+        return name, self.built(name), rest
+
+    def built(self, name: str) -> Any:
+        """The command with all its options."""
+        return _built(name)
 
 
-def _help_of(part: Part) -> str | None:
-    return str(part.info.help) if isinstance(part, typer.Typer) else part.__doc__
+def _summary(name: str) -> str:
+    """The first paragraph of a command's help, from the text of its file: importing all of them takes longer."""
+    stem = _stem(name)
+    start = rf'(?:{stem}_app = typer\.Typer\(\s*help="|def {stem}_command\(.*?\n    """)'
+    found = re.search(rf'{start}(.*?)(?:\n\n|")', (Path(__file__).parent / f"{stem}.py").read_text("utf-8"), re.DOTALL)
+    assert found is not None, name
+    return found[1]
 
 
 def _built(name: str) -> Any:
-    whole, part = typer.Typer(rich_markup_mode=None), COMMANDS[name]
-    if isinstance(part, typer.Typer):
-        whole.add_typer(part, name=name, cls=Group)
+    module, stem, whole = (
+        importlib.import_module(f"dlkit_cli.{_stem(name)}"),
+        _stem(name),
+        typer.Typer(rich_markup_mode=None),
+    )
+    group = getattr(module, f"{stem}_app", None)
+    if group is None:
+        whole.command(name, cls=getattr(module, "CLASS", Command))(getattr(module, f"{stem}_command"))
     else:
-        whole.command(name, cls=TrainCommand if part is train_command else TyperCommand)(part)
-    return typer.main.get_group(whole).commands[name]
+        for command in group.registered_commands:
+            command.cls = Command
+        whole.add_typer(group, name=name, cls=Group)
+    return prepare(typer.main.get_group(whole).commands[name], name, EXAMPLES)
+
+
+def _stem(name: str) -> str:
+    return name.replace("-", "_")
 
 
 # add_help_option: Typer's own --help imports pydantic even where it is not given; ours below does not
@@ -115,8 +94,30 @@ def _version(asked: bool) -> None:
 
 def _help(context: typer.Context, asked: bool) -> None:
     if asked:
-        console.write_text(context.get_help())
+        show(context.command, context)
         raise typer.Exit
+
+
+def _install_completion(asked: bool) -> None:
+    if asked:
+        _set_up_completion("--install-completion", None)
+        raise typer.Exit
+
+
+def _show_completion(asked: bool) -> None:
+    if asked:
+        _set_up_completion("--show-completion", None)
+        raise typer.Exit
+
+
+def _set_up_completion(flag: str, shell: str | None) -> None:
+    """Install or print the script for a shell, by default the one that called the program."""
+    shell = shell or completion.current_shell()
+    if flag == "--show-completion":
+        console.write_text(completion.script(shell))
+    else:
+        console.write_text(str(completion.install(shell)))
+        console.note(f"{shell} completes dlkit's commands when it starts anew.")
 
 
 @app.callback()
@@ -132,6 +133,17 @@ def dlkit_command(
     help: Annotated[
         bool, typer.Option("--help", "-h", help="Show this message and exit.", callback=_help, is_eager=True)
     ] = False,
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            help="Let bash, zsh or fish complete commands.",
+            callback=_install_completion,
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool, typer.Option("--show-completion", help="Print the script for that.", callback=_show_completion)
+    ] = False,
 ) -> None:
     """Train, test and use the classic networks from the shell.
 
@@ -146,10 +158,17 @@ def main() -> None:
     console.prepare_streams()
     formats.take_stdout()
     warnings.showwarning = _show_warning
-    code = run(sys.argv[1:])
+    code = run(sys.argv[1:]) if completion.VARIABLE not in os.environ else _complete(sys.argv[1:])
     signals.end_process(code)
     console.release_streams()
     sys.exit(code)
+
+
+def _complete(words: Sequence[str]) -> int:
+    """Answer the shell that asks what a word may become."""
+    for name in completion.complete(typer.main.get_command(app), words):
+        console.write_text(name)
+    return 0
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -157,7 +176,10 @@ def run(arguments: Sequence[str]) -> int:
     console.settings = console.Settings(debug="--debug" in arguments)
     with signals.handled() as flag:
         try:
-            _invoke(_flags_first(synonyms.help_first(arguments)))
+            if len(arguments) == 2 and arguments[0] in COMPLETION:
+                _set_up_completion(*arguments)
+            else:
+                _invoke(_flags_first(synonyms.help_first(arguments)))
             console.flush()
         except console.ReaderGone:
             return READER_GONE

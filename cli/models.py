@@ -55,8 +55,6 @@ def list_command(
 
     Parameters and multiply-adds (macs) are those for the input that a model was made for. timm's models are listed if
     a pattern names them, as in 'timm/*'.
-
-    Example: dlkit models list --format json | jq -r '.[].name'
     """
     from dlkit import catalog
 
@@ -102,8 +100,6 @@ def show_command(
     """Show a model: its paper, and its layers with output shapes, parameters and multiply-adds.
 
     Multiply-adds (macs) are of one input. Where no data set is named, the input is what the model was made for.
-
-    Example: dlkit models show lenet5 --dataset cifar10 --option activation=tanh
     """
     options = model_options(option)
     registry.check_options("models", name, options)  # before torch is imported

@@ -58,8 +58,6 @@ def pack_command(
 
     dlkit train MODEL --dataset packed --data-dir FILE gives the weights that the folder gives. For recipes with random
     resized crops keep the images larger, by --side: crops are then cut from those.
-
-    Example: dlkit dataset pack photos -o photos.pack --size 64
     """
     from dlkit.data.images.pack import pack
 

@@ -37,8 +37,6 @@ def plot_command(
     """Plot metrics over epochs: loss and accuracy of a single run, or the validation metrics of several.
 
     Draws in the terminal; in a pipe it writes numbers: step, epoch, run, metric, value. A run may still be training.
-
-    Example: dlkit plot first second --metric val/top1 -o compared.pdf
     """
     if output is not None:
         from dlkit.plots.style import check_format

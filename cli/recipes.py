@@ -61,8 +61,6 @@ def regularizers_command(
 
     Label smoothing is --label-smoothing, weight decay --weight-decay, and dropout an option of the models.
     Against class imbalance: --class-weights, --logit-adjustment, --focal-gamma, --set data.sampler=balanced.
-
-    Example: dlkit train lenet5 --dataset mnist --set regularizers.sam.rho=0.05 --set 'regularizers.max_norm={}'
     """
     rows = (
         {
@@ -83,10 +81,7 @@ def keys_command(
     format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """List the keys of a recipe: type and range, default, and meaning. Each is set by `--set KEY=VALUE`.
-
-    Example: dlkit recipes keys schedule
-    """
+    """List the keys of a recipe: type and range, default, and meaning. Each is set by `--set KEY=VALUE`."""
     from dlkit.config.key_reference import recipe_keys
 
     keys = [info for info in recipe_keys() if pattern is None or pattern in info.key]

@@ -33,8 +33,6 @@ def report_command(
     confident mistakes, classes, calibration, explanations, recipe, layers, environment. Run `dlkit eval` first; the
     page names what is missing with the command that creates it. Default: report.html in the run's folder, or
     comparison.html in the first one's for several runs.
-
-    Example: dlkit eval && dlkit report --open
     """
     from dlkit.report.report import report
 

@@ -77,8 +77,6 @@ def sweep_command(
     MODEL may be a recipe's name or file. Each trial is a run in the sweep's folder, compared by --monitor at its best
     epoch; the same command goes on where it stopped, more --trials add to what is there, fewer remove nothing.
     The best of many is optimistic: the answer says by how much, and --confirm measures it.
-
-    Example: dlkit sweep lenet5-mnist --param optimizer.lr=log:1e-4..1e-1 --param optimizer.name=sgd,adam --trials 20
     """
     _take_recipe_for_model(context)
     recipe, shown = resolved(context), console.resolve(format, json)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from dlkit.config.keys import unknown_key
 from dlkit.errors import GateError, UsageError
 
 from . import console
 from .console import Format
+from .help import Command
 from .recipe_flags import given_settings, resolved, spelled, takes_recipe
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ NEWEST = "latest"  # what --resume alone stands for
 ONLY_NEW = ("recipe", "name", "seeds", "retrain", "dry_run", "check")  # flags that make no sense with --resume
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(Command):
     """A command whose --resume may stand alone, and which tells a misspelt --set before anything slow is imported."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -44,6 +44,9 @@ class TrainCommand(TyperCommand):
             if message and "=" in text:
                 raise UsageError(f"{message} (--set {text})")
         return super().parse_args(ctx, args)
+
+
+CLASS = TrainCommand
 
 
 @takes_recipe

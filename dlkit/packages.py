@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from dlkit import published
-
 REGISTERED = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
 TAGGED = re.compile(r"""["']([a-z]\w+)\.([\w.]+)["']""")  # resnet50.a1_in1k
 
@@ -22,6 +20,13 @@ def names(package: str) -> list[str]:
 def is_member(name: str) -> bool:
     """Whether this is written as a network of a package: torchvision/NAME or timm/NAME."""
     return name.partition("/")[0] in MEMBERS and "/" in name
+
+
+def torchvision_architectures() -> list[str]:
+    """The names of torchvision's networks for classification."""
+    from dlkit import published  # here, because help and most typos need no table
+
+    return list(published.weights())
 
 
 @cache
@@ -51,4 +56,7 @@ def _timm_files() -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8") for path in files)
 
 
-MEMBERS: Mapping[str, Callable[[], Iterable[str]]] = {"torchvision": published.weights, "timm": timm_architectures}
+MEMBERS: Mapping[str, Callable[[], Iterable[str]]] = {
+    "torchvision": torchvision_architectures,
+    "timm": timm_architectures,
+}

@@ -46,6 +46,11 @@ def unknown_key(keys: Sequence[str]) -> str | None:
     return None
 
 
+def key_paths() -> list[str]:
+    """Every key of a recipe with its sections: optimizer.lr."""
+    return list(_paths(tree()))
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of nested mappings by their dotted keys; an empty mapping is a value."""
     result: dict[str, Any] = {}
