@@ -4,13 +4,13 @@ from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "dlkit": (
-        "dlkit train lenet5 mnist",
+        "dlkit train photos/",
         "dlkit eval --topk 5",
         "dlkit predict photos/ --format jsonl",
     ),
     "train": (
+        "dlkit train photos/",
         "dlkit train lenet5 mnist",
-        "dlkit train resnet18 photos/ --weights imagenet --epochs 10",
         "dlkit train --recipe resnet20-cifar10 --set optimizer.lr=0.05 --name slower",
     ),
     "eval": (
@@ -45,7 +45,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "lr-find": (
         "dlkit lr-find lenet5 mnist",
-        "dlkit lr-find resnet18 photos/ --weights imagenet -o rates.png",
+        "dlkit lr-find resnet18 photos/ --pretrained -o rates.png",
         "dlkit lr-find --recipe resnet20-cifar10 --json",
     ),
     "reproduce": (
