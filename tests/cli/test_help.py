@@ -64,7 +64,7 @@ def parse(words: list[str]) -> None:
     context = command.make_context(path, words[len(path.split()) :])
     values = context.params
     if path in ("train", "lr-find", "ablate", "baseline"):
-        assert values["model"] is None or values["model"] in registry.names("models")
+        assert values["model"] in (None, "photos/", *registry.names("models"))
     if values.get("recipe") is not None:
         from dlkit.config import yaml_file
 
