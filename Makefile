@@ -21,10 +21,10 @@ demo: .venv/installed
 	rm -rf runs/digits && $(BIN)/dlkit dataset unpack mnist runs/digits --limit 5 | $(BIN)/dlkit predict - --topk 1
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "slow or not slow"
 
 fuzz: N ?= 5000
 fuzz: SEED ?= 0

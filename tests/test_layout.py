@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,14 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
             yield from (f"{base}.{name.name}" for name in node.names)
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def own_imports(path: Path) -> list[str]:
-    names = imported(ast.parse(path.read_text()), module_name(path), path.stem == "__init__")
+    names = imported(parsed(path), module_name(path), path.stem == "__init__")
     return [name for name in names if name.split(".")[0] in ("dlkit", "dlkit_cli")]
 
 
@@ -139,7 +146,7 @@ def test_commands_import_their_subjects_inside_functions() -> None:
 def test_the_modules_at_the_top_and_the_configuration_know_no_torch_and_no_numpy() -> None:
     for path in FILES:
         if rank(module_name(path)) <= 1:
-            names = imported(ast.parse(path.read_text()), module_name(path), path.stem == "__init__")
+            names = imported(parsed(path), module_name(path), path.stem == "__init__")
             assert not {name.split(".")[0] for name in names} & {"torch", "torchvision", "numpy", "PIL"}, path
 
 
@@ -161,9 +168,8 @@ BANNED_CALLS = {
 }
 
 
-def dangers(source: str) -> list[str]:
+def dangers(tree: ast.Module) -> list[str]:
     """What in a file could run somebody else's code."""
-    tree = ast.parse(source)
     found = [name for name in imported(tree, "x", False) if name.split(".")[0] in BANNED_MODULES]
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -182,7 +188,7 @@ def dangers(source: str) -> list[str]:
 def test_nothing_unpickles_evaluates_or_extracts_blindly() -> None:
     for path in FILES:
         if path != ROOT / "dlkit/data/download/pickles.py":
-            assert dangers(path.read_text()) == [], path
+            assert dangers(parsed(path)) == [], path
 
 
 @pytest.mark.parametrize(
@@ -192,7 +198,7 @@ def test_nothing_unpickles_evaluates_or_extracts_blindly() -> None:
      "subprocess.run(x, shell=True)"],
 )  # fmt: skip
 def test_the_ban_list_sees_what_it_bans(source: str) -> None:
-    assert dangers(source)
+    assert dangers(ast.parse(source))
 
 
 FORKS = {"os.fork", "os.forkpty", "multiprocessing", "multiprocessing.pool", "ProcessPoolExecutor", "DataLoader"}
@@ -202,7 +208,7 @@ LOADER = ROOT / "dlkit/data/workers.py"  # torch's DataLoader: its workers need 
 def test_only_the_loader_of_batches_forks() -> None:
     """A process that has threads or a process group is not forked; data/processes.py starts helpers by exec."""
     for path in FILES:
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
         names |= {name.rpartition(".")[2] for name in imported(tree, "x", False)} | set(imported(tree, "x", False))
         assert path == LOADER or not FORKS & names, path

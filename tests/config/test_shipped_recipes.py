@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from PIL import Image
 
 import dlkit
@@ -49,11 +51,17 @@ def made_up(data: Data, folder: Path) -> Splits:
     return sst.load(folder, binary=data.name == "sst_binary", **{"least": 1, **options})  # type: ignore[arg-type]
 
 
-def with_size(name: str) -> object:
-    return pytest.param(name, marks=[pytest.mark.slow] if any(word in name for word in BIG) else [])
+def cases() -> Iterator[ParameterSet]:
+    """Every recipe; in the fast tier the first of each model that is not big."""
+    models: set[str] = set()
+    for name in yaml_file.shipped_names():
+        model = name.partition("-")[0]
+        slow = model in models or any(word in name for word in BIG)
+        models |= set() if slow else {model}
+        yield pytest.param(name, marks=[pytest.mark.slow] if slow else [])
 
 
-@pytest.mark.parametrize("name", [with_size(name) for name in yaml_file.shipped_names()])
+@pytest.mark.parametrize("name", list(cases()))
 def test_a_shipped_recipe_takes_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, object] = {
         "train.epochs": 1,
@@ -77,8 +85,13 @@ def test_a_shipped_recipe_takes_two_steps(name: str, tmp_path: Path, monkeypatch
     assert last["step"] == 2 and math.isfinite(last["train/loss"])
 
 
-@pytest.mark.parametrize("name", yaml_file.shipped_names())
-def test_shipped_recipes_are_valid_and_say_where_they_come_from(name: str) -> None:
+def test_shipped_recipes_are_valid_and_say_where_they_come_from(subtests: pytest.Subtests) -> None:
+    for name in yaml_file.shipped_names():
+        with subtests.test(name):
+            check_header(name)
+
+
+def check_header(name: str) -> None:
     path = yaml_file.shipped_path(name)
     assert path is not None
     yours = {"data.dir": "DIR"} if "-folder" in name else {}

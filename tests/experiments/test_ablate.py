@@ -157,7 +157,7 @@ def test_more_seeds_use_the_runs_that_are_there(
     assert found.split == "validation" and [effect.part for effect in found.effects] == ["clip_grad", "augment"]
 
 
-@pytest.mark.parametrize("step", [7, 40])  # 40 steps make a training
+@pytest.mark.parametrize("step", [7, pytest.param(40, marks=pytest.mark.slow)])  # 40 steps make a training
 def test_one_that_is_broken_off_ends_like_one_that_is_not(
     ablation: Ablation, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
