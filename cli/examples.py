@@ -18,6 +18,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlkit eval resnet18-photos --split validation --topk 3",
         "dlkit eval --fail-under top1=0.9 --json",
     ),
+    "calibrate": (
+        "dlkit calibrate",
+        "dlkit calibrate --coverage 0.9 --max-error 0.02 --unfamiliar 0.05",
+        "dlkit calibrate resnet18-photos --method none --coverage 0.95 --sets aps --json",
+    ),
     "predict": (
         "dlkit predict cat.jpg",
         "dlkit predict photos/ --run resnet18-photos --topk 1 --format csv",

@@ -25,8 +25,8 @@ from .help import Command, Group, prepare, show
 
 # A command is a module of its name with NAME_command or NAME_app in it, which is imported when it is called.
 COMMANDS = (
-    "train", "eval", "predict", "export", "explain", "report", "serve", "lr-find", "reproduce", "ablate", "sweep",
-    "plot", "baseline", "dataset", "models", "recipes", "runs",
+    "train", "eval", "calibrate", "predict", "export", "explain", "report", "serve", "lr-find", "reproduce", "ablate",
+    "sweep", "plot", "baseline", "dataset", "models", "recipes", "runs",
 )  # fmt: skip
 EVERYWHERE = ("--quiet", "-q", "--no-progress", "--debug")  # flags that may stand before or after a command
 COMPLETION = ("--install-completion", "--show-completion")  # a shell's name may follow

@@ -61,6 +61,9 @@ def predict_command(
         int | None,
         typer.Option("--mc-dropout", metavar="N", help="Leave dropout on: the mean of N passes, and its uncertainty."),
     ] = None,
+    abstain: Annotated[
+        bool, typer.Option("--abstain", help="No class for inputs that the run's calibration abstains from.")
+    ] = False,
     checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which weights of the run.")] = Checkpoint.best,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Images at a time, at most.")] = 32,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -79,6 +82,9 @@ def predict_command(
     A bare file of weights answers with --model NAME --weights FILE and --dataset NAME, whose images need not be here,
     or --img-size N --classes FILE.
 
+    After `dlkit calibrate` each record has set, the classes that may be right, abstained and unfamiliar, as far as
+    they were calibrated; --abstain leaves out the classes of abstained inputs.
+
     Without --run or --model the newest run answers; where there is none at all, ResNet-50 with ImageNet's weights.
     An image that cannot be read is answered by an error and the rest go on: exit 3 where some failed, 4 where all did.
     """
@@ -87,9 +93,9 @@ def predict_command(
     answers = predict(
         run, given(paths or [], null, stdin_image), model=model, weights=weights, dataset=dataset, data_dir=data_dir,
         classes=classes, img_size=img_size, mean=numbers(mean, "--mean"), std=numbers(std, "--std"),
-        model_options=model_options(option),
-        topk=topk, min_prob=min_prob, nodes=nodes, mc_dropout=mc_dropout, checkpoint=checkpoint.value, device=device,
-        batch_size=batch_size, runs_dir=runs_dir, say=console.say,
+        model_options=model_options(option), topk=topk, min_prob=min_prob, nodes=nodes, mc_dropout=mc_dropout,
+        abstain=abstain, checkpoint=checkpoint.value, device=device, batch_size=batch_size, runs_dir=runs_dir,
+        say=console.say,
     )  # fmt: skip
     count = Count()
     documents = count.of(begun(answers))
@@ -99,8 +105,7 @@ def predict_command(
     else:
         columns: tuple[str, ...] = TABLE_COLUMNS if resolved == console.Format.table else COLUMNS
         columns = NODE_COLUMNS if nodes else columns
-        if mc_dropout is not None:
-            columns = (*columns[:-1], *UNCERTAINTY_COLUMNS, columns[-1])
+        columns = (*columns[:-1], *answers.fields, *(UNCERTAINTY_COLUMNS if mc_dropout else ()), columns[-1])
         console.write_rows(chain.from_iterable(map(_rows, documents)), columns, resolved, stream=True)
     count.report()
 
@@ -113,7 +118,13 @@ def _rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif "nodes" in document:
         yield from ({**path, **node} for node in document["nodes"])
     elif not document["predictions"]:
-        yield path
+        yield {**path, **_decision(document)}
     else:
-        uncertainty = {name: document[name] for name in UNCERTAINTY_COLUMNS if name in document}
-        yield from ({**path, **ranked, **uncertainty} for ranked in document["predictions"])
+        more = {name: document[name] for name in UNCERTAINTY_COLUMNS if name in document} | _decision(document)
+        yield from ({**path, **ranked, **more} for ranked in document["predictions"])
+
+
+def _decision(document: dict[str, Any]) -> dict[str, Any]:
+    """The decision's fields, a set as its classes with | between them."""
+    found = {name: document[name] for name in ("abstained", "unfamiliar") if name in document}
+    return found | ({"set": "|".join(document["set"])} if "set" in document else {})

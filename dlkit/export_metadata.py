@@ -61,6 +61,13 @@ class About:
     precision: str = "float32"
     opset: int | None = None
     version: str = __version__
+    scale: tuple[float, ...] = (1.0,)  # of a calibrated network's outputs, before the link; in a graph already applied
+    bias: tuple[float, ...] = (0.0,)
+
+    @property
+    def scales(self) -> bool:
+        """Whether the network is calibrated."""
+        return self.scale != (1.0,) or self.bias != (0.0,)
 
     def with_(self, **changes: Any) -> About:
         return replace(self, **changes)
@@ -86,11 +93,14 @@ class About:
             "options": dict(self.options),
             "classes": list(self.spec.classes),
             "input": _image_rules(self.spec, self.feed) if isinstance(self.spec, ImageSpec) else self._text_rules(),
-            "output": {"name": self.output, "type": "float32", "link": self.link},
+            "output": {"name": self.output, "type": "float32", "link": self.link, **self._calibration()},
             "precision": self.precision,
             "opset": self.opset,
             "training": dict(self.training),
         }
+
+    def _calibration(self) -> dict[str, Any]:
+        return {"calibration": {"scale": list(self.scale), "bias": list(self.bias)}} if self.scales else {}
 
     def _text_rules(self) -> dict[str, Any]:
         spec = self.spec
@@ -123,6 +133,7 @@ class About:
                 precision=_text(document["precision"]),
                 opset=None if opset is None else int(opset),
                 version=_text(document["dlkit"]),
+                **_calibration_of(document["output"].get("calibration"), len(document["classes"])),
             )
             assert about.output in ("probabilities", "logits"), f"output {about.output!r}"
             assert about.link in LINKS.values(), f"link {about.link!r}"
@@ -138,6 +149,16 @@ class About:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ModelFileError(f"what it says of itself cannot be used: {reason}") from error
         return about
+
+
+def _calibration_of(values: Any, classes: int) -> dict[str, tuple[float, ...]]:
+    """The scale and bias of the outputs: one number each, or one a class."""
+    if values is None:
+        return {}
+    found = {name: tuple(_number(value) for value in values[name]) for name in ("scale", "bias")}
+    assert all(len(numbers) in (1, classes) for numbers in found.values()), "calibration"
+    assert all(number != 0 for number in found["scale"]), "calibration scale"
+    return found
 
 
 def seal(data: bytes, marker: bytes) -> bytes:

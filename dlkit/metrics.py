@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 CALIBRATION_BINS = 15  # Guo et al. 2017
+DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,20 @@ def expected_calibration_error(bins: Tensor) -> float:
     """Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)| from calibration_bins' sums (Guo et al. 2017, equation 3)."""
     samples, confidence, hits = bins
     return float((hits - confidence).abs().sum() / samples.sum())
+
+
+def calibration_error_interval(bins: Tensor) -> tuple[float, float]:
+    """A 95 % interval of the expected calibration error from calibration_bins' sums.
+
+    Given the confidences, the hits of a bin are binomial: their rates are drawn DRAWS times from Beta(hits + 1/2,
+    misses + 1/2). As chance alone raises the error, the lower end is moved by as far as the draws exceed the error.
+    """
+    samples, confidence, hits = bins[:, bins[0] > 0].numpy()
+    generator = np.random.Generator(np.random.Philox(key=0))
+    accuracy = generator.beta(hits + 0.5, samples - hits + 0.5, (DRAWS, len(samples)))
+    errors = np.abs(accuracy - confidence / samples) @ (samples / samples.sum())
+    value, (low, high) = expected_calibration_error(bins), np.quantile(errors, (0.025, 0.975)).tolist()
+    return max(0.0, min(low, 2 * value - high)), max(value, high)
 
 
 def _divide(above: npt.NDArray[np.float64], below: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

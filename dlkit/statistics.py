@@ -41,6 +41,21 @@ def wilson(correct: int, total: int) -> Interval:
     return Interval(p, min(p, max(0.0, center - half)), max(p, min(1.0, center + half)))
 
 
+def clopper_pearson_upper(errors: int, total: int, alpha: float) -> float:
+    """The largest rate with which so few errors occur with a probability of at least alpha: its upper bound.
+
+    Exact (Clopper and Pearson 1934); one-sided, at the level 1 - alpha.
+    """
+    if errors >= total:
+        return 1.0
+    low, high = errors / total, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        probability = 1 - _incomplete_beta(errors + 1, total - errors, middle)  # of at most so many errors
+        low, high = (middle, high) if probability >= alpha else (low, middle)
+    return high
+
+
 def matched_difference(better: int, worse: int, total: int) -> Estimate:
     """The difference of two proportions over the same samples, (better - worse) / total.
 

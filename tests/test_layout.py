@@ -22,7 +22,7 @@ ORDER = (
     ("inference", "layers"),
     ("models", "datasets", "regularizers", "trackers", "export.formats", "explanation.methods"),
     ("runs",),
-    ("plots",),
+    ("plots", "calibration"),
     ("training",),
     ("evaluation",),
     ("explanation", "export"),

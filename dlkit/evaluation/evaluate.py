@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlkit import registry
 from dlkit.config.data_location import resolve_dataset
@@ -27,6 +27,7 @@ from dlkit.specs import ImageSpec, Spec
 
 if TYPE_CHECKING:
     from dlkit.data.splits import Samples
+    from dlkit.evaluation.decision_tally import DecisionTally
     from dlkit.evaluation.outputs import BatchOutputs
     from dlkit.evaluation.tally import Tally, Uncertainties
     from dlkit.training.restore import Restored
@@ -104,15 +105,29 @@ def evaluate(
     tally, uncertainties = Tally.empty(len(spec.classes), k), Uncertainties(restored.link == "sigmoid")
     workers = data.workers if workers is None else workers
     batches = compute_outputs(restored, part.samples, batch_size, workers, mc_dropout)
+    decisions = _decision_tally(restored) if mc_dropout is None else None
     with explain_bad_images(data):
-        lines = list(_accumulate(batches, part.samples, spec, tally, uncertainties, write=write, advance=advance))
+        lines = list(
+            _accumulate(batches, part.samples, spec, tally, uncertainties, decisions, write=write, advance=advance)
+        )
     part = part.with_warnings(single_class_warning(tally.confusion, spec.classes), say)
     extra = {} if mc_dropout is None else uncertainties.metrics()
+    extra |= {} if decisions is None else decisions.metrics()
     evaluation = _evaluation(restored, part, data.name, split, checkpoint, tally, extra, mc_dropout)
     if write:
-        record.write_files(evaluation, lines, tally.bins.numpy())
-        say(f"wrote {', '.join(record.FILES)} to {run.path}")
+        curve = None if decisions is None or not decisions.calibration.decides else decisions
+        written = record.write_files(evaluation, lines, tally.bins.numpy(), curve)
+        say(f"wrote {', '.join(written)} to {run.path}")
     return evaluation
+
+
+def _decision_tally(restored: Restored) -> DecisionTally | None:
+    """What adds up the decisions of a calibrated run."""
+    if restored.calibration is None:
+        return None
+    from dlkit.evaluation.decision_tally import DecisionTally
+
+    return DecisionTally(restored.calibration, restored.link, restored.spec.classes)
 
 
 def _data(run: RunFolder, dataset: str | None, data_dir: Path | str | None) -> Data:
@@ -133,6 +148,7 @@ def _accumulate(
     spec: Spec,
     tally: Tally,
     uncertainties: Uncertainties,
+    decisions: DecisionTally | None,
     *,
     write: bool,
     advance: Callable[[int], object],
@@ -140,7 +156,7 @@ def _accumulate(
     """Add up the batches; yields the lines of predictions.jsonl if they will be written."""
     for batch in batches:
         tally.add(batch)
-        columns: dict[str, list[float]] = {}
+        columns: dict[str, list[Any]] = {} if decisions is None else decisions.add(batch)
         if batch.passes is not None:
             entropy, information = uncertainties.add(batch.passes, batch.targets)
             columns = {"predictive_entropy": entropy.tolist(), "mutual_information": information.tolist()}
@@ -180,5 +196,6 @@ def _evaluation(
         mc_dropout=mc_dropout,
         left_out=part.left_out,
         run_id=restored.run.info()["run_id"],
+        calibration=restored.calibration,
         weights_sha256=tensors_sha256(restored.model.state_dict()),
     )

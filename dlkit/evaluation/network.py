@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import imagenet
+from dlkit.calibration import record
+from dlkit.calibration.record import Calibration
 from dlkit.data.download.http import UnreachableError
 from dlkit.errors import UsageError
 from dlkit.evaluation.bare_weights import Inputs, find_network, title
@@ -37,6 +39,7 @@ class Network:
     module: Callable[[str], tuple[nn.Module, torch.device]] | None = None  # None: not a torch model
     seed: int = 0
     link: Link = "softmax"
+    calibration: Calibration | None = None
 
 
 def select_network(
@@ -84,7 +87,7 @@ def with_mc_dropout(network: Network, passes: int) -> Network:
 
         return McDropoutClassifier(*module(device), spec, passes, network.seed, network.link)
 
-    return replace(network, load=load)
+    return replace(network, load=load, calibration=None)
 
 
 def _from_run(run: RunFolder, checkpoint: CheckpointName, say: Say) -> Network:
@@ -95,7 +98,8 @@ def _from_run(run: RunFolder, checkpoint: CheckpointName, say: Say) -> Network:
         return restored.model, restored.device
 
     recipe = run.trained_recipe()
-    return _by_torch(recipe.model.name, run.spec(), module, recipe.train.seed, LINKS[recipe.loss.name])
+    network = _by_torch(recipe.model.name, run.spec(), module, recipe.train.seed, LINKS[recipe.loss.name])
+    return replace(network, calibration=record.selected(run, checkpoint))
 
 
 def _from_model_file(model: str | None, weights: Path | str | None, inputs: Inputs) -> Network | None:

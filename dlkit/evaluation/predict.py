@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlkit.calibration.decisions import Decision, decide, fields
 from dlkit.data.inputs import Ahead, Given, Stream, inputs
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.bare_weights import Inputs
@@ -50,12 +52,13 @@ def predict(
     min_prob: float = 0.0,
     nodes: bool = False,
     mc_dropout: int | None = None,
+    abstain: bool = False,
     checkpoint: CheckpointName = "best",
     device: str = "auto",
     batch_size: int = 32,
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
-) -> Iterator[Prediction | Failure]:
+) -> Predictions:
     """Predict images in order: files, folders (searched through, sorted), globs, http(s) URLs, or an image's bytes.
 
     A model of text reads it from .txt files, an example each, or from bytes; of trees they hold one in brackets, as in
@@ -71,8 +74,11 @@ def predict(
     number of passes with dropout enabled (mc_dropout.py), seeded by the run's seed, or 0 for a weights file: the
     probabilities are then their means, and each prediction has its uncertainty.
 
+    A calibrated run's predictions have its decision (calibrate.py), except with mc_dropout. With `abstain` an input
+    whose error rate is not bounded by the calibration's max_error has no classes.
+
     Raises:
-        UsageError: no such run, model or k; at once, before anything is read.
+        UsageError: no such run, model or k; `abstain` without such a calibration; at once, before anything is read.
         ModelFileError: the checkpoint or weights are damaged or do not fit.
     """
     check_passes(mc_dropout)
@@ -81,6 +87,8 @@ def predict(
     check_predictable(network, nodes)
     if mc_dropout is not None:
         network = with_mc_dropout(network, mc_dropout)
+    if nodes:  # decisions are about whole inputs
+        network = replace(network, calibration=None)
     count = len(network.spec.classes)
     k = min(DEFAULT_TOPK, count) if topk is None else topk
     if not 1 <= k <= count:
@@ -88,8 +96,34 @@ def predict(
     if not 0 <= min_prob <= 1:
         raise UsageError(f"--min-prob {min_prob:g}: a probability is 0 to 1.")
     check_batch_size(batch_size)
+    if abstain and "abstained" not in fields(network.calibration):
+        raise UsageError(
+            f"--abstain needs a threshold, and there is none for {network.name}. Find one: dlkit calibrate RUN "
+            "--max-error 0.02; exported files and --mc-dropout have none."
+        )
     listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
-    return _predictions(network, listed, k, min_prob, nodes, device, batch_size, say)
+    predictions = _predictions(network, listed, k, min_prob, nodes, device, batch_size, say)
+    if abstain:
+        predictions = map(without_abstained, predictions)
+    return Predictions(predictions, fields(network.calibration))
+
+
+@dataclass(frozen=True)
+class Predictions(Iterator[Prediction | Failure]):
+    """The predictions as they are computed, and the keys of the decisions that each has."""
+
+    predictions: Iterator[Prediction | Failure]
+    fields: tuple[str, ...] = ()
+
+    def __next__(self) -> Prediction | Failure:
+        return next(self.predictions)
+
+
+def without_abstained(prediction: Prediction | Failure) -> Prediction | Failure:
+    """Without the classes of an input that the model abstains from."""
+    if isinstance(prediction, Failure) or prediction.decision is None or not prediction.decision.abstained:
+        return prediction
+    return replace(prediction, predictions=())
 
 
 def _predictions(
@@ -109,19 +143,19 @@ def _predictions(
         wait_s = None if isinstance(paths, Sequence) else WAIT_S
         for batch in ahead.batches(batch_size, wait_s):
             readable: list[Any] = [read.content for read in batch if not isinstance(read.content, DlkitError)]
-            results = iter(_predict_batch(classify, spec, readable, topk, nodes) if readable else ())
+            results = iter(_predict_batch(classify, network, readable, topk, nodes) if readable else ())
             for read in batch:
                 for note in read.notes:
                     say(f"warning: {note}")
                 if isinstance(read.content, DlkitError):
                     yield Failure(read.name, network.name, read.content.exit_code, str(read.content))
                 else:
-                    ranks, inner, uncertainty = next(results)
+                    ranks, inner, uncertainty, decision = next(results)
                     kept = tuple(ranked for ranked in ranks if ranked.probability >= min_prob)
                     limits = coverage(read, say)
                     notes = (*read.notes, *limits.notes)
                     counts = (limits.unknown, limits.truncated)
-                    yield Prediction(read.name, network.name, kept, inner, uncertainty, *counts, notes)
+                    yield Prediction(read.name, network.name, kept, inner, uncertainty, *counts, notes, decision)
 
 
 def nodes_of(tree: ParsedTree, log_probabilities: LogProbabilities, spec: Spec) -> tuple[Node, ...]:
@@ -139,23 +173,28 @@ def nodes_of(tree: ParsedTree, log_probabilities: LogProbabilities, spec: Spec) 
     )
 
 
-BatchRow = tuple[tuple[Ranked, ...], tuple[Node, ...], Uncertainty | None]
+BatchRow = tuple[tuple[Ranked, ...], tuple[Node, ...], Uncertainty | None, Decision | None]
 
 
-def _predict_batch(classify: Any, spec: Spec, contents: list[Any], topk: int, nodes: bool) -> Iterator[BatchRow]:
-    """For each input its best classes, the nodes of a tree if requested, and the uncertainty under MC dropout."""
+def _predict_batch(classify: Any, network: Network, contents: list[Any], topk: int, nodes: bool) -> Iterator[BatchRow]:
+    """For each input its best classes, a tree's nodes if requested, its uncertainty under MC dropout, its decision."""
     import numpy as np
 
+    spec = network.spec
     if nodes:
         of_nodes = classify.nodes(contents)
         roots = np.stack([rows[0] for rows in of_nodes])
         for tree, rows, ranks in zip(contents, of_nodes, _ranked(roots, spec, topk), strict=True):
-            yield ranks, nodes_of(tree, rows, spec), None
+            yield ranks, nodes_of(tree, rows, spec), None, None
     elif hasattr(classify, "passes"):
         yield from _with_uncertainty(classify.passes(np.stack(contents)), spec, topk, classify.link == "sigmoid")
     else:
         outputs, logs = classify.answer(np.stack(contents) if isinstance(spec, ImageSpec) else contents)
-        yield from ((ranks, (), None) for ranks in _ranked(logs, spec, topk, outputs))
+        decisions: Sequence[Decision | None] = [None] * len(outputs)
+        if network.calibration is not None and network.calibration.decides:
+            decisions = decide(outputs, logs, network.calibration, network.link, spec.classes)
+        for ranks, decision in zip(_ranked(logs, spec, topk, outputs), decisions, strict=True):
+            yield ranks, (), None, decision
 
 
 def _with_uncertainty(passes: torch.Tensor, spec: Spec, topk: int, independent: bool) -> Iterator[BatchRow]:
@@ -166,7 +205,7 @@ def _with_uncertainty(passes: torch.Tensor, spec: Spec, topk: int, independent: 
     entropies = metrics.predictive_entropies(passes, independent).tolist()
     informations = metrics.mutual_informations(passes, independent).tolist()
     for best, entropy, information in zip(ranks, entropies, informations, strict=True):
-        yield best, (), Uncertainty(len(passes), entropy, information)
+        yield best, (), Uncertainty(len(passes), entropy, information), None
 
 
 def _ranked(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dlkit.calibration.decisions import Decision
+
 SCHEMA = "dlkit.predict/1"
 WORDS_SHOWN = 30  # of a node
 
@@ -65,6 +67,7 @@ class Prediction:
     unknown: int | None = None  # words of a text that are not in the vocabulary
     truncated: int | None = None  # words of a text beyond the longest sequence
     notes: tuple[str, ...] = ()  # such as: only the first frame of an animation was used
+    decision: Decision | None = None  # of a calibrated run
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.predict/1`."""
@@ -76,7 +79,8 @@ class Prediction:
         notes: dict[str, Any] = {"notes": list(self.notes)} if self.notes else {}
         if self.unknown is not None:
             notes = {"unknown": self.unknown, "truncated": self.truncated} | notes
-        return document | ({"nodes": nodes} if nodes else {}) | self._uncertainty() | notes
+        decision = {} if self.decision is None else self.decision.document()
+        return document | decision | ({"nodes": nodes} if nodes else {}) | self._uncertainty() | notes
 
     def _uncertainty(self) -> dict[str, Any]:
         if self.uncertainty is None:

@@ -9,15 +9,17 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from dlkit import atomic_io, csv_text, documents
+from dlkit.calibration import record
 from dlkit.errors import ModelFileError
 from dlkit.evaluation.result import Evaluation
 from dlkit.runs import run_info
-from dlkit.runs.run_folder import RunFolder
+from dlkit.runs.run_folder import CheckpointName, RunFolder
 from dlkit.runs.run_info import Count, Section
 from dlkit.specs import Spec
 
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dlkit.data.splits import Samples
+    from dlkit.evaluation.decision_tally import DecisionTally
     from dlkit.evaluation.outputs import BatchOutputs
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.jsonl"
 FILES = (PREDICTIONS, "confusion_matrix.csv", "plots/confusion_matrix.png", "plots/calibration.png", EVALUATION)
+RISK_COVERAGE = "plots/risk_coverage.png"
 PREDICTIONS_DIGEST = "predictions_sha256"
 CONDITIONS = ("mc_dropout", "calibration", "tta")  # what changes the answers of the same weights
 
@@ -57,7 +61,7 @@ class EvaluationInfo(Section):
 
 
 def prediction_lines(
-    batch: BatchOutputs, uncertainty: Mapping[str, list[float]], samples: Samples, spec: Spec, topk: int
+    batch: BatchOutputs, uncertainty: Mapping[str, list[Any]], samples: Samples, spec: Spec, topk: int
 ) -> Iterator[str]:
     """A line of predictions.jsonl for each sample; `uncertainty` has a list of values per key."""
     from dlkit.data.splits import ImageFiles
@@ -78,8 +82,16 @@ def prediction_lines(
         yield json.dumps(line)
 
 
-def write_files(evaluation: Evaluation, lines: Sequence[str], bins: npt.NDArray[np.float64]) -> None:
-    """Write the evaluation's files into the run folder, evaluation.json last; bins (3, bins) are the tally's."""
+def write_files(
+    evaluation: Evaluation,
+    lines: Sequence[str],
+    bins: npt.NDArray[np.float64],
+    decisions: DecisionTally | None = None,
+) -> tuple[str, ...]:
+    """Write the evaluation's files into the run folder, evaluation.json last; bins (3, bins) are the tally's.
+
+    With `decisions` also the risk-coverage curve. Returns their names.
+    """
     from dlkit.plots.calibration import write_calibration
     from dlkit.plots.confusion_matrix import write_confusion_matrix
 
@@ -96,7 +108,19 @@ def write_files(evaluation: Evaluation, lines: Sequence[str], bins: npt.NDArray[
     write_confusion_matrix(evaluation.confusion, names, title, folder / "plots" / "confusion_matrix.png")
     title = f"{title.split(':')[0]}: ECE {100 * evaluation.metrics['ece'].value:.2f} %"
     write_calibration(bins, title, folder / "plots" / "calibration.png")
+    if decisions is not None:
+        _write_risk_coverage(evaluation, decisions, title.split(":")[0], folder / RISK_COVERAGE)
     write_evaluation(evaluation.run, evaluation.document(), predictions_sha256)
+    return FILES if decisions is None else (*FILES[:-1], RISK_COVERAGE, FILES[-1])
+
+
+def _write_risk_coverage(evaluation: Evaluation, decisions: DecisionTally, title: str, path: Path) -> None:
+    from dlkit.plots.risk_coverage import write_risk_coverage
+
+    abstention = decisions.calibration.abstention
+    accepted = evaluation.metrics["accepted"].value if abstention else None
+    limit = abstention.max_error if abstention else None
+    write_risk_coverage(*decisions.risk_coverage(), f"{title}: risk and coverage", path, accepted, limit)
 
 
 def confusion_csv(confusion: npt.NDArray[np.int64], names: list[str]) -> str:
@@ -161,8 +185,18 @@ def staleness(run: RunFolder, evaluation: dict[str, Any]) -> str:
     which, step = evaluation.get("checkpoint", "best"), evaluation.get("step")
     now = run.checkpoint_step(which)
     if step is None or now is None or step == now:
-        return ""
+        return _other_calibration(run, evaluation, which)
     return f"its evaluation is older than its {which} checkpoint: of step {step:,}, now {now:,}"
+
+
+def _other_calibration(run: RunFolder, evaluation: Mapping[str, Any], which: CheckpointName) -> str:
+    try:
+        calibration = record.selected(run, which)
+    except ModelFileError:
+        return f"{record.FILE} is damaged or of another checkpoint"
+    if evaluation.get("calibration_sha256") != (None if calibration is None else calibration.sha256):
+        return "it was calibrated, or its calibration removed, after its evaluation"
+    return ""
 
 
 def same_conditions(one: dict[str, Any], other: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dlkit import metrics
+    from dlkit.calibration.record import Calibration
 
 SCHEMA = "dlkit.eval/1"
 
@@ -66,10 +67,13 @@ class Evaluation:
     left_out: Mapping[str, str] = field(default_factory=dict)  # skipped images by path, with the reason
     run_id: str | None = None  # None for an exported file
     weights_sha256: str | None = None
+    calibration: Calibration | None = None
 
     def document(self) -> dict[str, Any]:
-        """The JSON form, `dlkit.eval/1`; with `left_out` only if images were skipped."""
+        """The JSON form, `dlkit.eval/1`; with `left_out` only if images were skipped, with a calibration's if any."""
         left_out = {"left_out": dict(self.left_out)} if self.left_out else {}
+        used = self.calibration
+        calibrated = {} if used is None else {"calibration_sha256": used.sha256}
         return {
             "schema": SCHEMA,
             "run": self.run.name,
@@ -81,7 +85,7 @@ class Evaluation:
             "step": self.step,
             "weights_sha256": self.weights_sha256,
             "mc_dropout": self.mc_dropout,
-            "calibration": None,
+            "calibration": used.method if used is not None and used.scales else None,
             "tta": None,
             "samples": self.samples,
             "fingerprint": self.fingerprint,
@@ -90,6 +94,7 @@ class Evaluation:
             "classes": [result.document() for result in self.classes],
             "warnings": list(self.warnings),
             **left_out,
+            **calibrated,
         }
 
 

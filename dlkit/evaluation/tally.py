@@ -52,12 +52,17 @@ class Tally:
             values[f"top{k}"] = Metric(**asdict(statistics.wilson(correct, self.samples)))
             values[f"top{k}_error"] = Metric(**asdict(statistics.wilson(self.samples - correct, self.samples)))
         values["loss"] = Metric(self.loss / self.samples)
-        values["ece"] = Metric(metrics.expected_calibration_error(self.bins))
+        values["ece"] = calibration_error(self.bins)
         values["brier"] = Metric(self.brier / self.samples)
         values["balanced_accuracy"] = Metric(metrics.balanced_accuracy(scores))
         for kind, means in (("macro", metrics.macro_means(scores)), ("weighted", metrics.weighted_means(scores))):
             values |= {f"{kind}_{name}": Metric(value) for name, value in asdict(means).items()}
         return values
+
+
+def calibration_error(bins: Tensor) -> Metric:
+    """The expected calibration error with its interval."""
+    return Metric(metrics.expected_calibration_error(bins), *metrics.calibration_error_interval(bins))
 
 
 def single_class_warning(confusion: Tensor, classes: Sequence[str]) -> tuple[str, ...]:

@@ -164,7 +164,9 @@ def _about(restored: Restored, checkpoint: str) -> About:
     resolved = registry.resolved_options("models", recipe.model.name, dict(recipe.model.options))
     options = {key: value for key, value in resolved.items() if key in settable}
     reading = {} if isinstance(spec, ImageSpec) else describe_rules(spec.tokens)
-    return About(recipe.model.name, spec, options, training, reading, FEEDS[spec.kind][0], link=restored.link)
+    about = About(recipe.model.name, spec, options, training, reading, FEEDS[spec.kind][0], link=restored.link)
+    calibration = restored.calibration
+    return about if calibration is None else about.with_(scale=calibration.scale, bias=calibration.bias)
 
 
 def _quantized(data: bytes, path: Path, examples: Examples, say: Say) -> tuple[bytes, dict[str, Any]]:

@@ -33,6 +33,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     state: dict[str, Any]
     metrics: Mapping[str, Any] | None = None  # how many lines of metrics.jsonl belong to it, and their SHA-256
+    sha256: str = ""  # of the payload
 
 
 def save(
@@ -96,7 +97,7 @@ def load(folder: Path, step: int, run_id: str) -> Checkpoint:
     if found != claims["sha256"]:
         raise ModelFileError(f"checkpoint {path} is damaged: SHA-256 {found[:12]}…, expected {claims['sha256'][:12]}…")
     try:
-        return Checkpoint(step, safetensors.torch.load(payload), claims["state"], claims.get("metrics"))
+        return Checkpoint(step, safetensors.torch.load(payload), claims["state"], claims.get("metrics"), found)
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"checkpoint {path} is no safetensors file: {error}") from error
 

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import registry
+from dlkit.calibration import record
+from dlkit.calibration.record import Calibration
 from dlkit.config.schema import Recipe
 from dlkit.errors import ModelFileError, UsageError
+from dlkit.layers.output_scaling import scale_outputs
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import LINKS, ImageSpec, Link, Spec
 from dlkit.training import checkpoint
@@ -36,6 +39,8 @@ class Restored:
     device: torch.device
     step: int
     run: RunFolder
+    sha256: str = ""  # of the checkpoint
+    calibration: Calibration | None = None
 
     @property
     def link(self) -> Link:
@@ -54,18 +59,26 @@ class Restored:
         return self.spec
 
 
-def restore(run: RunFolder, which: str = "best", device: str = "auto", say: Say = silent) -> Restored:
+def restore(
+    run: RunFolder, which: str = "best", device: str = "auto", say: Say = silent, *, calibrated: bool = True
+) -> Restored:
     """The network of a run with the weights of its "best" or "last" checkpoint; averaged weights where it has them.
 
+    Its outputs are scaled as the run's calibration says, where it has one and unless `calibrated` is false.
+
     Raises:
-        ModelFileError: the run holds no whole checkpoint.
+        ModelFileError: the run holds no whole checkpoint, or the calibration is of another one.
     """
     recipe, spec, place = run.trained_recipe(), run.spec(), choose_device(device)
     model = build(recipe.model.name, spec, dict(recipe.model.options))
     found = _checkpoint(run, which, say)
     _, weights = choose(own_parts(found.tensors), None, f"the checkpoint of {run.name}", silent, default=EMA)
     load_into(model, weights, f"the checkpoint of {run.name}")
-    return Restored(model.to(place).eval(), spec, recipe, place, found.step, run)
+    model = model.to(place).eval()
+    calibration = record.find(run, found.step, found.sha256) if calibrated else None
+    if calibration is not None and calibration.scales:
+        scale_outputs(model, calibration.scale, calibration.bias)
+    return Restored(model, spec, recipe, place, found.step, run, found.sha256, calibration)
 
 
 def run_weights(run: RunFolder, which: str = "best", say: Say = silent, part: str | None = None) -> dict[str, Tensor]:

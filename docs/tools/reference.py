@@ -6,6 +6,7 @@ A test compares the pages with what this writes, so they cannot be out of date.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import os
@@ -50,7 +51,7 @@ def command_names() -> Iterator[list[str]]:
     for name in main.COMMANDS:
         yield [name]
         if name in GROUPS:
-            group = getattr(main, f"{name}_app")
+            group = getattr(importlib.import_module(f"dlkit_cli.{name}"), f"{name}_app")
             yield from ([name, command.name] for command in group.registered_commands if not command.hidden)
 
 

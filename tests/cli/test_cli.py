@@ -52,7 +52,7 @@ COMMANDS = [
     "train", "eval", "predict", "dataset", "dataset list", "dataset download", "dataset info", "dataset verify",
     "dataset unpack", "dataset check", "dataset pack", "dataset bundle", "dataset unbundle", "ablate", "sweep", "plot",
     "baseline", "explain", "export", "report", "serve", "lr-find", "reproduce",
-    "models", "models list", "models show", "recipes", "recipes list", "recipes show",
+    "models", "models list", "models show", "recipes", "recipes list", "recipes show", "calibrate",
     "recipes regularizers",
     "runs", "runs list", "runs show", "runs compare", "runs prune", "runs rm",
 ]  # fmt: skip

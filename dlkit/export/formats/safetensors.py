@@ -81,6 +81,7 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
     import torch
 
     from dlkit.inference.torch_classifier import torch_classifier
+    from dlkit.layers.output_scaling import scale_outputs
 
     try:
         options = registry.resolved_options("models", about.model, about.options)
@@ -90,7 +91,10 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
         reason = " ".join(str(error).split())[:200]
         raise ModelFileError(f"its weights do not make a {about.model!r} of this dlkit: {reason}") from error
     place = torch.device(device)
-    return torch_classifier(model.to(place).eval(), place, about.spec, about.link)
+    model = model.to(place).eval()
+    if about.scales:
+        scale_outputs(model, about.scale, about.bias)
+    return torch_classifier(model, place, about.spec, about.link)
 
 
 def runtime() -> str:

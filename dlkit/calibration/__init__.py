@@ -1,0 +1,1 @@
+"""From outputs to decisions: calibrated probabilities, prediction sets, abstention, unfamiliar inputs."""
