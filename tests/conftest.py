@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import tiny_texts
+from corpus import encoded
+from PIL import Image
 
+from dlkit.plots import bars, calibration, confusion_matrix, learning_curves, parallel_coordinates, style
 from dlkit.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from exported_files import File
+    from matplotlib.figure import Figure
 
 # One thread, also in the processes that tests start: tiny models gain nothing from two and lose much on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+FIGURES = (bars, calibration, confusion_matrix, learning_curves, parallel_coordinates)  # of runs and experiments
+BLANK_PNG = encoded(Image.new("L", (1, 1)), "PNG")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +33,30 @@ def _no_wait_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor) and None)
         yield
+
+
+@contextmanager
+def blank_figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """dlkit's figure, drawn and written as ever, but as a fixed image."""
+    with style.figure(path, width, height) as drawing:
+        yield drawing
+        drawing.savefig = lambda file, **options: file.write(BLANK_PNG)  # type: ignore[method-assign,assignment]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_rendering() -> Iterator[None]:
+    """To render the figures of a tiny training takes four times as long as the training; see `rendered_figures`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in FIGURES:
+            patch.setattr(module, "figure", blank_figure)
+        yield
+
+
+@pytest.fixture
+def rendered_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as a user gets them."""
+    for module in FIGURES:
+        monkeypatch.setattr(module, "figure", style.figure)
 
 
 @pytest.fixture(autouse=True)

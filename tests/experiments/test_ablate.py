@@ -104,7 +104,7 @@ def test_effects_are_differences_of_what_the_runs_reached(ablation: Ablation) ->
         assert effect["high_pp"] - effect["effect_pp"] == pytest.approx(half, rel=1e-4)
 
 
-def test_the_folder_holds_the_document_the_table_and_the_chart(ablation: Ablation) -> None:
+def test_the_folder_holds_the_document_the_table_and_the_chart(ablation: Ablation, rendered_figures: None) -> None:
     document = dict(documents.read(ablation.folder / "ablation.json"))
     assert document == ablation.document() or document["seeds"] == [0]  # another test may have asked for one seed
     assert list(document) == list(json.loads((GOLDEN / "ablate.json").read_text()))
@@ -112,8 +112,9 @@ def test_the_folder_holds_the_document_the_table_and_the_chart(ablation: Ablatio
         rows = list(csv.DictReader(file))
     assert [row["part"] for row in rows] == ["augment", "clip_grad"]
     assert float(rows[0]["effect_pp"]) == document["effects"][0]["effect_pp"]
+    assert again(ablation).document() == ablation.document()  # which draws again
     with Image.open(ablation.folder / "effects.png") as picture:
-        assert picture.format == "PNG"
+        assert picture.format == "PNG" and min(picture.size) > 200
 
 
 def test_the_document_has_the_golden_form(ablation: Ablation) -> None:

@@ -107,14 +107,15 @@ def test_the_best_recipe_trains_the_best_run_again(found: Sweep, tmp_path: Path)
     assert ends[0] == ends[1]
 
 
-def test_the_folder_holds_the_document_the_table_and_the_picture(found: Sweep) -> None:
+def test_the_folder_holds_the_document_the_table_and_the_picture(found: Sweep, rendered_figures: None) -> None:
     document = dict(documents.read(found.folder / "sweep.json"))
     assert document == json.loads(json.dumps(found.document()))
     with open(found.folder / "sweep.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["trial"]) for row in rows] == [trial.number for trial in found.ranked]
+    assert again(found).document() == found.document()  # which draws again
     with Image.open(found.folder / "parallel.png") as picture:
-        assert picture.format == "PNG"
+        assert picture.format == "PNG" and min(picture.size) > 200
 
 
 def test_the_document_has_the_golden_form(found: Sweep) -> None:

@@ -28,6 +28,8 @@ from dlkit.runs.run_folder import RunFolder
 from dlkit_cli import formats
 from dlkit_cli.main import run as dlkit_command
 
+pytestmark = pytest.mark.usefixtures("rendered_figures")
+
 
 def png_size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:

@@ -51,7 +51,7 @@ def in_two_ranks() -> list[tuple[loop.Run, dict[str, float] | None]]:
     def begin(*arguments: object) -> object:
         with serial:
             result = original(*arguments)  # type: ignore[arg-type]
-        begun.wait(20)
+        begun.wait(120)
         return result
 
     multi_threaded_pg._install_threaded_pg()
@@ -62,7 +62,7 @@ def in_two_ranks() -> list[tuple[loop.Run, dict[str, float] | None]]:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
     finally:
         assembly.begin = original
         torch._C._distributed_c10d._set_thread_isolation_mode(False)

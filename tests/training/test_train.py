@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from crash import gold_recipe
+from PIL import Image
 from tiny_training import in_two_processes, same_bits, tiny, weights
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from dlkit.training import checkpoint, inputs, loop, train
 from dlkit.training import restore as restoring
 
 
-def test_a_run_folder_holds_what_the_design_says(tmp_path: Path) -> None:
+def test_a_run_folder_holds_what_the_design_says(tmp_path: Path, rendered_figures: None) -> None:
     run = tiny(tmp_path)
     assert {path.name for path in run.path.iterdir()} >= {
         "recipe.yaml",
@@ -33,6 +34,8 @@ def test_a_run_folder_holds_what_the_design_says(tmp_path: Path) -> None:
         "checkpoints",
         "plots",
     }
+    with Image.open(run.path / "plots" / "learning_curve.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 200
     assert os.readlink(tmp_path / "latest") == "a"
     info, last = run.info(), run.metrics()[-1]
     assert info["status"] == "finished" and info["data"]["train"]["samples"] == 72 and info["parameters"] > 0
