@@ -137,7 +137,9 @@ EPOCHS = [
 @pytest.mark.parametrize(("epochs", "best"), EPOCHS)
 def test_ties_go_to_the_lower_loss_and_then_to_the_later_epoch(epochs: list[tuple[float, float]], best: int) -> None:
     for monitor in ("val/top1", "val/loss"):
-        run = SimpleNamespace(step=0, epochs_done=0, best=None, stale=0, settings=SimpleNamespace(monitor=monitor))
+        run = SimpleNamespace(
+            step=0, epochs_done=0, best=None, stale=0, settings=SimpleNamespace(monitor=monitor, select="best")
+        )
         for top1, loss in epochs:
             run.epochs_done += 1
             loop.keep_best(run, {"val/top1": top1, "val/loss": loss})  # type: ignore[arg-type]
@@ -150,7 +152,9 @@ def test_ties_go_to_the_lower_loss_and_then_to_the_later_epoch(epochs: list[tupl
 
 
 def test_patience_counts_the_epochs_since_the_monitored_value_improved() -> None:
-    run = SimpleNamespace(step=0, epochs_done=0, best=None, stale=0, settings=SimpleNamespace(monitor="val/top1"))
+    run = SimpleNamespace(
+        step=0, epochs_done=0, best=None, stale=0, settings=SimpleNamespace(monitor="val/top1", select="best")
+    )
     for loss in (1.0, 0.9, 0.8):  # better and better, at the same accuracy
         loop.keep_best(run, {"val/top1": 0.5, "val/loss": loss})  # type: ignore[arg-type]
     assert run.stale == 2 and run.best.loss == 0.8
