@@ -98,7 +98,7 @@ class Helpers:
         with theirs:
             code = START.format(path=sys.path, descriptor=theirs.fileno(), function=function)
             process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                [sys.executable or "", "-W", "ignore", "-c", code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, process_group=0,
             )  # fmt: skip
         self.processes.append(process)
