@@ -98,8 +98,8 @@ class Helpers:
         with theirs:
             code = START.format(path=sys.path, descriptor=theirs.fileno(), function=function)
             process = subprocess.Popen(
-                [sys.executable or "", "-W", "ignore", "-c", code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, process_group=0,
+                [sys.executable or "", "-W", "ignore", "-c", code], pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0,
             )  # fmt: skip
         self.processes.append(process)
         self._idle.put((process, ours))
