@@ -244,7 +244,8 @@ def _usage_message(error: typer.TyperException) -> str:
     where = context.command_path if context is not None else "dlkit"
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):
-        known = [name for parameter in context.command.params for name in parameter.opts] if context is not None else []
+        names = [name for parameter in context.command.params for name in parameter.opts] if context is not None else []
+        known = [name for name in names if name.startswith("-")]  # arguments have names too
         hint = synonyms.option_hint(option, known)
         hint = hint or (did_you_mean(option, known) if error.possibilities else f"See {where} --help.")
         return f"{where} has no option {option!r}. {hint}"

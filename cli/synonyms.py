@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Sequence
 
@@ -52,10 +53,12 @@ def command_named(word: str) -> str | None:
 
 
 def option_hint(option: str, known: Sequence[str]) -> str | None:
-    """Our option for another tool's, if the command has it."""
-    ours = OPTIONS.get(option.replace("_", "-").lower(), "")
+    """Our option for another tool's, misspelt or not, if the command has it."""
+    word = option.replace("_", "-").lower()
+    near = [word] if word in OPTIONS else difflib.get_close_matches(word, [*known, *OPTIONS], n=1, cutoff=0.75)
+    ours = OPTIONS.get(near[0], "") if near else ""
     if ours == "MODEL":
-        return None if option in known else "The model is an argument: dlkit train MODEL DATA."
+        return None if "--model" in known else "The model is an argument: dlkit train MODEL DATA."
     return f"Did you mean {ours!r}?" if ours.partition(" ")[0] in known else None
 
 

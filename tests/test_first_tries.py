@@ -100,6 +100,20 @@ def test_a_wrong_first_try_names_the_right_words(
     assert [word for word in one.words if word not in last] == [], last
 
 
+def test_training_inside_the_folder_of_photos_leaves_no_class_called_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    write_photos(tmp_path)
+    for runs in ("runs", "runs/first"):  # reserved, then trained
+        (tmp_path / runs).mkdir()
+        if runs != "runs":
+            (tmp_path / runs / "run.json").write_text("{}")
+        monkeypatch.chdir(tmp_path)
+        assert main.run(["train", ".", "--dry-run"]) == 0, capsys.readouterr().err
+    (tmp_path / "runs" / "first" / "run.json").unlink()  # a class with a folder in it
+    assert main.run(["train", ".", "--dry-run"]) == 4
+
+
 def typed(one: Try, places: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> tuple[int, str, str]:
     """What a command line answers where it is typed."""
     monkeypatch.chdir(places / one.folder)

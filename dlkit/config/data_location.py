@@ -19,6 +19,12 @@ from dlkit.errors import DataError, UsageError
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # two letters at least: C:/ is a drive
 TABLES = (".csv", ".tsv", ".tab")
+OTHER_FILES = {  # endings → what to do instead
+    (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"): "Unpack it and give the folder.",
+    (".jpg", ".jpeg", ".png", ".webp", ".heic", ".gif", ".bmp", ".tif", ".tiff"): "Train on a folder of images: "
+    "photos/CLASS/*.jpg; `dlkit predict {}` says what one shows.",
+    (".yaml", ".yml"): "A recipe? Write --recipe {}.",
+}
 BESIDE_SHARDS = {".tar", ".txt", ".json", ".idx", ".md", ""}
 PACK_HEADER = b'{"__metadata__": {"schema": "dlkit.pack/'
 MAX_FILES = 1000  # that are looked at to identify a folder
@@ -83,7 +89,9 @@ def _reader_of_file(path: str, takes: Sequence[str]) -> str:
         return "text_csv" if _reads_text(takes) or (not takes and _has_texts(path)) else "csv"
     if _is_pack(path):
         return "packed"
-    raise UsageError(f"{path}: not a folder, a table (.csv, .tsv), shards (.tar) or a pack (dlkit dataset pack).")
+    hint = next((hint for endings, hint in OTHER_FILES.items() if ending in endings), "")
+    kinds = "a folder, a table (.csv, .tsv), shards (.tar) or a pack (dlkit dataset pack)"
+    raise UsageError(f"{path}: not {kinds}. {hint.format(path)}".rstrip())
 
 
 def _reads_text(takes: Collection[str]) -> bool:

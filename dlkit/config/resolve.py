@@ -19,6 +19,7 @@ from dlkit import registry
 from dlkit.config import text_options, yaml_file
 from dlkit.config.adaptations import add_implied, drop_weights, section, shorten_warmup
 from dlkit.config.checks import (
+    USER_DATASETS,
     conflicts,
     mismatched_loss,
     schedule_conflicts,
@@ -280,14 +281,19 @@ def _models_for(dataset: str | None) -> str:
     tried = [name.removesuffix(f"-{dataset}") for name in yaml_file.shipped_names() if name.endswith(f"-{dataset}")]
     kinds = registry.entry("datasets", dataset).gives
     fitting = [name for name, entry in registry.entries("models").items() if set(kinds) & set(entry.takes)]
-    first = [name for name in tried if name in fitting] or fitting
+    first = sorted((name for name in tried if name in fitting), key=_age) or fitting
     return f"Write `dlkit train {first[0]} {dataset}`; models for it: {', '.join(first)}."
+
+
+def _age(model: str) -> tuple[bool, str]:
+    """LeNet-5 first: it is what a newcomer trains in a minute."""
+    return not model.startswith("lenet"), model
 
 
 def _datasets_for(model: str) -> str:
     """What to write if the data set is missing."""
     tried = [name.removeprefix(f"{model}-") for name in yaml_file.shipped_names() if name.startswith(f"{model}-")]
-    known = [name for name in tried if name in registry.entries("datasets")]
+    known = [name for name in tried if name in registry.entries("datasets") and name not in USER_DATASETS]
     example = f"Write `dlkit train {model} {known[0]}`, or" if known else "Write"
     others = ", ".join(known or registry.entries("datasets"))
     return f"{example} `dlkit train {model} photos` for a folder of yours; data sets: {others}."

@@ -13,17 +13,32 @@ JUNK = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "$recyc
 
 
 def listed(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What is in a folder, without hidden entries and what systems leave behind; sorted by name.
+    """What is in a folder, without hidden entries, what systems leave behind and dlkit's own runs; sorted by name.
 
     Raises:
         StorageError: it cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
-            kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.casefold() not in JUNK]
+            kept = [entry for entry in entries if not _is_ignored(entry)]
     except OSError as error:
         raise StorageError(f"{folder}: cannot be read: {error.strerror or error}.") from error
     return sorted(kept, key=lambda entry: entry.name)
+
+
+def _is_ignored(entry: os.DirEntry[str]) -> bool:
+    return (
+        (entry.name == "runs" and _has_runs(entry.path)) or entry.name.startswith(".") or entry.name.casefold() in JUNK
+    )
+
+
+def _has_runs(folder: str) -> bool:
+    """Whether a folder is where dlkit puts its runs, as after `dlkit train .`: it has some, or is still empty."""
+    try:
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return False
+    return not names or any(os.path.isfile(os.path.join(folder, name, "run.json")) for name in names)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

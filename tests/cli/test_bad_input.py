@@ -99,7 +99,7 @@ def test_training_refuses_a_bad_image_by_its_path(
     path = tmp_path / "data/a" / bad.name
     bad.make(path)
     line = f"train mlp --dataset folder --data-dir {tmp_path / 'data'} --epochs 1 -b 16 -j {workers} --set data.size=8"
-    code = main.run([*line.split(), "--runs-dir", str(tmp_path / "runs")])
+    code = main.run([*line.split(), "--test-split", "0", "--runs-dir", str(tmp_path / "runs")])
     err = capsys.readouterr().err
     assert code == DataError.exit_code and canary()
     assert str(path) in err.splitlines()[-1] and "Traceback" not in err
@@ -146,7 +146,8 @@ def three_hundred(root: Path, bad: int) -> list[Path]:
 def test_a_bad_image_is_left_out_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (bad,) = three_hundred(tmp_path / "data", 1)
     line = ["train", "mlp", "--dataset", "folder", "--data-dir", str(tmp_path / "data"), "--epochs", "1", "-j", "0"]
-    line += ["--set", "data.size=8", "--validation", "0.9", "--runs-dir", str(tmp_path / "runs"), "--on-bad-image"]
+    line += ["--set", "data.size=8", "--validation", "0.9", "--test-split", "0"]
+    line += ["--runs-dir", str(tmp_path / "runs"), "--on-bad-image"]
     assert main.run([*line, "error"]) == DataError.exit_code
     assert main.run([*line, "skip", "--name", "skipped"]) == 0
     info = json.loads((tmp_path / "runs/skipped/run.json").read_text())
