@@ -27,6 +27,8 @@ from dlkit.training.train import Watch, resume_run, train_recipe
 from dlkit_cli import main
 
 SETTINGS = {
+    "data.options.test": 0.0, "data.options.group": "", "optimizer.name": "adam", "optimizer.lr": 0.001,
+    "optimizer.weight_decay": 0.0,
     "data.size": 12, "data.workers": 0, "data.augment.horizontal_flip": 0.5, "model.options.hidden": "8",
     "model.options.dropout": 0.2, "train.epochs": 3, "train.threads": 1, "train.batch_size": 8, "train.ema": 0.9,
     "train.monitor": "train/loss",

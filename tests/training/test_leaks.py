@@ -75,7 +75,7 @@ def test_files_leak_by_their_bytes_wherever_they_lie(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "a" / "train", tmp_path / "b" / "train")
     shutil.copytree(tmp_path / "a" / "train", tmp_path / "b" / "test")
     said: list[str] = []
-    options = {"data.size": 28, "data.workers": 0}
+    options = {"data.size": 28, "data.workers": 0, "data.options.test": 0.0, "data.options.group": ""}
     one = train(tmp_path / "runs", "one", said, 0, data={"dataset": "folder", "data_dir": tmp_path / "a"}, **options)
     two = train(
         tmp_path / "runs", "two", said, 1, "one", data={"dataset": "folder", "data_dir": tmp_path / "b"}, **options

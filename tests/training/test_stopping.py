@@ -50,6 +50,7 @@ def command(pictures: Path, runs_dir: Path, workers: int, *more: str) -> list[st
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     return [
         "train", "simple_cnn", "--dataset", "folder", "--data-dir", str(pictures),
+        "--test-split", "0", "--set", "data.options.group=''",
         "--set", "data.size=28", "--workers", str(workers), "--name", "a", "--runs-dir", str(runs_dir),
         *settings, *more,
     ]  # fmt: skip

@@ -202,7 +202,7 @@ def test_a_recipes_weights_that_cannot_be_had_name_both_ways_out(
     words = ["train", "--recipe", str(tmp_path / "recipe.yaml"), "--runs-dir", str(tmp_path / "runs"), "--name", "a"]
     assert dlkit_command(words) == 7
     err = capsys.readouterr().err.splitlines()[-1]
-    assert "DLKIT_OFFLINE" in err and "--weights none" in err and "--weights FILE" in err
+    assert "DLKIT_OFFLINE" in err and "--no-pretrained" in err and "--weights FILE" in err
     assert not (tmp_path / "runs").exists()
     assert dlkit_command([*words, "--weights", "none"]) == 0
     made = RunFolder(tmp_path / "runs" / "a").recipe()
