@@ -46,6 +46,7 @@ class Settings:
 
 settings = Settings()
 
+GREEN, PLAIN = "\x1b[32m", "\x1b[0m"  # an epoch that is the best so far
 CURVES = ("bright_blue", "dark_orange", "green", "magenta", "red", "cyan", "yellow", "white")  # their colours
 LONGEST_LINE = 2000  # characters of an error or a warning
 PLAIN_PROGRESS_S = 30.0  # seconds between two lines where stderr is no terminal
@@ -63,14 +64,23 @@ def warn(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """How library code logs: "warning: …", "important: …" (such as which model answers), which -q keeps, or a note."""
+    """How library code logs: "warning: …", "important: …" (such as which model answers), which -q keeps, or a note.
+
+    The line of an epoch that is the best so far is green on a terminal.
+    """
     kind, _, rest = text.partition(": ")
     if kind == "warning":
         warn(rest)
     elif kind == "important":
         _say(formats.escape(rest))
-    else:
-        note(text)
+    elif not settings.quiet:
+        line = formats.escape(text)
+        _say(f"{GREEN}{line}{PLAIN}" if text.endswith("  best") and has_color(sys.stderr) else line)
+
+
+def has_color(stream: TextIO | None) -> bool:
+    """Whether colors are wanted there: on a terminal, unless NO_COLOR or a terminal without them says otherwise."""
+    return formats.is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def error(text: str) -> None:

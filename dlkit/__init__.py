@@ -15,6 +15,7 @@ from dlkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from dlkit.evaluation.evaluate import evaluate as evaluate
+    from dlkit.evaluation.load import load as load
     from dlkit.evaluation.predict import predict as predict
     from dlkit.explanation.explain import explain as explain
     from dlkit.training.train import train as train
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 MODULES = {
     "evaluate": "dlkit.evaluation.evaluate",
     "explain": "dlkit.explanation.explain",
+    "load": "dlkit.evaluation.load",
     "predict": "dlkit.evaluation.predict",
     "train": "dlkit.training.train",
 }
-__all__ = ["evaluate", "explain", "predict", "train"]
+__all__ = ["evaluate", "explain", "load", "predict", "train"]
 
 privacy.apply()
 

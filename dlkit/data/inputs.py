@@ -20,9 +20,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dlkit.errors import DataError, DlkitError, StorageError
+from dlkit.errors import DataError, DlkitError, StorageError, UsageError
 from dlkit.privacy import offline
 from dlkit.specs import ImageSpec, SequenceSpec, Spec, TreeSpec
 
@@ -46,7 +46,9 @@ class Stream:
     separator: bytes = b"\n"
 
 
-Given = str | Path | bytes | Stream  # bytes are an image or a text, not a name
+# Bytes are an image or a text, not a name; a PIL image, an array or a tensor is an image or a batch (images.in_memory).
+Given = Any
+NAMED = (str, Path, bytes, Stream)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,14 @@ class Read:
 
 def inputs(paths: Iterable[Given], spec: Spec) -> Iterator[Input]:
     """Every input that the paths stand for, in order; folders and globs are searched through as they come up."""
+    count = 0  # of images, for the names of those in memory
     for path in paths:
+        if not isinstance(path, NAMED):
+            for name, content in _in_memory(path, spec, count):
+                count += 1
+                yield Input(name, content)
+            continue
+        count += 1
         if isinstance(path, Stream):
             yield from _in_stream(path, spec)
             continue
@@ -86,6 +95,26 @@ def inputs(paths: Iterable[Given], spec: Spec) -> Iterator[Input]:
             yield from _or_failure(_matched(matches, spec), name, "nothing matches.")
         else:
             yield from _in_file(name, spec)
+
+
+def listed(given: Any) -> Any:
+    """What is given to predict or explain as several: a single input in a list."""
+    if isinstance(given, NAMED):
+        return [given]
+    from dlkit.data.images.in_memory import is_in_memory
+
+    return [given] if is_in_memory(given) else given
+
+
+def _in_memory(value: Any, spec: Spec, count: int) -> Iterator[tuple[str, bytes]]:
+    """The images of a PIL image, an array or a tensor, with their names: that of its file, or its number."""
+    from dlkit.data.images import in_memory
+
+    if not in_memory.is_in_memory(value) or not isinstance(spec, ImageSpec):
+        raise UsageError(f"a {type(value).__name__} is no input of a model that reads {spec.kind}.")
+    file = getattr(value, "filename", "")
+    for number, content in enumerate(in_memory.files(value), start=count + 1):
+        yield file or f"image {number}", content
 
 
 def _or_failure(found: Iterator[Input], name: str, reason: str) -> Iterator[Input]:

@@ -7,20 +7,20 @@ a list in full batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit.calibration.decisions import Decision, decide, fields
-from dlkit.data.inputs import Ahead, Given, Stream, inputs
+from dlkit.data.inputs import Ahead, Given, inputs, listed
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.bare_weights import Inputs
 from dlkit.evaluation.coverage import Coverage
 from dlkit.evaluation.network import Network, check_predictable, select_network, with_mc_dropout
 from dlkit.evaluation.options import DEFAULT_TOPK, check_batch_size, check_passes
-from dlkit.evaluation.prediction import WORDS_SHOWN, Failure, Node, Prediction, Ranked, Uncertainty
+from dlkit.evaluation.prediction import WORDS_SHOWN, Failure, Node, Prediction, Predictions, Ranked, Uncertainty
 from dlkit.runs.run_folder import CheckpointName, RunFolder
 from dlkit.specs import ImageSpec, Spec
 
@@ -59,7 +59,8 @@ def predict(
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
 ) -> Predictions:
-    """Predict images in order: files, folders (searched through, sorted), globs, http(s) URLs, or an image's bytes.
+    """Predict images in order: files, folders (searched through, sorted), globs, http(s) URLs, or an image's bytes;
+    and what a program has in memory: PIL images, arrays and tensors (dlkit.data.images.in_memory), one or many.
 
     A model of text reads it from .txt files, an example each, or from bytes; of trees they hold one in brackets, as in
     (3 (2 a) (4 gem)), with or without labels, or dependency trees in a .conllu file, and with `nodes` every node
@@ -101,22 +102,9 @@ def predict(
             f"--abstain needs a threshold, and there is none for {network.name}. Find one: dlkit calibrate RUN "
             "--max-error 0.02; exported files and --mc-dropout have none."
         )
-    listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
-    predictions = _predictions(network, listed, k, min_prob, nodes, device, batch_size, say)
-    if abstain:
-        predictions = map(without_abstained, predictions)
-    return Predictions(predictions, fields(network.calibration))
-
-
-@dataclass(frozen=True)
-class Predictions(Iterator[Prediction | Failure]):
-    """The predictions as they are computed, and the keys of the decisions that each has."""
-
-    predictions: Iterator[Prediction | Failure]
-    fields: tuple[str, ...] = ()
-
-    def __next__(self) -> Prediction | Failure:
-        return next(self.predictions)
+    source = _predictions(network, listed(paths), k, min_prob, nodes, device, batch_size, say)
+    answers = map(without_abstained, source) if abstain else source
+    return Predictions(answers, fields(network.calibration), source.close)
 
 
 def without_abstained(prediction: Prediction | Failure) -> Prediction | Failure:
@@ -135,7 +123,7 @@ def _predictions(
     device: str,
     batch_size: int,
     say: Say,
-) -> Iterator[Prediction | Failure]:
+) -> Generator[Prediction | Failure, None, None]:
     spec = network.spec
     coverage = Coverage(spec)
     with closing(Ahead(inputs(paths, spec), spec, 2 * batch_size)) as ahead:  # decodes while torch is imported

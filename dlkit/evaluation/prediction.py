@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dlkit.calibration.decisions import Decision
+from dlkit.result_table import ResultTable, Rows, data_frame, html_table, joined
 
 SCHEMA = "dlkit.predict/1"
 WORDS_SHOWN = 30  # of a node
@@ -56,7 +58,7 @@ class Uncertainty:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(ResultTable):
     """The most probable classes of one input, best first: those of a tree's root, and of its nodes if requested."""
 
     path: str
@@ -82,6 +84,12 @@ class Prediction:
         decision = {} if self.decision is None else self.decision.document()
         return document | decision | ({"nodes": nodes} if nodes else {}) | self._uncertainty() | notes
 
+    def rows(self) -> Rows:
+        """A row for each rank."""
+        uncertainty = {name: value for name, value in self._uncertainty().items() if name != "mc_dropout"}
+        ranks = self.document()["predictions"] or [{}]  # none above the least probability
+        return [{"path": self.path, **ranked, **uncertainty} for ranked in ranks]
+
     def _uncertainty(self) -> dict[str, Any]:
         if self.uncertainty is None:
             return {}
@@ -90,7 +98,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(ResultTable):
     """An input that could not be read; `code` is the exit code of its kind of error."""
 
     path: str
@@ -103,3 +111,41 @@ class Failure:
         """The JSON form, `dlkit.predict/1` or the verb's own."""
         error = {"code": self.code, "message": self.message}
         return {"schema": self.schema, "path": self.path, "model": self.model, "error": error}
+
+    def rows(self) -> Rows:
+        """One row with the error."""
+        return [{"path": self.path, "error": self.message}]
+
+
+class Predictions(Iterator[Prediction | Failure]):
+    """The answers of predict, in order and as they come; what shows them as a table reads all that are left."""
+
+    def __init__(
+        self, answers: Iterator[Prediction | Failure], fields: tuple[str, ...], close: Callable[[], None]
+    ) -> None:
+        self._answers = answers
+        self.fields = fields  # the keys of the decisions that each has
+        self.close = close  # stops reading inputs
+
+    def __next__(self) -> Prediction | Failure:
+        return next(self._answers)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """The JSON form of each answer."""
+        return [answer.document() for answer in self._all()]
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row for each rank of each answer.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return data_frame(joined(self._all()))
+
+    def _repr_html_(self) -> str:
+        return html_table(joined(self._all()))
+
+    def _all(self) -> list[Prediction | Failure]:
+        answers = list(self._answers)
+        self._answers = iter(answers)
+        return answers

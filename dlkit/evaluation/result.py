@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlkit.result_table import ResultTable, Rows, html_table
 from dlkit.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ClassResult:
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
-class Evaluation:
+class Evaluation(ResultTable):
     """The result of an evaluation. Accuracies are fractions, the loss is in nats."""
 
     run: RunFolder | Path  # or the exported file
@@ -68,6 +69,15 @@ class Evaluation:
     run_id: str | None = None  # None for an exported file
     weights_sha256: str | None = None
     calibration: Calibration | None = None
+
+    def rows(self) -> Rows:
+        """The scores of each class."""
+        return [result.document() for result in self.classes]
+
+    def _repr_html_(self) -> str:
+        """The metrics, then the classes."""
+        metrics = [{"metric": name, **asdict(metric)} for name, metric in self.metrics.items()]
+        return html_table(metrics) + html_table(self.rows())
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.eval/1`; with `left_out` only if images were skipped, with a calibration's if any."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import documents, registry
-from dlkit.data.inputs import Given, Read, Stream
+from dlkit.data.inputs import Given, Read, listed
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.prediction import Failure
 from dlkit.explanation.feature_maps import features as features
@@ -65,8 +65,8 @@ def explain(
     folder = select_run(run, Path(runs_dir), say)
     methods = _methods(folder, method, layer, montage)
     _check_target(target, folder)
-    listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
-    output_paths = OutputPaths.create(output, folder.path / FOLDER, listed) if write else None
+    several = listed(paths)
+    output_paths = OutputPaths.create(output, folder.path / FOLDER, several) if write else None
 
     from dlkit.explanation.model import ExplainedModel
     from dlkit.training.restore import restore
@@ -74,8 +74,8 @@ def explain(
     model = ExplainedModel(restore(folder, checkpoint, device, say), seed, say)
     supported = model.supported_methods(methods, layer)
     if output_paths is not None and not montage:
-        output_paths.check_capacity(len(supported), listed)
-    explanations = _explanations(model, listed, supported, target, layer, output_paths if not montage else None)
+        output_paths.check_capacity(len(supported), several)
+    explanations = _explanations(model, several, supported, target, layer, output_paths if not montage else None)
     return _draw_montage(explanations, output_paths) if montage and output_paths else explanations
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit.data.inputs import Given, Stream
+from dlkit.data.inputs import Given, listed
 from dlkit.errors import DlkitError, UsageError
 from dlkit.evaluation.prediction import Failure
 from dlkit.explanation.output_paths import OutputPaths
@@ -57,11 +57,11 @@ def features(
         UsageError: no such run or layer.
     """
     folder = _select_image_run(run, Path(runs_dir), say)
-    listed = [paths] if isinstance(paths, str | Path | bytes | Stream) else paths
-    output_paths = OutputPaths.create(output, folder.path / FOLDER, listed)
+    several = listed(paths)
+    output_paths = OutputPaths.create(output, folder.path / FOLDER, several)
     model = _image_model(folder, checkpoint, device, say)
     model.check_layer(layer, "--features")
-    return _features(model, listed, layer, output_paths)
+    return _features(model, several, layer, output_paths)
 
 
 def first_filters(model: nn.Module) -> npt.NDArray[np.float32] | None:

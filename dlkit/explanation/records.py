@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit.evaluation.prediction import Node
 from dlkit.registry import MAX_LISTED, did_you_mean
+from dlkit.result_table import ResultTable, Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ class NodeAttribution:
 
 
 @dataclass(frozen=True, eq=False)  # the comparison of arrays has no single truth value
-class Explanation:
+class Explanation(ResultTable):
     """One method's map of one input, with the measures of its quality."""
 
     path: str
@@ -81,6 +82,12 @@ class Explanation:
     def empty(self) -> bool:
         """Whether the map is all zeros: for Grad-CAM, the layer has only evidence against the class."""
         return not self.map.any()
+
+    def rows(self) -> Rows:
+        """One row with the figures, or one for each word of a text."""
+        figures = ("path", "method", "layer", "target", "probability", "deletion_auc", "insertion_auc", "png")
+        document = self.document()
+        return [asdict(word) for word in self.words] or [{name: document[name] for name in figures}]
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.explain/1`; `words`, `nodes` and `notes` are omitted if they are empty."""

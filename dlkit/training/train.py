@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from dlkit import atomic_io, signals
 from dlkit.config import yaml_file
 from dlkit.config.resolve import Resolved, Setting, names_photos, resolve, with_changes
@@ -30,6 +28,7 @@ from dlkit.training.inputs import Materials, Prepared, Say, gather, prepare, rea
 from dlkit.training.loop import Run, Surroundings, fit, out_of_patience
 from dlkit.training.photo_recipe import resolve_for_photos
 from dlkit.training.preflight import glance, tell_little_room
+from dlkit.training.progress import TrainingBar
 from dlkit.training.schedules import describe_change
 from dlkit.training.tracking import tracked
 
@@ -256,16 +255,13 @@ def go_on(
     with ExitStack() as stack:
         stop = stack.enter_context(signals.stop_flag())
         track = stack.enter_context(tracked(folder, recipe.train.track if leads else (), say))
-        total = training.steps_per_epoch * recipe.train.epochs
-        bar = stack.enter_context(
-            tqdm(total=total, initial=run.step, disable=not (progress and leads), unit="step", leave=False)
-        )
+        bar = stack.enter_context(TrainingBar(run, progress and leads))
         around = Surroundings(
             save=partial(save, folder=folder) if leads else _nothing,
             log=record if leads else _nothing,
             stop=lambda: stop() or (PAUSED if watch.steps is not None and run.step >= watch.steps else 0),
             say=say,
-            advance=bar.update,
+            advance=bar.advance,
             plain=not progress,
             epochs=watch.epochs,
         )
