@@ -36,11 +36,11 @@ def list_command(
     json: AsJson = False,
 ) -> None:
     """List the runs and the experiments (sweeps, ablations, groups of seeds), oldest first."""
-    from dlkit.runs.listing import entries, filtered, ordered
+    from dlkit.runs.listing import entries, filter_entries, sort_entries
 
-    found = filtered(entries(runs_dir, members=everything, say=console.say), filter or [])
+    found = filter_entries(entries(runs_dir, members=everything, say=console.say), filter or [])
     if sort != "when" or reverse:
-        found = ordered(found, sort, reverse)
+        found = sort_entries(found, sort, reverse)
     chosen = console.resolve(format, json)
     rows = [{"schema": "dlkit.runs/1", **asdict(entry)} for entry in found]
     if chosen not in (Format.json, Format.jsonl):

@@ -20,7 +20,7 @@ from dlkit.errors import ModelFileError
 from dlkit.evaluation.result import Evaluation
 from dlkit.runs import run_info
 from dlkit.runs.run_folder import CheckpointName, RunFolder
-from dlkit.runs.run_info import Count, Section
+from dlkit.runs.run_info import Count, StoredDocument
 from dlkit.specs import Spec
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ PREDICTIONS_DIGEST = "predictions_sha256"
 CONDITIONS = ("mc_dropout", "calibration", "tta")  # what changes the answers of the same weights
 
 
-class MetricInfo(Section):
+class MetricInfo(StoredDocument):
     value: float | None = None
     low: float | None = None
     high: float | None = None
 
 
-class EvaluationInfo(Section):
+class EvaluationInfo(StoredDocument):
     """The types of the keys of evaluation.json that commands rely on."""
 
     run_id: str = ""

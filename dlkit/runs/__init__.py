@@ -1,1 +1,1 @@
-"""Run folders: what a training leaves on disk, and how runs are listed, compared and removed."""
+"""Run folders: the files of a training, and listing, tagging and removing runs."""

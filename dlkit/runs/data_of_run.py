@@ -1,4 +1,4 @@
-"""The data of a run, wherever it lies now: runs of older versions noted a path relative to where they were started."""
+"""The present location of a run's data: runs of older versions stored a path relative to the working folder."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from dlkit.runs.run_folder import RunFolder
 
 
 def data_of_run(run: RunFolder, data: Data, data_dir: Path | str | None = None) -> Data:
-    """The data section of a run's recipe with its location: `data_dir` if that is given, else where it was.
+    """The data section of a run's recipe with its location: `data_dir`, or else the recorded one.
 
-    A relative location is looked for in this folder, then in those that hold the run.
+    A relative location is searched in the working folder, then in the folders that contain the run.
 
     Raises:
-        DataError: nothing is there any more.
+        DataError: it no longer exists.
     """
     if data_dir is not None:
         return data.model_copy(update={"dir": absolute(data.name, os.fspath(data_dir))})
     if data.dir is None or not on_disk(data.name, data.dir):
         return data
     bases = [Path.cwd(), *run.path.absolute().parents[1:3], *run.path.resolve().parents[1:3]]
-    found = next((base for base in bases if _exists(base / data.dir)), None)
-    if found is None:
+    base = next((base for base in bases if _exists(base / data.dir)), None)
+    if base is None:
         raise DataError(
-            f"{data.dir}: there is nothing, and run {run.name} had its data there. If it has moved: --data-dir DIR."
+            f"data of run {run.name} not found: {data.dir} does not exist. If it has moved, use --data-dir DIR."
         )
-    changes: dict[str, Any] = {"dir": str(found / data.dir)}
+    changes: dict[str, Any] = {"dir": str(base / data.dir)}
     if data.name == "wds" and data.options.get("names"):
-        changes["options"] = {**data.options, "names": str(found / str(data.options["names"]))}
+        changes["options"] = {**data.options, "names": str(base / str(data.options["names"]))}
     return data.model_copy(update=changes)
 
 
 def recipe_of_run(run: RunFolder, recipe: Recipe, data_dir: Path | str | None = None) -> Recipe:
-    """A run's recipe with the location of its data; raises what data_of_run does."""
+    """A run's recipe with the location of its data; raises the errors of data_of_run."""
     return recipe.model_copy(update={"data": data_of_run(run, recipe.data, data_dir)})
 
 
-def _exists(place: Path) -> bool:
-    """Whether something lies there: of shards counted in braces, their folder."""
-    return os.path.lexists(place) or ("{" in str(place) and Path(str(place).partition("{")[0]).parent.is_dir())
+def _exists(path: Path) -> bool:
+    """Whether the path exists; for shards with a range in braces, their folder."""
+    return os.path.lexists(path) or ("{" in str(path) and Path(str(path).partition("{")[0]).parent.is_dir())

@@ -1,4 +1,4 @@
-"""Experiments: folders of runs that belong together, and the document that tells what kind each is. No torch here."""
+"""Experiments: folders of related runs, each with a document that shows its kind. No torch here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCUMENTS = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """A folder of runs, its members; `kind` is a key of DOCUMENTS."""
+    """A folder with runs as members; `kind` is a key of DOCUMENTS."""
 
     path: Path
     kind: str
@@ -33,7 +33,7 @@ class Experiment:
 
     @property
     def folder(self) -> RunFolder:
-        """The folder itself, which has a lock and a recipe as a run has."""
+        """The folder itself, which has a lock and a recipe like a run."""
         return RunFolder(self.path)
 
     @property
@@ -42,7 +42,7 @@ class Experiment:
         return sorted(run_folder.list_runs(self.path), key=lambda run: run.path.name)
 
     def document(self) -> Mapping[str, Any]:
-        """What the experiment found; {} while nothing is written.
+        """The experiment's result; {} before it is written.
 
         Raises:
             ModelFileError: it is damaged.
@@ -54,8 +54,8 @@ class Experiment:
 
 
 def experiment_at(path: Path) -> Experiment | None:
-    """The experiment in a folder, if it is one; one without a document yet is known by the names of its members."""
-    if not path.is_dir() or not os.access(path, os.X_OK):  # list_runs names what may not be read
+    """The experiment in a folder, or None; without a document it is recognized by the names of its members."""
+    if not path.is_dir() or not os.access(path, os.X_OK):  # list_runs reports unreadable folders
         return None
     if (path / "run.json").exists() or not (path / "recipe.yaml").is_file():
         return None
@@ -75,12 +75,12 @@ def list_experiments(runs_dir: Path) -> list[Experiment]:
         return []
     with atomic_io.storage_errors(runs_dir):
         paths = sorted(runs_dir.iterdir())
-    found = (experiment_at(path) for path in paths if not path.is_symlink())
-    return [experiment for experiment in found if experiment is not None]
+    experiments = (experiment_at(path) for path in paths if not path.is_symlink())
+    return [experiment for experiment in experiments if experiment is not None]
 
 
 def find_runs(name: str, runs_dir: Path) -> list[RunFolder]:
-    """The run of that name or path, or the members of an experiment.
+    """The run with that name or path, or the members of an experiment.
 
     Raises:
         UsageError: there is none.
@@ -90,7 +90,7 @@ def find_runs(name: str, runs_dir: Path) -> list[RunFolder]:
 
 
 def find_experiment(name: str, runs_dir: Path) -> Experiment | None:
-    """The experiment of that name or path, if there is one."""
+    """The experiment with that name or path, or None."""
     return experiment_at(runs_dir / name) or experiment_at(Path(name))
 
 

@@ -1,6 +1,6 @@
-"""What is in a runs folder: runs and experiments (sweeps, ablations, groups of seeds), filtered, sorted and tagged.
+"""The runs and experiments (sweeps, ablations, groups of seeds) of a folder: filtered, sorted and tagged.
 
-No torch here. Tags lie in tags.json of the run or the experiment: they change no result.
+No torch here. Tags are stored in tags.json of the run or the experiment, and affect no result.
 """
 
 from __future__ import annotations
@@ -29,47 +29,49 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Entry(RunSummary):
-    """A line of `dlkit runs list`: a run, or an experiment with the best of its members, or their mean."""
+class ListEntry(RunSummary):
+    """A row of `dlkit runs list`: a run, or an experiment with the best value of its members, or their mean."""
 
     kind: str = RUN
     members: int | None = None  # of an experiment
     tags: tuple[str, ...] = ()
 
 
-FIELDS = tuple(Entry.__dataclass_fields__)
+FIELDS = tuple(ListEntry.__dataclass_fields__)
 
 
-def entries(runs_dir: Path, *, members: bool = False, say: Say = lambda text: None) -> list[Entry]:
-    """Every run and experiment, oldest first; with `members` the runs of an experiment follow it."""
-    found = [[_of_run(line)] for line in listing(runs_dir, say)]
+def entries(runs_dir: Path, *, members: bool = False, say: Say = lambda text: None) -> list[ListEntry]:
+    """All runs and experiments, oldest first; with `members` each experiment is followed by its runs."""
+    blocks = [[_run_entry(line)] for line in listing(runs_dir, say)]
     for experiment in list_experiments(runs_dir):
         lines = list(_summaries(experiment, say))
-        inside = [_of_run(line, f"{experiment.name}/{Path(line.path).name}") for line in lines]
-        found.append([_of_experiment(experiment, lines, say), *(inside if members else ())])
-    return [entry for block in sorted(found, key=lambda block: (block[0].when or "", block[0].name)) for entry in block]
+        member_entries = [_run_entry(line, f"{experiment.name}/{Path(line.path).name}") for line in lines]
+        blocks.append([_experiment_entry(experiment, lines, say), *(member_entries if members else ())])
+    return [
+        entry for block in sorted(blocks, key=lambda block: (block[0].when or "", block[0].name)) for entry in block
+    ]
 
 
-def filtered(found: Iterable[Entry], conditions: Sequence[str]) -> list[Entry]:
-    """The entries that meet every condition: KEY=PATTERN, KEY!=PATTERN, KEY>NUMBER or KEY<NUMBER.
+def filter_entries(entries: Iterable[ListEntry], conditions: Sequence[str]) -> list[ListEntry]:
+    """The entries that satisfy all conditions: KEY=PATTERN, KEY!=PATTERN, KEY>NUMBER or KEY<NUMBER.
 
     Raises:
         UsageError: no such key, or none of these forms.
     """
     tests = [_condition(text) for text in conditions]
-    return [entry for entry in found if all(test(entry) for test in tests)]
+    return [entry for entry in entries if all(test(entry) for test in tests)]
 
 
-def ordered(found: Sequence[Entry], key: str, reverse: bool) -> list[Entry]:
-    """The entries by a field; those that have no value there come last."""
+def sort_entries(entries: Sequence[ListEntry], key: str, reverse: bool) -> list[ListEntry]:
+    """The entries sorted by a field; those without a value are last."""
     _check_key(key, "--sort")
-    known = [entry for entry in found if getattr(entry, key) is not None]
-    unknown = [entry for entry in found if getattr(entry, key) is None]
+    known = [entry for entry in entries if getattr(entry, key) is not None]
+    unknown = [entry for entry in entries if getattr(entry, key) is None]
     return sorted(known, key=lambda entry: getattr(entry, key), reverse=reverse) + unknown
 
 
 def tags_of(folder: Path) -> tuple[str, ...]:
-    """The tags of a run or an experiment, sorted; a damaged file counts as none."""
+    """The tags of a run or an experiment, sorted; none if the file is damaged."""
     try:
         return tuple(sorted(map(str, json.loads((folder / TAGS).read_bytes())["tags"])))
     except (OSError, ValueError, KeyError, TypeError):
@@ -77,22 +79,22 @@ def tags_of(folder: Path) -> tuple[str, ...]:
 
 
 def tag(folder: Path, add: Sequence[str], remove: Sequence[str]) -> tuple[str, ...]:
-    """Add and remove tags; returns those that are left.
+    """Add and remove tags; returns the remaining ones.
 
     Raises:
-        UsageError: a tag is empty, too long, or holds a space or a comma.
+        UsageError: a tag is empty, too long, or contains a space or a comma.
     """
     for word in (*add, *remove):
         if not TAG.fullmatch(word) or not word.isprintable():
-            raise UsageError(f"tag {word!r} is not one word of at most 60 characters. Leave out spaces and commas.")
+            raise UsageError(f"tag {word!r} is not a word of at most 60 characters. Remove spaces and commas.")
     tags = sorted({*tags_of(folder), *add} - set(remove))
     atomic_io.write_json(folder / TAGS, {"schema": "dlkit.tags/1", "tags": tags})
     return tuple(tags)
 
 
-def _of_run(line: RunSummary, name: str | None = None) -> Entry:
+def _run_entry(line: RunSummary, name: str | None = None) -> ListEntry:
     values = asdict(line) | ({"name": name} if name else {})
-    return Entry(**values, tags=tags_of(Path(line.path)))
+    return ListEntry(**values, tags=tags_of(Path(line.path)))
 
 
 def _summaries(experiment: Experiment, say: Say) -> Iterator[RunSummary]:
@@ -103,7 +105,7 @@ def _summaries(experiment: Experiment, say: Say) -> Iterator[RunSummary]:
             say(f"warning: {error}")
 
 
-def _of_experiment(experiment: Experiment, lines: Sequence[RunSummary], say: Say) -> Entry:
+def _experiment_entry(experiment: Experiment, lines: Sequence[RunSummary], say: Say) -> ListEntry:
     document: Mapping[str, Any] = {}
     try:
         document = experiment.document()
@@ -112,7 +114,7 @@ def _of_experiment(experiment: Experiment, lines: Sequence[RunSummary], say: Say
     best = document.get("mean") if experiment.kind == "seeds" else (document.get("best") or {}).get("value")
     states = Counter(line.status for line in lines if line.status not in ("finished", "pruned", "diverged"))
     first = lines[0] if lines else None
-    return Entry(
+    return ListEntry(
         name=experiment.name,
         path=str(experiment.path),
         model=document.get("model") or (first.model if first else None),
@@ -133,20 +135,20 @@ def _check_key(key: str, flag: str) -> None:
         raise UsageError(f"{flag} {key}: no such column. {did_you_mean(key, FIELDS)}")
 
 
-def _condition(text: str) -> Callable[[Entry], bool]:
+def _condition(text: str) -> Callable[[ListEntry], bool]:
     matched = re.fullmatch(r"(\w+)(=|!=|<|>)(.*)", text)
     if matched is None:
         raise UsageError(f"--filter takes KEY=PATTERN, KEY!=PATTERN, KEY<NUMBER or KEY>NUMBER, not {text!r}.")
-    key, sign, wanted = matched.groups()
+    key, sign, pattern = matched.groups()
     key = {"tag": "tags"}.get(key, key)
     _check_key(key, "--filter")
     if sign in "<>":
         try:
-            bar = float(wanted)
+            limit = float(pattern)
         except ValueError:
-            return lambda entry: (_text(entry, key) < wanted) == (sign == "<") and _text(entry, key) != wanted
-        return lambda entry: _exceeds(getattr(entry, key), bar, sign)
-    return lambda entry: _matches(getattr(entry, key), wanted) == (sign == "=")
+            return lambda entry: (_text(entry, key) < pattern) == (sign == "<") and _text(entry, key) != pattern
+        return lambda entry: _exceeds(getattr(entry, key), limit, sign)
+    return lambda entry: _matches(getattr(entry, key), pattern) == (sign == "=")
 
 
 def _matches(value: Any, pattern: str) -> bool:
@@ -154,11 +156,11 @@ def _matches(value: Any, pattern: str) -> bool:
     return any(fnmatchcase(str(one), pattern) for one in values)
 
 
-def _exceeds(value: Any, bar: float, sign: str) -> bool:
-    return isinstance(value, int | float) and (value > bar if sign == ">" else value < bar)
+def _exceeds(value: Any, limit: float, sign: str) -> bool:
+    return isinstance(value, int | float) and (value > limit if sign == ">" else value < limit)
 
 
-def _text(entry: Entry, key: str) -> str:
+def _text(entry: ListEntry, key: str) -> str:
     return str(getattr(entry, key) or "")
 
 

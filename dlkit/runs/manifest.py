@@ -1,6 +1,6 @@
-"""The manifest of a checkpoint: which run and step it is of, the digest of its payload, and the state beside it.
+"""The manifest of a checkpoint: its run and step, the digest of its payload, and the training state.
 
-No torch here, so that listings can tell how far a run has come.
+No torch here, so that listings can show a run's progress.
 """
 
 from __future__ import annotations
@@ -11,55 +11,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from dlkit import atomic_io, documents
 from dlkit.errors import DlkitError, ModelFileError, StorageError
+from dlkit.runs.run_info import Count, StoredDocument
 
 SCHEMA = "dlkit.checkpoint/1"
 NAME = re.compile(r"step-(\d{9})\.json")
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Section(BaseModel):
-    """Keys whose types are known; others may stand beside them."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class LogPrefix(Section):
+class LogPrefix(StoredDocument):
     """The lines of metrics.jsonl that belong to a checkpoint."""
 
     lines: Count
     sha256: Sha256
 
 
-class BestState(Section):
+class BestState(StoredDocument):
     step: Count
     epoch: Count
     value: float
 
 
-class State(Section):
+class State(StoredDocument):
     step: Count
-    epochs_done: Count = 1  # a fitted baseline states none
+    epochs_done: Count = 1  # absent for a fitted baseline
     metrics_lines: Count = 1
     stale: Count = 0
     skipped: Count = 0
     best: BestState | None = None
-    window: dict[str, Any] = {}
-    scaler: dict[str, Any] = {}
+    window: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies defaults)
+    scaler: dict[str, Any] = {}  # noqa: RUF012
 
 
-class Manifest(Section):
+class Manifest(StoredDocument):
     run_id: str
     step: Count
     size: Count
     sha256: Sha256
     state: State
-    metrics: LogPrefix | None = None  # a checkpoint of an older dlkit has none
+    metrics: LogPrefix | None = None  # absent in checkpoints of an older dlkit
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -71,7 +65,7 @@ def read(folder: Path, step: int, run_id: str | None = None) -> dict[str, Any]:
     """The manifest of one checkpoint, verified.
 
     Raises:
-        ModelFileError: it is damaged, or of another run or step.
+        ModelFileError: it is damaged, or belongs to another run or step.
         StorageError: it cannot be read.
     """
     path = manifest_path(folder, step)
@@ -105,7 +99,7 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def newest_readable(folder: Path, run_id: str | None = None) -> dict[str, Any] | None:
-    """The manifest of the largest step that is not damaged; None where there is none."""
+    """The manifest of the largest undamaged step; None if there is none."""
     try:
         steps = saved_steps(folder)
     except StorageError:
@@ -113,7 +107,7 @@ def newest_readable(folder: Path, run_id: str | None = None) -> dict[str, Any] |
     for step in reversed(steps):
         try:
             return read(folder, step, run_id)
-        except DlkitError:  # pruned meanwhile, or damaged: a resume names it
+        except DlkitError:  # just pruned, or damaged: a resume reports it
             continue
     return None
 

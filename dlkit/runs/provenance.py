@@ -1,7 +1,7 @@
-"""Receipts: what a run writes down so that it can be told later whether another one is the same.
+"""Provenance: the record with which a run can be compared with another one later.
 
-The hash of its weights, the machine and the packages it ran on, the state of the working folder; and how two such
-records differ. Nothing here is secret: of git neither remote nor branch is read, of argv no password in a URL is kept.
+The hash of its weights, its machine and packages, and the state of the working folder; and the differences of two such
+records. It contains no secrets: neither remote nor branch of git is read, and passwords in URLs of argv are removed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torch import Tensor, nn
 from dlkit.config.keys import flatten
 
 PACKAGES = ("dlkit", "torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic")
-WHERE_USED = ("timm", "datasets", "webdataset")  # noted where something has imported them
-GIT_PATIENCE_S = 5.0
+OPTIONAL_PACKAGES = ("timm", "datasets", "webdataset")  # recorded if they are imported
+GIT_TIMEOUT_S = 5.0
 
 Document = Mapping[str, Any]
 
 
 def weights_sha256(model: nn.Module, averaged: nn.Module | None = None) -> str:
-    """SHA-256 over name, dtype, shape and bytes of all weights and buffers, under the names a checkpoint gives them."""
+    """SHA-256 over name, dtype, shape and bytes of all weights and buffers, under their names in a checkpoint."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     if averaged is not None:
         tensors |= {f"ema/{name}": tensor for name, tensor in averaged.state_dict().items()}
@@ -39,7 +39,7 @@ def weights_sha256(model: nn.Module, averaged: nn.Module | None = None) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over name, dtype, shape and bytes, by name; the memory format counts not."""
+    """SHA-256 over name, dtype, shape and bytes, by name; the memory format has no effect."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}\n".encode())
@@ -48,8 +48,8 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python's, and of each package whose code can change a result."""
-    used = [name for name in WHERE_USED if name in sys.modules]
+    """The versions of Python and of each package whose code can affect a result."""
+    used = [name for name in OPTIONAL_PACKAGES if name in sys.modules]
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in (*PACKAGES, *used)},
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, what torch uses of it, its cores, the memory, and the GPUs."""
+    """The processor, its capability for torch, its cores, the memory, and the GPUs."""
     gpus = range(torch.cuda.device_count())
     return {
         "cpu": _cpu_model(),
@@ -69,7 +69,7 @@ def hardware() -> dict[str, Any]:
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """The commit that a folder is at, and whether a file under git has changed since; None where there is no git."""
+    """The commit of a folder, and whether a tracked file has changed since; None without git."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
@@ -79,13 +79,13 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
 
 
 def without_passwords(argv: Sequence[str]) -> list[str]:
-    """The command line, less what stands between :// and @ in a URL."""
+    """The command line without the user and password of URLs."""
     return [re.sub(r"://[^/@\s]*@", "://…@", word) for word in argv]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not what it was: what ("data file", "setting", "package", …), its name, and its two values."""
+    """A change: its kind ("data file", "setting", "package", …), its name, and both values."""
 
     what: str
     name: str
@@ -98,7 +98,7 @@ class Difference:
 
 
 def recipe_differences(before: Document, now: Document) -> list[Difference]:
-    """Settings of two recipes, as their JSON has them, that are not the same."""
+    """The settings in which two recipes, in their JSON form, differ."""
     ours, theirs = flatten(before), flatten(now)
     keys = dict.fromkeys([*ours, *theirs])
     return [
@@ -107,7 +107,7 @@ def recipe_differences(before: Document, now: Document) -> list[Difference]:
 
 
 def environment_differences(before: Document, now: Document) -> list[Difference]:
-    """Where two runs' run.json tell of other packages, threads, devices or machines."""
+    """The packages, threads, devices and machines in which two runs' run.json differ."""
     pairs = [("package", name, before["versions"].get(name), new) for name, new in now["versions"].items()]
     pairs += [("", name, before[name], now[name]) for name in ("threads", "device", "world_size", "precision")]
     if "hardware" in before:  # not in runs of an older dlkit
@@ -122,9 +122,9 @@ def _short(value: Any) -> str:
 
 
 def _git(folder: Path | None, *words: str) -> str:
-    """What git says; it takes no lock, writes no index and starts no program that the repository names."""
+    """The output of git, which takes no lock, writes no index and starts no program configured in the repository."""
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=GIT_PATIENCE_S, check=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
     return done.stdout.strip()
 
 

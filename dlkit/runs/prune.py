@@ -1,4 +1,4 @@
-"""tidy: remove runs, and of the runs that stay what nothing needs any more. No torch here."""
+"""Removal of runs, and of files of other runs that are no longer needed. No torch here."""
 
 from __future__ import annotations
 
@@ -16,67 +16,66 @@ FINISHED = "finished"
 
 
 @dataclass(frozen=True)
-class Removed:
-    """What was removed, or would be, and the bytes it held."""
+class RemovedPath:
+    """A path that was or would be removed, and its size."""
 
     path: str
     bytes: int
 
 
-def remove(run: RunFolder, *, dry_run: bool = False) -> Removed:
-    """Delete a run folder; half a run is never left, as it is first renamed to a hidden name.
+def remove(run: RunFolder, *, dry_run: bool = False) -> RemovedPath:
+    """Delete a run folder; it is first renamed to a hidden name, so that no partial run remains.
 
-    Of a run that is linked, the link goes and the run stays where it is.
+    Of a linked run only the link is removed.
 
     Raises:
-        BusyError: it is being trained.
+        BusyError: the run is training.
         StorageError: the disk refuses.
     """
     linked = run.path.is_symlink()
-    found = Removed(str(run.path), 0 if linked else _bytes(run.path))
+    removed = RemovedPath(str(run.path), 0 if linked else _bytes(run.path))
     if not dry_run:
         with run.locked(), atomic_io.storage_errors(run.path):
             runs_dir, hidden = run.path.parent, run.path.with_name(f".{run.name}.{secrets.token_hex(4)}.tmp")
             run.path.rename(hidden)
         run_creation.remove(hidden)
         run_folder.relink_latest(runs_dir)
-    return found
+    return removed
 
 
 def prune(
     runs_dir: Path, *, dry_run: bool = False, say: Callable[[str], None] = lambda text: None
-) -> Iterator[Removed]:
-    """Delete the checkpoints of finished runs except the best and the newest, and what killed processes left behind.
+) -> Iterator[RemovedPath]:
+    """Delete the checkpoints of finished runs except the best and the newest, and the files of killed processes.
 
-    Runs that are being trained, or were stopped and may go on, keep all they have; so does a damaged one, which is
-    named.
+    Nothing is removed from runs that are training or were stopped, nor from damaged ones, which are reported.
     """
     for run in run_folder.list_runs(runs_dir):
         try:
             if run.status() == FINISHED:
                 with run.locked():
-                    yield from _pruned(run, dry_run)
+                    yield from _prune_checkpoints(run, dry_run)
         except BusyError:
             continue
         except DlkitError as error:
             say(f"warning: {error}")
     for path in run_creation.abandoned(runs_dir):
-        yield Removed(str(path), _bytes(path))
+        yield RemovedPath(str(path), _bytes(path))
         if not dry_run:
             run_creation.remove(path)
 
 
-def _pruned(run: RunFolder, dry_run: bool) -> Iterator[Removed]:
+def _prune_checkpoints(run: RunFolder, dry_run: bool) -> Iterator[RemovedPath]:
     steps = manifest.saved_steps(run.checkpoints)
-    kept = {steps[-1] if steps else None, (run.info().get("best") or {}).get("step")}
+    needed = {steps[-1] if steps else None, (run.info().get("best") or {}).get("step")}
     for step in steps:
-        if step not in kept:
-            stated = manifest.manifest_path(run.checkpoints, step)
-            payload = stated.with_suffix(".safetensors")
-            yield Removed(str(payload), _size(payload) + _size(stated))
+        if step not in needed:
+            path = manifest.manifest_path(run.checkpoints, step)
+            payload = path.with_suffix(".safetensors")
+            yield RemovedPath(str(payload), _size(payload) + _size(path))
             if not dry_run:
-                with atomic_io.storage_errors(stated):
-                    stated.unlink(missing_ok=True)  # first: a payload alone is no checkpoint
+                with atomic_io.storage_errors(path):
+                    path.unlink(missing_ok=True)  # first: a payload alone is not a checkpoint
                     payload.unlink(missing_ok=True)
 
 

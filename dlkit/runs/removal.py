@@ -1,4 +1,4 @@
-"""Remove runs and experiments, unless one that stays starts from their weights. No torch here."""
+"""Removal of runs and experiments, unless another run starts from their weights. No torch here."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import Any
 from dlkit.errors import DlkitError, UsageError
 from dlkit.runs import run_folder
 from dlkit.runs.experiments import experiment_at, list_experiments
-from dlkit.runs.prune import Removed, remove
+from dlkit.runs.prune import RemovedPath, remove
 from dlkit.runs.run_folder import RunFolder
 
 
-def remove_all(folders: Sequence[Path], runs_dir: Path, *, force: bool = False, dry_run: bool = False) -> list[Removed]:
-    """Delete these runs and experiments, each as a whole.
+def remove_all(
+    folders: Sequence[Path], runs_dir: Path, *, force: bool = False, dry_run: bool = False
+) -> list[RemovedPath]:
+    """Delete these runs and experiments completely.
 
     Raises:
-        UsageError: a run that stays starts from one of them, and `force` is not given.
-        BusyError: one is being trained. StorageError: the disk refuses.
+        UsageError: another run starts from one of them, without `force`.
+        BusyError: one is training. StorageError: the disk refuses.
     """
     if not force:
-        _refuse_needed(folders, runs_dir)
-    return [_removed(folder, dry_run) for folder in folders]
+        _check_not_needed(folders, runs_dir)
+    return [_remove(folder, dry_run) for folder in folders]
 
 
-def _removed(folder: Path, dry_run: bool) -> Removed:
+def _remove(folder: Path, dry_run: bool) -> RemovedPath:
     experiment = experiment_at(folder)
     with ExitStack() as stack:
         for member in experiment.members if experiment and not dry_run else ():
@@ -34,10 +36,10 @@ def _removed(folder: Path, dry_run: bool) -> Removed:
     return remove(RunFolder(folder), dry_run=dry_run)
 
 
-def _refuse_needed(folders: Sequence[Path], runs_dir: Path) -> None:
+def _check_not_needed(folders: Sequence[Path], runs_dir: Path) -> None:
     targets = [folder.resolve() for folder in folders]
-    inside = [runs_dir, *(experiment.path for experiment in list_experiments(runs_dir))]
-    for run in (run for folder in inside for run in run_folder.list_runs(folder)):
+    folders_with_runs = [runs_dir, *(experiment.path for experiment in list_experiments(runs_dir))]
+    for run in (run for folder in folders_with_runs for run in run_folder.list_runs(folder)):
         if any(_within(run.path.resolve(), target) for target in targets):
             continue
         for source in _sources(run, runs_dir):
@@ -47,17 +49,17 @@ def _refuse_needed(folders: Sequence[Path], runs_dir: Path) -> None:
 
 
 def _sources(run: RunFolder, runs_dir: Path) -> Iterator[Path]:
-    """The paths that a run's recipe takes weights from."""
+    """The paths from which a run's recipe loads weights."""
     try:
         recipe = run.recipe()
-    except DlkitError:  # a damaged recipe starts from nothing that could be found
+    except DlkitError:  # the weights of a damaged recipe are unknown
         return
     for text in _texts({"weights": recipe.model.weights, "regularizers": recipe.regularizers}):
         for path in (run.path.parent / text, runs_dir / text, Path(text)):
             try:
                 if path.exists():
                     yield path.resolve()
-            except (OSError, ValueError):  # no path at all
+            except (OSError, ValueError):  # not a valid path
                 continue
 
 

@@ -1,8 +1,8 @@
 """A new run: its name is reserved when its training starts, and its folder appears with its first checkpoint in it.
 
-The reservation is the folder `.NAME.tmp` with a lock in it, which the process holds until it is done with the run: the
-folder is renamed to NAME, lock and all. A killed process leaves the folder, but not the lock: the next start and
-`dlkit runs prune` remove it.
+The reservation is the folder `.NAME.tmp` with a lock in it, which the process holds until it has finished the run: the
+folder is renamed to NAME with the lock in it. A killed process leaves the folder, but releases the lock: the next start
+and `dlkit runs prune` remove it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from dlkit.errors import BusyError, StorageError, UsageError
 from dlkit.runs import run_lock
 from dlkit.runs.run_folder import RUNNING, SCHEMA, RunFolder, link_latest, now
 
-QUIET_S = 3600.0  # a hidden folder without a lock, untouched for so long, belongs to no living process
-MOST_NUMBERS = 10_000
+ABANDONED_S = 3600.0  # a hidden folder without a lock and without changes for so long is of no live process
+MAX_NUMBERS = 10_000
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """A name in a folder of runs that this process alone may use."""
+    """A name in a folder of runs that only this process may use."""
 
     runs_dir: Path
     name: str
@@ -47,7 +47,7 @@ class Reservation:
 
 @contextmanager
 def reserve(runs_dir: Path, name: str, *, numbered: bool = False) -> Iterator[Reservation]:
-    """Reserve a name and hold the run's lock while the block runs; `numbered`: or NAME-2, NAME-3 … where it is taken.
+    """Reserve a name and hold the run's lock while the block runs; with `numbered` NAME-2, NAME-3 … if it is taken.
 
     Raises:
         UsageError: the run exists. BusyError: another process is starting it.
@@ -56,28 +56,28 @@ def reserve(runs_dir: Path, name: str, *, numbered: bool = False) -> Iterator[Re
     check_name(name)
     check_folder(runs_dir)
     with ExitStack() as stack:
-        for number in range(1, MOST_NUMBERS):
+        for number in range(1, MAX_NUMBERS):
             reservation = Reservation(runs_dir, name if number == 1 else f"{name}-{number}")
             try:
-                stack.enter_context(_held(reservation))
+                stack.enter_context(_hold(reservation))
                 break
             except (UsageError, BusyError):
-                if not numbered or number == MOST_NUMBERS - 1:
+                if not numbered or number == MAX_NUMBERS - 1:
                     raise
         yield reservation
 
 
 def create(
-    reservation: Reservation, chosen: Recipe, info: dict[str, Any], save_first: Callable[[RunFolder], None]
+    reservation: Reservation, recipe: Recipe, info: dict[str, Any], save_first: Callable[[RunFolder], None]
 ) -> RunFolder:
-    """Make the folder of a new run; `info` is what run.json says beside its name and times.
+    """Create the folder of a new run; `info` is the content of run.json without its name and times.
 
-    It is built beside and renamed, with its first checkpoint in it: a run that exists can be resumed.
+    It is created under a temporary name and renamed with its first checkpoint in it: every existing run can be resumed.
     """
     unfinished = reservation.unfinished
     with atomic_io.storage_errors(reservation.folder.path):
         unfinished.checkpoints.mkdir()
-    atomic_io.write_text(unfinished.path / "recipe.yaml", yaml_file.dump(chosen))
+    atomic_io.write_text(unfinished.path / "recipe.yaml", yaml_file.dump(recipe))
     identity = {"schema": SCHEMA, "run_id": secrets.token_hex(16), "name": reservation.name, "status": RUNNING}
     documents.write(unfinished.path / "run.json", {**identity, "started": now(), **info})
     save_first(unfinished)
@@ -88,14 +88,14 @@ def create(
 
 
 def check_new(runs_dir: Path, name: str) -> None:
-    """Refuse, before any work, a run that could not be written or that exists."""
+    """Refuse a run that cannot be written or already exists, before any work."""
     check_name(name)
     _check_free(runs_dir, name)
     check_folder(runs_dir)
 
 
 def check_name(name: str) -> None:
-    """Raises: UsageError where no folder can be called that."""
+    """Raises: UsageError if the name is not valid for a folder."""
     if name in ("", "latest") or name.startswith(".") or "/" in name or "\\" in name or not name.isprintable():
         raise UsageError(f"--name {name!r} cannot name a run. Use letters, digits, '.', '_' and '-'.")
     if len(os.fsencode(name)) > 200:
@@ -103,7 +103,7 @@ def check_name(name: str) -> None:
 
 
 def check_folder(runs_dir: Path) -> None:
-    """Raises: StorageError where no run can be written there."""
+    """Raises: StorageError if no run can be written there."""
     parent = next(folder for folder in (runs_dir, *runs_dir.absolute().parents) if os.path.lexists(folder))
     if not parent.is_dir():
         raise StorageError(f"cannot write runs into {runs_dir}: {parent} is not a folder. Choose another --runs-dir.")
@@ -113,32 +113,32 @@ def check_folder(runs_dir: Path) -> None:
         )
 
 
-def default_name(chosen: Recipe) -> str:
+def default_name(recipe: Recipe) -> str:
     """lenet5-mnist-20260131-142501."""
-    model = chosen.model.name.replace("/", "-")  # timm/NAME
-    return f"{model}-{chosen.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    model = recipe.model.name.replace("/", "-")  # timm/NAME
+    return f"{model}-{recipe.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def free_name(runs_dir: Path, base: str) -> str:
-    """The name, with -2, -3 … where that exists."""
-    candidates = (base if number == 1 else f"{base}-{number}" for number in range(1, MOST_NUMBERS))
+    """The name, with -2, -3 … if it exists."""
+    candidates = (base if number == 1 else f"{base}-{number}" for number in range(1, MAX_NUMBERS))
     return next(name for name in candidates if not os.path.lexists(runs_dir / name))
 
 
 def abandoned(runs_dir: Path) -> list[Path]:
-    """What killed processes left while they were creating or removing a run; never what a living one is working on."""
+    """The folders left by killed processes that were creating or removing a run; never those of a live process."""
     return [path for path in sorted(runs_dir.glob(".*.tmp")) if _is_abandoned(path)]
 
 
 def remove_abandoned(runs_dir: Path, say: Callable[[str], None]) -> None:
-    """Remove it, and say so."""
+    """Remove abandoned folders, with a message for each."""
     for path in abandoned(runs_dir):
         remove(path)
         say(f"removed {path}, left by a killed process")
 
 
 def remove(path: Path) -> None:
-    """Delete a folder or a link as far as the disk lets it."""
+    """Delete a folder or a link as far as possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -147,8 +147,8 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def _held(reservation: Reservation) -> Iterator[None]:
-    """The lock of a reservation; what is still in its folder when the block ends is removed."""
+def _hold(reservation: Reservation) -> Iterator[None]:
+    """Hold the lock of a reservation; remove what is left in its folder at the end."""
     folder, runs_dir = reservation.unfinished.path, reservation.runs_dir
     _check_free(runs_dir, reservation.name)
     new_folders = [above for above in (runs_dir, *runs_dir.parents) if not above.exists()]
@@ -156,8 +156,8 @@ def _held(reservation: Reservation) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         for above in new_folders:
             atomic_io.sync_folder(above.parent)
-    busy = f"run {reservation.folder.path} is being started by another process. Wait for it, or give another --name."
-    with run_lock.held(folder, busy, patience_s=0):
+    busy = f"run {reservation.folder.path} is being started by another process. Wait for it, or use another --name."
+    with run_lock.hold(folder, busy, timeout_s=0):
         if not (folder / run_lock.NAME).exists():  # it was renamed while this process waited for its lock
             raise BusyError(busy)
         try:
@@ -166,7 +166,7 @@ def _held(reservation: Reservation) -> Iterator[None]:
             yield
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # not empty: there are runs in it
+            with suppress(OSError):  # not empty: it has runs
                 for above in new_folders:
                     above.rmdir()
 
@@ -174,11 +174,11 @@ def _held(reservation: Reservation) -> Iterator[None]:
 def _check_free(runs_dir: Path, name: str) -> None:
     with atomic_io.storage_errors(runs_dir / name):
         if os.path.lexists(runs_dir / name):
-            raise UsageError(f"run {runs_dir / name} exists. Go on with --resume {name}, or give another --name.")
+            raise UsageError(f"run {runs_dir / name} exists. Continue it with --resume {name}, or use another --name.")
 
 
 def _clear(folder: Path) -> None:
-    """Delete what a killed process left in a reserved folder."""
+    """Delete the files of a killed process in a reserved folder."""
     with atomic_io.storage_errors(folder):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -193,6 +193,6 @@ def _is_abandoned(path: Path) -> bool:
         if is_folder and (path / run_lock.NAME).exists():
             return not run_lock.is_held(path)
         paths = (path, *path.rglob("*")) if is_folder else (path,)
-        return max(one.lstat().st_mtime for one in paths) < time.time() - QUIET_S
-    except OSError:  # it has just gone, or is not ours to judge
+        return max(one.lstat().st_mtime for one in paths) < time.time() - ABANDONED_S
+    except OSError:  # it was just removed, or is not readable
         return False

@@ -1,4 +1,4 @@
-"""The run folder: what a training run leaves on disk, and all that the other verbs need of it. No torch here."""
+"""The run folder: the files of a training run, and what other commands need of them. No torch here."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run on disk. `run.json` is its identity: a folder without it is no run."""
+    """A run on disk. `run.json` is its identity: a folder without it is not a run."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """The name in its folder; an alias such as `latest` stands for the run that it points to."""
+        """The name in its folder; an alias such as `latest` has the name of the run that it points to."""
         path = Path(os.path.abspath(self.path))
         return path.resolve().name if is_alias(path) else path.name
 
@@ -47,7 +47,7 @@ class RunFolder:
 
     @property
     def data_files(self) -> Path:
-        """The digests of the training and validation files, a line a file; absent where the data is no files."""
+        """The digests of the training and validation files, a line per file; absent if the data is not files."""
         return self.path / "data-files.tsv"
 
     @property
@@ -60,7 +60,7 @@ class RunFolder:
         Raises:
             ModelFileError: it is damaged. StorageError: it cannot be read.
         """
-        document = documents.read(self.path / "run.json", SCHEMA, advice="Put back a copy of it, or train again.")
+        document = documents.read(self.path / "run.json", SCHEMA, advice="Restore a copy, or train again.")
         run_info.check(document)
         return document
 
@@ -70,12 +70,12 @@ class RunFolder:
         return KILLED if status == RUNNING and not run_lock.is_held(self.path) else status
 
     def epochs_trained(self) -> int:
-        """The whole epochs behind the newest checkpoint; 0 where there is none that can be read."""
+        """The complete epochs up to the newest checkpoint; 0 if there is no readable one."""
         newest = manifest.newest_readable(self.checkpoints)
         return 0 if newest is None else int(newest["state"].get("epochs_done", 1))
 
     def checkpoint_step(self, which: str) -> int | None:
-        """The step of the "best" or "last" checkpoint, as the manifests state it; None if there is none."""
+        """The step of the "best" or "last" checkpoint, from the manifests; None if there is none."""
         newest = manifest.newest_readable(self.checkpoints, self.info()["run_id"])
         if newest is None:
             return None
@@ -86,16 +86,16 @@ class RunFolder:
         return load(self.path / "recipe.yaml")
 
     def trained_recipe(self) -> Recipe:
-        """The recipe that the weights are of.
+        """The recipe of the weights.
 
         Raises:
-            ModelFileError: recipe.yaml was edited after the training began.
+            ModelFileError: recipe.yaml was edited after the start of training.
         """
         info, written = self.info(), self.recipe()
         if "recipe" not in info:  # a run of an older dlkit
             return written
         try:
-            before = Recipe.model_validate_json(json.dumps(info["recipe"]))  # with the defaults of keys that came later
+            before = Recipe.model_validate_json(json.dumps(info["recipe"]))  # with the defaults of newer keys
         except ValueError as error:
             raise ModelFileError(f"{info.path} is damaged: its recipe is not valid.") from error
         old, new = (flatten(one.model_dump(mode="json")) for one in (before, written))
@@ -103,7 +103,7 @@ class RunFolder:
         if edited:
             shown = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in edited[:3])
             raise ModelFileError(
-                f"{self.path}/recipe.yaml is not what this run was trained with: {shown}. Put it back, or train anew."
+                f"{self.path}/recipe.yaml is not the recipe of this training: {shown}. Restore it, or train again."
             )
         return written
 
@@ -115,30 +115,30 @@ class RunFolder:
             raise ModelFileError(f"{info.path} is damaged: its spec is not valid.") from error
 
     def metrics(self, warn: Warn | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, a dict per log point; a last line cut short by a crash is left out.
+        """The lines of metrics.jsonl, a dict per log point; a last line truncated by a crash is skipped.
 
-        With `warn`, damaged lines are left out and named; without, they are an error.
+        With `warn`, damaged lines are reported and skipped; otherwise they are an error.
 
         Raises:
-            ModelFileError: lines are damaged, or are not those that were written before the newest checkpoint.
+            ModelFileError: lines are damaged, or were changed after the newest checkpoint.
         """
         lines = self._metrics_lines()
-        parsed = [_parsed_line(line) for line in lines]
+        parsed = [_parse_line(line) for line in lines]
         damaged = [str(number) for number, line in enumerate(parsed, start=1) if line is None]
         message = f"{self.metrics_file} is damaged: "
         if damaged:
             message += f"line {', '.join(damaged[:5])}{', …' if len(damaged) > 5 else ''} cannot be read"
         elif not run_lock.is_held(self.path) and not self._is_as_written(lines):
-            message += "its lines are not those that were written"
+            message += "its lines have been changed"
         else:
             return [line for line in parsed if line is not None]
         if warn is None:
-            raise ModelFileError(f"{message}. Put back a copy of it, or train again.")
+            raise ModelFileError(f"{message}. Restore a copy, or train again.")
         warn(f"warning: {message}.")
         return [line for line in parsed if line is not None]
 
     def metrics_digest(self, count: int) -> dict[str, Any]:
-        """The first `count` lines of metrics.jsonl as a checkpoint's manifest states them."""
+        """The first `count` lines of metrics.jsonl as in a checkpoint's manifest."""
         return _prefix(self._metrics_lines(), count)
 
     def update(self, **changes: Any) -> None:
@@ -150,14 +150,14 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process.
+        """Lock the run for this process.
 
         Raises:
-            BusyError: another process is training it.
+            BusyError: another process is training the run.
             StorageError: its lock cannot be opened.
         """
         busy = f"run {self.name} is being trained by another process. Wait for it, or stop it."
-        with run_lock.held(self.path, busy):
+        with run_lock.hold(self.path, busy):
             yield
 
     def _metrics_lines(self) -> list[bytes]:
@@ -171,7 +171,7 @@ class RunFolder:
 
 
 def find(run: str | None, runs_dir: Path, *, trained: bool = True) -> RunFolder:
-    """The run of that name or path; without one, the newest that has `trained` an epoch, or the newest at all.
+    """The run with that name or path; by default the newest that has `trained` an epoch, or the newest of all.
 
     Raises:
         UsageError: there is none; the message says what to do.
@@ -180,13 +180,13 @@ def find(run: str | None, runs_dir: Path, *, trained: bool = True) -> RunFolder:
         return _newest(runs_dir, trained)
     for path in (runs_dir / run, Path(run)):
         if is_run(path):
-            return _behind_alias(path)
+            return _resolve_alias(path)
     names = [found.name for found in list_runs(runs_dir)]
     names += [f"{found.path.parent.name}/{found.path.name}" for found in runs_within(runs_dir)]
     inside = [name for name in names if run in (name.split("/")[-1], name.split("/")[0])]  # of an experiment
     if inside:
         more = " or another of its runs" if len(inside) > 1 else ""
-        raise UsageError(f"no run {run!r} in {runs_dir}. Give the whole name, {inside[0]}{more}.")
+        raise UsageError(f"no run {run!r} in {runs_dir}. Use the full name, {inside[0]}{more}.")
     if not names:
         raise UsageError(
             f"no run {run!r}: there are none in {runs_dir}. `dlkit train lenet5 --dataset mnist` makes one."
@@ -205,7 +205,7 @@ def select_run(run: RunFolder | Path | str | None, runs_dir: Path, log: Callable
 
 
 def list_runs(runs_dir: Path) -> list[RunFolder]:
-    """Every run in the folder, linked ones too, oldest first."""
+    """All runs in the folder, including linked ones, oldest first."""
     with atomic_io.storage_errors(runs_dir):
         if not runs_dir.is_dir():
             return []
@@ -215,24 +215,24 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a run lies there; also where it is one that this user may not look into."""
+    """Whether there is a run; also true if this user has no permission to read it."""
     try:
         return (path / "run.json").is_file()
     except PermissionError:
         return True
-    except (OSError, ValueError):  # a loop of links, a name too long
+    except (OSError, ValueError):  # a loop of links, or a name that is too long
         return False
 
 
 def is_alias(path: Path) -> bool:
-    """Whether this is a link to a run beside it, as `latest` is; a link to a run elsewhere is a run."""
+    """Whether this is a link to a run in the same folder, like `latest`; a link to another folder is a run."""
     if not path.is_symlink():
         return False
     return os.path.realpath(path.parent) == os.path.dirname(os.path.realpath(path))
 
 
 def runs_within(runs_dir: Path) -> list[RunFolder]:
-    """The runs in the folders of this folder: the members of sweeps and other experiments."""
+    """The runs in the subfolders: the members of sweeps and other experiments."""
     folders = sorted(path for path in runs_dir.iterdir() if path.is_dir()) if runs_dir.is_dir() else []
     return [run for path in folders if not path.is_symlink() for run in list_runs(path)]
 
@@ -266,7 +266,7 @@ def _link(runs_dir: Path, name: str) -> None:
     try:
         link.symlink_to(name, target_is_directory=True)
         os.replace(link, runs_dir / "latest")
-    except OSError:  # a file system without links, or `latest` is somebody's folder: find() goes by start time
+    except OSError:  # a file system without links, or `latest` is another folder: find() uses the start time
         with suppress(OSError):
             link.unlink(missing_ok=True)
 
@@ -279,21 +279,21 @@ def _newest(runs_dir: Path, trained: bool) -> RunFolder:
         raise UsageError(f"there are no runs in {runs_dir}. `dlkit train lenet5 --dataset mnist` makes one.")
     if trained:
         raise UsageError(
-            f"no run in {runs_dir} has trained an epoch yet. Wait for {runs[-1].name}, or name it to use it as it is."
+            f"no run in {runs_dir} has trained an epoch yet. Wait for {runs[-1].name}, or name it to use it now."
         )
     return runs[-1]
 
 
 def _latest(runs_dir: Path) -> RunFolder | None:
-    """Where the link points, if that is a run that has trained an epoch."""
+    """The target of the link, if it is a run that has trained an epoch."""
     latest = runs_dir / "latest"
     if not is_run(latest):
         return None
-    run = _behind_alias(latest)
+    run = _resolve_alias(latest)
     return run if run.epochs_trained() else None
 
 
-def _behind_alias(path: Path) -> RunFolder:
+def _resolve_alias(path: Path) -> RunFolder:
     return RunFolder(path.parent / os.path.basename(os.path.realpath(path)) if is_alias(path) else path)
 
 
@@ -304,12 +304,12 @@ def _newest_trained(runs_dir: Path) -> RunFolder | None:
 def _started(run: RunFolder) -> str:
     try:
         return str(run.info()["started"])
-    except DlkitError:  # a damaged run is listed, and named when it is used
+    except DlkitError:  # a damaged run is listed, and reported when it is used
         return ""
 
 
-def _parsed_line(line: bytes) -> dict[str, Any] | None:
-    """A line of metrics.jsonl, or None where it is damaged."""
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl, or None if it is damaged."""
     try:
         values = documents.parsed(line)
     except ValueError:

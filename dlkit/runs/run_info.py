@@ -1,4 +1,4 @@
-"""What run.json may look like: the types of the keys that commands rely on."""
+"""The schema of run.json: the types of the keys that commands use."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from dlkit.errors import ModelFileError
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class Section(BaseModel):
-    """Keys whose types are known; others may stand beside them, and all but the identity may be missing."""
+class StoredDocument(BaseModel):
+    """A JSON document: the types of known keys; other keys are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class SplitInfo(Section):
+class SplitInfo(StoredDocument):
     samples: Count = 0
     sha256: str = ""
 
 
-class BestInfo(Section):
+class BestInfo(StoredDocument):
     epoch: Count
     step: Count
     value: float
 
 
-class RunInfo(Section):
+class RunInfo(StoredDocument):
     run_id: str
     name: str
     status: str
@@ -54,10 +54,10 @@ class RunInfo(Section):
     argv: list[str] = []
 
 
-def check(document: Document, schema: type[Section] = RunInfo) -> None:
-    """Raises: ModelFileError that names the first key of a wrong type."""
+def check(document: Document, schema: type[StoredDocument] = RunInfo) -> None:
+    """Raises: ModelFileError that names the first key with a wrong type."""
     try:
         schema.model_validate(dict(document))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ModelFileError(f"{document.path} is damaged: {where!r} is missing or of a wrong type.") from error
+        raise ModelFileError(f"{document.path} is damaged: {where!r} is missing or has a wrong type.") from error

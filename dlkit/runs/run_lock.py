@@ -1,4 +1,4 @@
-"""The lock of a run: held by the process that trains it, and gone with that process, however it ends."""
+"""The lock of a run: held by the process that trains it, and released when that process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dlkit import atomic_io
 from dlkit.errors import BusyError
 
 NAME = ".lock"
-PATIENCE_S = 0.5  # asking for the status holds the lock for an instant
+TIMEOUT_S = 0.5  # a status query holds the lock for an instant
 
 
 @contextmanager
-def held(folder: Path, busy: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
+def hold(folder: Path, busy: str, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
     """Hold the lock of a folder while the block runs.
 
     Raises:
@@ -27,7 +27,7 @@ def held(folder: Path, busy: str, patience_s: float = PATIENCE_S) -> Iterator[No
     lock = FileLock(folder / NAME)
     with atomic_io.storage_errors(folder / NAME):
         try:
-            lock.acquire(timeout=patience_s)
+            lock.acquire(timeout=timeout_s)
         except Timeout:
             raise BusyError(busy) from None
     try:
@@ -37,7 +37,7 @@ def held(folder: Path, busy: str, patience_s: float = PATIENCE_S) -> Iterator[No
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process holds the lock; also true where that cannot be seen."""
+    """Whether a live process holds the lock; also true if that cannot be determined."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -49,7 +49,7 @@ def is_held(folder: Path) -> bool:
     except OSError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: concurrent queries do not conflict
     except OSError:
         return True
     finally:

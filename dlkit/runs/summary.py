@@ -1,4 +1,4 @@
-"""runs: what has been trained, and how far a recipe would go. No torch here."""
+"""Summaries of runs, and the planned steps of a recipe. No torch here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOWER_IS_BETTER = ("val/loss", "train/loss")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in a line: `best` is the monitored metric at its best, `when` the start, in UTC."""
+    """A run in a row: `best` is the best value of the monitored metric, `when` the start, in UTC."""
 
     name: str
     path: str
@@ -32,7 +32,7 @@ class RunSummary:
 
 
 def listing(runs_dir: Path, say: Callable[[str], None] = lambda text: None) -> list[RunSummary]:
-    """Every run in the folder, oldest first; of a damaged one no more than its name, and a warning."""
+    """All runs in the folder, oldest first; for a damaged one only its name, with a warning."""
     summaries = []
     for run in run_folder.list_runs(runs_dir):
         try:
@@ -45,7 +45,7 @@ def listing(runs_dir: Path, say: Callable[[str], None] = lambda text: None) -> l
 
 
 def summary(run: RunFolder, say: Callable[[str], None] = lambda text: None) -> RunSummary:
-    """A run in a line; damaged lines of its log are named and left out.
+    """The summary of a run; damaged lines of its log are reported and skipped.
 
     Raises:
         ModelFileError: its run.json is damaged. UsageError: its recipe.yaml is. StorageError: they cannot be read.
@@ -55,7 +55,7 @@ def summary(run: RunFolder, say: Callable[[str], None] = lambda text: None) -> R
     values = [line[metric] for line in lines if isinstance(line.get(metric), int | float)]
     best = (min if metric in LOWER_IS_BETTER else max)(values) if values else None
     epochs = info.get("epochs")
-    if epochs is None or status in (run_folder.RUNNING, run_folder.KILLED):  # as far as its log says
+    if epochs is None or status in (run_folder.RUNNING, run_folder.KILLED):  # as far as logged
         epochs = max((int(line["epoch"]) for line in lines if metric in line and "epoch" in line), default=0)
     return RunSummary(
         name=run.name,
@@ -71,7 +71,7 @@ def summary(run: RunFolder, say: Callable[[str], None] = lambda text: None) -> R
 
 
 def details(run: RunFolder, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """All that is known of a run: its line, run.json, and its recipe, as one document."""
+    """A run's summary, run.json and recipe as one document."""
     return {
         "schema": "dlkit.runs_show/1",
         "summary": asdict(summary(run, say)),
@@ -84,10 +84,10 @@ def details(run: RunFolder, say: Callable[[str], None] = lambda text: None) -> d
 
 
 def planned_steps(recipe: Recipe) -> int | None:
-    """Steps in an epoch of this recipe, where the data set states how large it is."""
+    """The steps in an epoch of this recipe, if the size of the data set is known."""
     about = about_of(recipe.data.name)
     if about is None or "train" not in about.sizes:
         return None
     images = about.sizes["train"]
-    kept = images if "validation" in about.sizes else images - round(images * recipe.data.validation)
-    return -(-kept // recipe.train.batch_size)
+    training = images if "validation" in about.sizes else images - round(images * recipe.data.validation)
+    return -(-training // recipe.train.batch_size)

@@ -71,7 +71,7 @@ def check_ends_like_gold(runs_dir: Path, gold: str, what: str) -> None:
     """Resume (or start) in a child; what it leaves is gold's, with nothing beside it."""
 
     def resume() -> None:
-        run_creation.QUIET_S = 0.0  # what a killed process left need not be an hour old to count as abandoned
+        run_creation.ABANDONED_S = 0.0  # what a killed process left need not be an hour old to count as abandoned
         run_or_resume(runs_dir)
 
     code = in_child(resume)

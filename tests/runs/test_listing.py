@@ -37,16 +37,16 @@ def names(runs_dir: Path, capsys: pytest.CaptureFixture[str], *words: str) -> li
     return [row["name"] for row in listed(runs_dir, capsys, *words)]
 
 
-def test_an_experiment_is_a_line_and_its_members_are_more(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_is_a_row_and_its_members_are_more(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in listed(runs_dir, capsys)}
     assert {name: row["kind"] for name, row in rows.items()} == {"one": "run", "s": "sweep"}
     assert (rows["s"]["members"], rows["s"]["best"], rows["s"]["status"]) == (2, 0.75, "finished")
     every = names(runs_dir, capsys, "--all")
     assert every[every.index("s") :][:3] == ["s", "s/trial-000", "s/trial-001"] and len(every) == 4
     assert find("s/trial-001", runs_dir).info()["name"] == "tiny"
-    with pytest.raises(UsageError, match="Give the whole name, s/trial-001"):
+    with pytest.raises(UsageError, match="Use the full name, s/trial-001"):
         find("trial-001", runs_dir)
-    with pytest.raises(UsageError, match="Give the whole name, s/trial-000 or another"):
+    with pytest.raises(UsageError, match="Use the full name, s/trial-000 or another"):
         find("s", runs_dir)
 
 
@@ -84,7 +84,7 @@ def test_what_another_run_starts_from_is_kept(source: str, runs_dir: Path, capsy
     recipe.write_text(recipe.read_text().replace("  weights: null", f"  weights: {weights.get(source, payload)}"))
     command = ["runs", "rm", "one", "--runs-dir", str(runs_dir)]
     assert dlkit(command) == 2 and "trial-000 starts from it. --force" in capsys.readouterr().err
-    assert dlkit([*command, "s", "--dry-run"]) == 0  # who goes too needs nothing
+    assert dlkit([*command, "s", "--dry-run"]) == 0  # a run that is removed too needs nothing
     assert dlkit([*command, "--force"]) == 0 and not (runs_dir / "one").exists()
 
 

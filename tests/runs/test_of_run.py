@@ -43,7 +43,7 @@ def test_a_run_notes_where_its_data_lies_from_the_root(run: RunFolder, tmp_path:
 
 def test_data_that_has_moved_is_named_and_given_again(run: RunFolder, tmp_path: Path) -> None:
     shutil.move(tmp_path / "one/photos", tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"one/photos: there is nothing, and run r .*: --data-dir DIR"):
+    with pytest.raises(DataError, match=r"data of run r not found: .*one/photos does not exist.*--data-dir DIR"):
         evaluate(run, split="validation", write=False)
     assert evaluate(run, split="validation", data_dir="../elsewhere", write=False).samples == 2
     here = ["--runs-dir", str(run.path.parent)]

@@ -131,13 +131,13 @@ def test_damaged_lines_of_metrics_are_named_and_the_others_read(tmp_path: Path) 
         run.metrics()
 
 
-def test_lines_that_are_not_those_the_checkpoint_vouches_for_are_damage(tmp_path: Path) -> None:
+def test_lines_other_than_those_of_the_checkpoint_are_damage(tmp_path: Path) -> None:
     run, said = made(tmp_path, "a"), list[str]()
     run_folders.rewrite_metrics(run, [{"step": 1, "val/loss": 0.5}])
     run.append_metrics({"step": 2})  # after the checkpoint: fine
     assert len(run.metrics()) == 2
     run.metrics_file.write_text(run.metrics_file.read_text().replace("0.5", "0.4"))
-    with pytest.raises(ModelFileError, match="not those that were written"):
+    with pytest.raises(ModelFileError, match="its lines have been changed"):
         run.metrics()
     assert len(run.metrics(said.append)) == 2 and len(said) == 1
 
