@@ -1,4 +1,4 @@
-"""`dlkit ablate`: what each part of a recipe is worth."""
+"""`dlkit ablate`: the effect of each part of a recipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ON_TERMINAL = ("part", "effect_pp", "low_pp", "high_pp", "over", "p_value", "p_h
 PLAN_COLUMNS = ("run", "seed", "changes", "state")
 
 
-class MeasuredOn(StrEnum):
+class AblationSplit(StrEnum):
     validation = "validation"
     test = "test"
 
@@ -32,31 +32,31 @@ def ablate_command(
     context: typer.Context,
     drop: Annotated[
         list[str] | None,
-        typer.Option(metavar="PART,…", help="What to leave out, one at a time: dropout,augment. May repeat."),
+        typer.Option(metavar="PART,…", help="Parts to remove, one at a time: dropout,augment. May repeat."),
     ] = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Trainings of each, under as many seeds.")] = 1,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Number of seeds per variant.")] = 1,
     split: Annotated[
-        MeasuredOn, typer.Option(help="Where top-1 is counted: validation (last checkpoint) or test (best).")
-    ] = MeasuredOn.validation,
+        AblationSplit, typer.Option(help="Evaluate on validation (last checkpoint) or test (best).")
+    ] = AblationSplit.validation,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the ablation's folder; else ablation-MODEL-DATASET.")
+        str | None, typer.Option(metavar="NAME", help="Name of the folder (default: ablation-MODEL-DATASET).")
     ] = None,
-    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where that folder goes.")] = Path("runs"),
+    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the runs.")] = Path("runs"),
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train again the runs made with other data, packages or settings.")
+        bool, typer.Option("--retrain", help="Train runs with other data, packages or settings again.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trainings, and stop.")] = False,
-    format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trainings, and exit.")] = False,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Train with everything and without each part of a recipe; prints what each brings to top-1, with its interval.
+    """Train with all parts of a recipe and without each; prints the effect of each part on top-1, with its interval.
 
     Parts: dropout, augment (or one key of it), weight_decay, label_smoothing, norm, lrn, init, ema, clip_grad, a
-    regularizer by its name, and the like; a part that the recipe does not use is refused with those that it does.
+    regularizer by its name, and similar; an unknown part is an error that lists those of the recipe.
     Effects are in percentage points: above 0 the part helps. With one seed the interval and the test cover the images
-    (this one training), with more the seeds; if there are several parts, p_holm allows for their number. Each training
-    is a run in the ablation's folder; the same command goes on where it stopped, and refuses if the data, the packages
-    or the recipe changed meanwhile. Exit 3 where a training diverged and its pair was left out.
+    (of this one training), with more the seeds; p_holm is corrected for the number of parts. Each training is a run in
+    the ablation's folder; the same command continues where it stopped, and refuses if the data, the packages or the
+    recipe have changed. Exit 3 if a training diverged and its pair was skipped.
     """
     recipe = resolved(context)
     names = split_names(drop)
@@ -71,7 +71,7 @@ def _ablate(
     recipe: Recipe,
     drop: list[str],
     seeds: int,
-    split: MeasuredOn,
+    split: AblationSplit,
     name: str | None,
     runs_dir: Path,
     retrain: bool,
@@ -79,23 +79,23 @@ def _ablate(
 ) -> None:
     from dlkit.experiments.ablate import COLUMNS, ablate
 
-    found = ablate(
+    ablation = ablate(
         recipe, drop, seeds=seeds, split=split.value, name=name, runs_dir=runs_dir, retrain=retrain, argv=sys.argv,
         say=console.say, progress=console.shows_progress(),
     )  # fmt: skip
-    document = found.document()
+    document = ablation.document()
     if format in (Format.json, Format.jsonl):
         console.write_document(document, format)
     elif format == Format.table:
-        console.write_rows(map(_rounded, document["effects"]), ON_TERMINAL, format)
+        console.write_rows(map(_round, document["effects"]), ON_TERMINAL, format)
     else:
         console.write_rows(document["effects"], COLUMNS, format)
-    if found.diverged:
-        lost = f"{len(found.diverged)} of {len(found.runs)} trainings diverged"
-        raise PartialError(f"{lost}, and their pairs were left out: {', '.join(found.diverged)}.")
+    if ablation.diverged:
+        count = f"{len(ablation.diverged)} of {len(ablation.runs)} trainings diverged"
+        raise PartialError(f"{count}, and their pairs were skipped: {', '.join(ablation.diverged)}.")
 
 
-def _rounded(effect: dict[str, Any]) -> dict[str, Any]:
+def _round(effect: dict[str, Any]) -> dict[str, Any]:
     digits = {"p_value": 4, "p_holm": 4, "effect_pp": 2, "low_pp": 2, "high_pp": 2}
     return {
         key: round(value, digits.get(key, 9)) if isinstance(value, float) else value for key, value in effect.items()
@@ -104,18 +104,20 @@ def _rounded(effect: dict[str, Any]) -> dict[str, Any]:
 
 def _show_plan(recipe: Recipe, drop: list[str], seeds: int, name: str | None, runs_dir: Path, format: Format) -> None:
     from dlkit.config.ablation_parts import select
-    from dlkit.experiments.ablate import default_name, planned
+    from dlkit.experiments.ablate import default_name, plan_trainings
     from dlkit.experiments.trainings import state_of
     from dlkit.runs.run_folder import RunFolder
 
     folder = runs_dir / (name or default_name(recipe))
     console.note(f"ablation: {folder}")
-    trainings, changes = planned(recipe, drop, seeds), select(recipe, drop)
+    trainings, changes = plan_trainings(recipe, drop, seeds), select(recipe, drop)
     rows: list[dict[str, Any]] = [
         {
             "run": training.name,
             "seed": training.seed,
-            "changes": ", ".join(f"{key}={value}" for key, value in changes.get(training.left_out or "", {}).items()),
+            "changes": ", ".join(
+                f"{key}={value}" for key, value in changes.get(training.removed_part or "", {}).items()
+            ),
             "state": state_of(RunFolder(folder / training.name)),
         }
         for training in trainings

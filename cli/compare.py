@@ -20,53 +20,51 @@ if TYPE_CHECKING:
 AGAINST = "--against"
 
 
-class Split(StrEnum):
+class EvaluatedSplit(StrEnum):
     train = "train"
     validation = "validation"
     test = "test"
 
 
 class CompareCommand(TyperCommand):
-    """A command whose --against takes several words."""
+    """A command whose option --against takes several values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        spread, several = list[str](), False
+        expanded, is_against = list[str](), False
         for position, word in enumerate(args):
-            if several and not word.startswith("-") and args[position - 1] != AGAINST:
-                spread.append(AGAINST)
-            several = word == AGAINST or (several and not word.startswith("-"))
-            spread.append(word)
-        return super().parse_args(ctx, spread)
+            if is_against and not word.startswith("-") and args[position - 1] != AGAINST:
+                expanded.append(AGAINST)
+            is_against = word == AGAINST or (is_against and not word.startswith("-"))
+            expanded.append(word)
+        return super().parse_args(ctx, expanded)
 
 
 def compare_command(
     runs: Annotated[list[str], typer.Argument(metavar="A B...", help="Runs, or folders of a group of seeds.")],
     against: Annotated[
-        list[str] | None, typer.Option(AGAINST, metavar="B...", help="A second group: tested over seeds.")
+        list[str] | None, typer.Option(AGAINST, metavar="B...", help="A second group, for a test over seeds.")
     ] = None,
     fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help="Exit 12 where B is worse than A, beyond chance.")
+        bool, typer.Option("--fail-on-regression", help="Exit 12 if B is significantly worse than A.")
     ] = False,
     require_groups: Annotated[
-        bool, typer.Option("--require-groups", help="Refuse to judge recipes by two single networks.")
+        bool, typer.Option("--require-groups", help="Refuse to compare recipes by single networks.")
     ] = False,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="First evaluate the runs whose evaluation is missing or stale.")
+        bool, typer.Option("--evaluate", help="First evaluate runs whose evaluation is missing or stale.")
     ] = False,
-    split: Annotated[Split, typer.Option("--split", help="Which part of the data --evaluate takes.")] = Split.test,
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where the run folders are.")] = Path(
-        "runs"
-    ),
-    format: Annotated[Format, typer.Option("--format", help="Of the answer.")] = Format.auto,
+    split: Annotated[EvaluatedSplit, typer.Option("--split", help="The split for --evaluate.")] = EvaluatedSplit.test,
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="The folder of the runs.")] = Path("runs"),
+    format: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Compare two runs, or two groups of runs; three runs or more without --against are shown side by side.
+    """Compare two runs, or two groups of runs; three or more runs without --against are shown side by side.
 
-    Two runs: settings, data, environment, metrics, and their answers sample by sample (McNemar's mid-p, Tango's score
+    Two runs: settings, data, environment, metrics, and predictions sample by sample (McNemar's mid-p, Tango's score
     interval); the verdict concerns these two networks. Groups (`A1 A2 A3 --against B1 B2 B3`, or two folders of `train
-    --seeds`): Welch's t test over the seeds; the verdict concerns the recipes. The difference is B minus A.
+    --seeds`): Welch's t-test over the seeds; the verdict concerns the recipes. The difference is B minus A.
     """
-    from dlkit.experiments.compare_answers import evaluate_stale
+    from dlkit.experiments.compare_predictions import evaluate_stale
     from dlkit.runs.experiments import find_experiment, find_runs
 
     if not against and len(runs) == 2 and all(find_experiment(name, runs_dir) for name in runs):
@@ -80,13 +78,15 @@ def compare_command(
         names = (_group_name(runs, "A"), _group_name(against, "B"))
         _compare_groups(first, second, names, fail_on_regression, chosen)
     elif require_groups:
-        raise UsageError("--require-groups: two single networks do not judge their recipes. Give groups, by --against.")
+        raise UsageError(
+            "--require-groups: single networks are no evidence about their recipes. Use groups, with --against."
+        )
     elif len(first) == 2:
         _compare_two(first[0], first[1], fail_on_regression, chosen)
     elif len(first) < 2:
-        raise UsageError("runs compare takes two runs or more. See dlkit runs list.")
+        raise UsageError("runs compare needs at least two runs. See dlkit runs list.")
     elif fail_on_regression:
-        raise UsageError(f"--fail-on-regression is for two runs or two groups, not {len(first)} runs. Give --against.")
+        raise UsageError(f"--fail-on-regression is for two runs or two groups, not {len(first)} runs. Use --against.")
     else:
         _show_overview(first, chosen)
 
@@ -98,24 +98,28 @@ def _group_name(names: list[str], default: str) -> str:
 def _compare_two(first: RunFolder, second: RunFolder, fail_on_regression: bool, format: Format) -> None:
     from dlkit.experiments.compare import compare
 
-    found = compare(first, second)
+    comparison = compare(first, second)
     if format in (Format.json, Format.jsonl):
-        console.write_document(found.document(), format)
+        console.write_document(comparison.document(), format)
     else:
-        console.write_rows(found.rows(), ("where", "key", "first", "second"), format)
-    paired = found.paired
+        console.write_rows(comparison.rows(), ("where", "key", "first", "second"), format)
+    paired = comparison.paired
     if format == Format.table:
-        console.write_text(found.sentence())
+        console.write_text(comparison.sentence())
     elif paired is None:
-        console.warn(found.sentence())
+        console.warn(comparison.sentence())
     else:
-        console.note(found.sentence())
+        console.note(comparison.sentence())
     if not fail_on_regression:
         return
     if paired is None:
-        raise UsageError(f"--fail-on-regression needs both runs' answers to the same samples: {found.unpaired}")
+        raise UsageError(
+            f"--fail-on-regression needs predictions of both runs for the same samples: {comparison.unpaired}"
+        )
     if paired.verdict == "first is better":
-        raise GateError(f"{found.second} is worse than {found.first}: p = {paired.p_value:.3g} over {paired.split}.")
+        raise GateError(
+            f"{comparison.second} is worse than {comparison.first}: p = {paired.p_value:.3g} over {paired.split}."
+        )
 
 
 def _compare_groups(
@@ -123,23 +127,23 @@ def _compare_groups(
 ) -> None:
     from dlkit.experiments.compare_groups import compare_groups
 
-    found = compare_groups(first, second, names, console.say)
+    comparison = compare_groups(first, second, names, console.say)
     if format in (Format.json, Format.jsonl):
-        console.write_document(found.document(), format)
+        console.write_document(comparison.document(), format)
     else:
         columns = ("group", "run", "seed", "checkpoint", "top1", "low", "high", "p_value", "verdict")
         shown = ("run", "seed", "top1", "low", "high", "p_value") if format == Format.table else columns
-        console.write_rows(found.rows(), shown, format)
-    (console.write_text if format == Format.table else console.note)(found.sentence())
-    if fail_on_regression and found.verdict == "first is better":
-        p_value = found.difference.p_value
-        raise GateError(f"{names[1]} is worse than {names[0]}: p = {p_value:.3g} over seeds, on {found.split}.")
+        console.write_rows(comparison.rows(), shown, format)
+    (console.write_text if format == Format.table else console.note)(comparison.sentence())
+    if fail_on_regression and comparison.verdict == "first is better":
+        p_value = comparison.difference.p_value
+        raise GateError(f"{names[1]} is worse than {names[0]}: p = {p_value:.3g} over seeds, on {comparison.split}.")
 
 
 def _show_overview(runs: list[RunFolder], format: Format) -> None:
-    from dlkit.experiments.compare_overview import COLUMNS as EVERY
+    from dlkit.experiments.compare_overview import COLUMNS as ALL_COLUMNS
     from dlkit.experiments.compare_overview import overview
 
-    shown = ("name", "epochs", "best", "top1", "low", "high", "loss") if format == Format.table else EVERY
+    shown = ("name", "epochs", "best", "top1", "low", "high", "loss") if format == Format.table else ALL_COLUMNS
     console.write_rows(overview(runs, console.say), shown, format)
-    console.note("no test: it compares two runs, or two groups by --against")
+    console.note("no test: tests compare two runs, or two groups with --against")

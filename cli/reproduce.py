@@ -1,4 +1,4 @@
-"""`dlkit reproduce`: whether a run comes out again, bit for bit."""
+"""`dlkit reproduce`: train a run again and compare it bit for bit."""
 
 from __future__ import annotations
 
@@ -15,39 +15,41 @@ from .console import Format
 
 
 def reproduce_command(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A name or a folder; else the newest.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A name or a folder (default: the newest run).")
+    ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Compare the first N alone; the schedule stays the whole run's.")
+        int | None, typer.Option(metavar="N", help="Compare only the first N; the schedule is the complete run's.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the new run folder; else RUN-reproduced.")
+        str | None, typer.Option(metavar="NAME", help="Name of the new run (default: RUN-reproduced).")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", metavar="DIR", help="Where the run's data lies now, if it has moved.")
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="The run's data folder, if it has moved.")
     ] = None,
-    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders are.")] = Path("runs"),
-    format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
+    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the runs.")] = Path("runs"),
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Train a run again from its recipe, and compare data and weights with what it wrote down of them.
+    """Train a run again from its recipe, and compare data and weights with the recorded hashes.
 
-    Data first: a changed file is found before training. Then the weights' SHA-256, an epoch at a time; the first
-    difference ends it with exit 6, which names it: a setting, a data file, an epoch, and packages, threads or hardware
-    that are not what they were.
+    The data is compared first, so that a changed file is found before training. Then the weights' SHA-256 after each
+    epoch. The first difference ends the command with exit 6 and is reported: a setting, a data file or an epoch, with
+    any changes of packages, threads or hardware.
     """
     from dlkit.experiments.reproduce import reproduce
     from dlkit.runs import run_folder
 
-    found = run_folder.find(run, runs_dir)
+    folder = run_folder.find(run, runs_dir)
     if run is None:
-        console.say(f"important: run: {found.path}")
+        console.say(f"important: run: {folder.path}")
     result = reproduce(
-        found, epochs=epochs, name=name, runs_dir=runs_dir, data_dir=data_dir, argv=sys.argv, say=console.say,
+        folder, epochs=epochs, name=name, runs_dir=runs_dir, data_dir=data_dir, argv=sys.argv, say=console.say,
         progress=console.shows_progress(),
     )  # fmt: skip
-    chosen = Format.json if json else format
-    if chosen in (Format.json, Format.jsonl):
-        console.write_document(result.document(), chosen)
+    format = Format.json if json else format
+    if format in (Format.json, Format.jsonl):
+        console.write_document(result.document(), format)
     elif result.equal:
         console.write_text(result.verdict())
     if not result.equal:

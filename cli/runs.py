@@ -1,4 +1,4 @@
-"""runs: what has been trained: list it, show it, compare it, tidy it up."""
+"""`dlkit runs`: list, show, compare, tag and remove runs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ runs_app = typer.Typer(help="Runs: list, show, compare, tag, prune, rm.")
 
 COLUMNS = ("name", "model", "dataset", "status", "epochs", "metric", "best", "when", "kind", "members", "tags")
 ON_TERMINAL = ("name", "kind", "model", "status", "epochs", "best", "tags")  # 80 columns
-OPTIONAL = ("best", "epochs", "status", "tags", "kind")  # a narrower one leaves out the last first
+OPTIONAL = ("best", "epochs", "status", "tags", "kind")  # a narrower terminal omits the last first
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where the run folders are.")]
-AsFormat = Annotated[Format, typer.Option("--format", help="Of the answer.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="The folder of the runs.")]
+AsFormat = Annotated[Format, typer.Option("--format", help="Output format.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 
 
 @runs_app.command("list")
 def list_command(
-    everything: Annotated[bool, typer.Option("--all", help="Also the runs within sweeps and the like.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Include the runs in sweeps and other experiments.")
+    ] = False,
     filter: Annotated[
         list[str] | None, typer.Option(metavar="KEY=PATTERN", help="model=vit*, best>0.9, tag=paper. May repeat.")
     ] = None,
     sort: Annotated[str, typer.Option(metavar="KEY", help="A column: best, epochs, name and so on.")] = "when",
-    reverse: Annotated[bool, typer.Option("--reverse", help="The greatest or newest first.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Sort in descending order.")] = False,
     runs_dir: RunsDir = Path("runs"),
     format: AsFormat = Format.auto,
     json: AsJson = False,
@@ -60,7 +62,7 @@ def tag_command(
     """Add tags to runs and experiments, remove them, or show them; `runs list --filter tag=WORD` finds them again."""
     from dlkit.runs.listing import folder_of, tag, tags_of
 
-    folders = [folder_of(name, runs_dir) for name in runs]  # all must be there before the first is tagged
+    folders = [folder_of(name, runs_dir) for name in runs]  # all must exist before the first is tagged
     changes = bool(add or remove)
     rows = [
         {
@@ -78,12 +80,14 @@ def tag_command(
 
 @runs_app.command("show")
 def show_command(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A name or a folder; else the newest.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A name or a folder (default: the newest run).")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
     format: AsFormat = Format.auto,
     json: AsJson = False,
 ) -> None:
-    """Show one run: how it ended, what it reached, on what machine."""
+    """Show a run: its status, results and environment."""
     from dlkit.runs import run_folder
     from dlkit.runs.summary import details
 

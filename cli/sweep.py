@@ -1,4 +1,4 @@
-"""`dlkit sweep`: which settings of a recipe train best."""
+"""`dlkit sweep`: hyperparameter search."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def sweep_command(
     context: typer.Context,
     param: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUES", help="What varies: LOW..HIGH, log:LOW..HIGH or A,B,C. May repeat."),
+        typer.Option(metavar="KEY=VALUES", help="A parameter: LOW..HIGH, log:LOW..HIGH or A,B,C. May repeat."),
     ] = None,
-    trials: Annotated[int, typer.Option(metavar="N", help="Trainings in all, with those that are there.")] = 20,
+    trials: Annotated[int, typer.Option(metavar="N", help="Total number of trials, existing ones included.")] = 20,
     sampler: Annotated[
-        Sampler, typer.Option(help="How new trials are drawn; choices and whole numbers without replacement.")
+        Sampler, typer.Option(help="The sampler of new trials; choices and integers without replacement.")
     ] = Sampler.tpe,
     enqueue: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE,…", help="A guess to try first. May repeat.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE,…", help="Values to try first. May repeat.")
     ] = None,
     seeds_per_trial: Annotated[
         int, typer.Option(metavar="N", help="Train each trial under N seeds; its value is the mean.")
     ] = 1,
     pruner: Annotated[
-        Pruner | None, typer.Option(help="What ends hopeless trials early; else median.", show_default=False)
+        Pruner | None, typer.Option(help="The pruner of worse trials (default: median).", show_default=False)
     ] = None,
     pruning: Annotated[
         bool | None, typer.Option("--prune/--no-prune", help="The same as --pruner median or --pruner none.")
@@ -62,21 +62,21 @@ def sweep_command(
         int, typer.Option(metavar="N", help="Train the N best trials again, each under three fresh seeds.")
     ] = 0,
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train again the trials made with other data, packages or settings.")
+        bool, typer.Option("--retrain", help="Train trials with other data, packages or settings again.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the sweep's folder; else sweep-MODEL-DATASET.")
+        str | None, typer.Option(metavar="NAME", help="Name of the folder (default: sweep-MODEL-DATASET).")
     ] = None,
-    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where that folder goes.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would vary, and stop.")] = False,
-    format: Annotated[Format, typer.Option(help="Of the answer.")] = Format.auto,
+    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the runs.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the search space, and exit.")] = False,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Search for the settings that train best; prints the trials, the best first, and writes the best as a recipe.
+    """Search for the best hyperparameters; prints the trials, the best first, and writes the best as a recipe.
 
     MODEL may be a recipe's name or file. Each trial is a run in the sweep's folder, compared by --monitor at its best
-    epoch; the same command goes on where it stopped, more --trials add to what is there, fewer remove nothing.
-    The best of many is optimistic: the answer says by how much, and --confirm measures it.
+    epoch; the same command continues where it stopped, a larger --trials adds trials, a smaller one removes none.
+    The best of many is optimistic: the output estimates by how much, and --confirm measures it.
     """
     _take_recipe_for_model(context)
     recipe, shown = resolved(context), console.resolve(format, json)
@@ -95,16 +95,16 @@ def sweep_command(
 
 def _pruner(pruner: Pruner | None, pruning: bool | None) -> Pruner:
     if pruner is not None and pruning is not None:
-        raise UsageError("--pruner and --prune/--no-prune are the same setting. Give one.")
+        raise UsageError("--pruner and --prune/--no-prune are the same setting. Use one.")
     if pruner is not None:
         return pruner
     return Pruner.none if pruning is False else Pruner.median
 
 
 def _take_recipe_for_model(context: typer.Context) -> None:
-    """Where the first argument is no model but a recipe, put it in that place."""
-    given = context.params
-    word = given["model"]
+    """Use the first argument as the recipe if it is not a model."""
+    params = context.params
+    word = params["model"]
     if word is None or registry.is_model(word) or Path(word).is_dir():
         return
     from dlkit.config import yaml_file
@@ -112,10 +112,10 @@ def _take_recipe_for_model(context: typer.Context) -> None:
     shipped = yaml_file.shipped_names()
     if word not in shipped and "/" not in word and Path(word).suffix not in (".yaml", ".yml"):
         hint = registry.did_you_mean(word, [*shipped, *registry.entries("models")])
-        raise UsageError(f"no recipe and no model is called {word!r}. {hint}")
-    if given["recipe"] is not None:
-        raise UsageError(f"{word} and --recipe {given['recipe']} are two recipes. Give one.")
-    given["recipe"], given["model"] = word, None
+        raise UsageError(f"recipe or model {word!r} not found. {hint}")
+    if params["recipe"] is not None:
+        raise UsageError(f"{word} and --recipe {params['recipe']} are two recipes. Use one.")
+    params["recipe"], params["model"] = word, None
 
 
 def _show(result: Sweep, format: Format) -> None:
@@ -135,5 +135,5 @@ def _show(result: Sweep, format: Format) -> None:
 def _show_plan(recipe: Recipe, parameters: list[str], format: Format) -> None:
     from dlkit.config.search_space import space
 
-    rows = [{"key": found.key, "kind": found.kind, "values": found.text} for found in space(recipe, parameters)]
+    rows = [{"key": p.key, "kind": p.kind, "values": p.text} for p in space(recipe, parameters)]
     console.write_rows(rows, PLAN_COLUMNS, format)

@@ -63,14 +63,14 @@ def small_onnx(spec: ImageSpec) -> bytes:
     weight = np.ones((spec.height * spec.width * spec.channels, classes), np.float32)
     graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    return onnx_exporter.packed(proto, About("mlp", spec, opset=20))
+    return onnx_exporter.serialize(proto, About("mlp", spec, opset=20))
 
 
 def changed(file: File, change: Callable[[onnx.ModelProto, About], About | None]) -> bytes:
     """The file with its graph or what it says of itself changed, and sealed again."""
     proto, about = file.proto(), file.about()
     about = change(proto, about) or about
-    return onnx_exporter.packed(proto, about)
+    return onnx_exporter.serialize(proto, about)
 
 
 def other_mean(proto: onnx.ModelProto, about: About) -> None:

@@ -57,7 +57,7 @@ def from_bytes(data: bytes, path: Path) -> ModelFile:
     """Check the bytes of a file at `path`."""
     with _errors_of(path):
         if path.suffix.lower() == ".onnx":
-            complete, about = _onnx_safety.checked(data, path)
+            complete, about = _onnx_safety.check_file(data, path)
             return ModelFile(path, about, lambda device: _named(path, onnx.classifier, complete, about, device))
         export_metadata.check_seal(data, safetensors.MARKER)
         about_file = safetensors.read_about(data)

@@ -1,14 +1,14 @@
-"""What each part of a recipe is worth: trainings with all of them, and without each, under the same seeds.
+"""Ablation: the effect of each part of a recipe, by trainings with all parts and without each, under the same seeds.
 
 An ablation is a folder of run folders, `all-seed0`, `no-dropout-seed0`, …, with recipe.yaml, ablation.json,
-ablation.csv and effects.png. The same call goes on where it stopped: a run that has finished is not repeated, one that
-was broken off is resumed, and a call for more parts or seeds uses the runs that are there.
+ablation.csv and effects.png. The same call continues where it stopped: a finished run is not repeated, an interrupted
+one is resumed, and a call for more parts or seeds uses the existing runs.
 
-The effect of a part is top-1 with everything minus top-1 without it, in percentage points: above 0 it helps. Trainings
-are paired by their seed, which draws the weights, the order and the validation split. With two seeds or more the test
-and the interval are Student's over the pairs. With one they are of the matched samples (McNemar's mid-p, Tango's score
-interval): they state how much the images at hand decide, and nothing about the luck of a training. If there are several
-parts, the verdicts go by the p values after Holm's correction.
+The effect of a part is top-1 with all parts minus top-1 without it, in percentage points: above 0 it helps. Trainings
+are paired by their seed, which determines the weights, the order and the validation split. With two or more seeds the
+test and the interval are Student's over the pairs. With one they are of the matched samples (McNemar's mid-p, Tango's
+score interval): they cover the choice of images, but not the variance of training. With several parts, the verdicts use
+p-values after Holm's correction.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SCHEMA = "dlkit.ablate/1"
-EVERYTHING = "all"
-MOST_SEEDS = 1000
+ALL_PARTS = "all"
+MAX_SEEDS = 1000
 COLUMNS = (
     "part", "top1_with", "top1_without", "effect_pp", "low_pp", "high_pp", "pairs", "over", "p_value", "p_holm",
     "verdict",
@@ -42,33 +42,33 @@ COLUMNS = (
 SEEDS, IMAGES = "seeds", "images"  # what an interval covers
 
 Split = Literal["validation", "test"]
-# The best checkpoint was chosen on the validation images, so there the last one is measured.
+# The best checkpoint was selected on the validation images, so the last one is evaluated there.
 CHECKPOINTS: dict[Split, Literal["best", "last"]] = {"validation": "last", "test": "best"}
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training of an ablation: `left_out` is a part's name, or none where nothing is left out."""
+    """One training of an ablation; `removed_part` is None for the training with all parts."""
 
     name: str  # of its run folder
-    left_out: str | None
+    removed_part: str | None
     seed: int
     recipe: Recipe
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a training reached; nothing where it diverged."""
+class TrainingResult:
+    """The result of a training; None if it diverged."""
 
     training: Training
     top1: float | None
-    right: npt.NDArray[np.bool_] | None  # (N,), in the split's order
+    correct: npt.NDArray[np.bool_] | None  # (N,), in the split's order
     fingerprint: str | None  # SHA-256 of the split
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a part brings: means over the pairs, top1_with and top1_without as fractions, the rest percentage points."""
+    """The effect of a part: means over the pairs, top1_with and top1_without as fractions, the rest in points."""
 
     part: str
     changes: Changes
@@ -78,13 +78,13 @@ class Effect:
     effect_pp: float | None
     low_pp: float | None
     high_pp: float | None
-    over: str | None = None  # what interval and test cover: seeds or images
+    over: str | None = None  # what the interval and the test cover: seeds or images
     p_value: float | None = None
     p_holm: float | None = None  # adjusted for the number of parts
 
     @property
     def verdict(self) -> str | None:
-        """Whether the part helps, harms, or neither can be said."""
+        """Whether the part helps or harms, or the effect is unclear."""
         if self.p_holm is None or self.effect_pp is None:
             return None
         if self.p_holm >= statistics.LEVEL:
@@ -92,24 +92,24 @@ class Effect:
         return "helps" if self.effect_pp > 0 else "harms"
 
     def row(self) -> dict[str, Any]:
-        """Its line of a table."""
+        """A row of the table."""
         return {**asdict(self), "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What an ablation found."""
+    """The result of an ablation."""
 
     folder: Path
     recipe: Recipe
     split: Split
     seeds: tuple[int, ...]
     effects: tuple[Effect, ...]
-    runs: tuple[Measured, ...]
+    runs: tuple[TrainingResult, ...]
 
     @property
     def interval(self) -> str:
-        """What the intervals are over."""
+        """What the intervals cover."""
         return "seeds" if len(self.seeds) > 1 else "matched samples"
 
     @property
@@ -120,7 +120,12 @@ class Ablation:
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.ablate/1`."""
         runs = [
-            {"run": run.training.name, "left_out": run.training.left_out, "seed": run.training.seed, "top1": run.top1}
+            {
+                "run": run.training.name,
+                "left_out": run.training.removed_part,
+                "seed": run.training.seed,
+                "top1": run.top1,
+            }
             for run in self.runs
         ]
         return {
@@ -137,20 +142,20 @@ class Ablation:
         }
 
 
-def planned(recipe: Recipe, drop: Sequence[str], seeds: int) -> list[Training]:
+def plan_trainings(recipe: Recipe, drop: Sequence[str], seeds: int) -> list[Training]:
     """The trainings of an ablation, seed by seed.
 
     Raises:
-        UsageError: the recipe does not use what is to be left out.
+        UsageError: the recipe does not use a part that is to be removed.
     """
-    chosen = ablation_parts.select(recipe, drop)
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise UsageError(f"--seeds {seeds}: it is a number of trainings of each, 1 to {MOST_SEEDS}.")
+    selected = ablation_parts.select(recipe, drop)
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise UsageError(f"--seeds {seeds} is out of range. Use a number from 1 to {MAX_SEEDS}.")
     plan = []
     for seed in range(recipe.train.seed, recipe.train.seed + seeds):
         seeded = ablation_parts.without(recipe, {"train.seed": seed})
-        plan.append(Training(f"{EVERYTHING}-seed{seed}", None, seed, seeded))
-        for part, changes in chosen.items():
+        plan.append(Training(f"{ALL_PARTS}-seed{seed}", None, seed, seeded))
+        for part, changes in selected.items():
             plan.append(Training(f"no-{part}-seed{seed}", part, seed, ablation_parts.without(seeded, changes)))
     return plan
 
@@ -173,37 +178,37 @@ def ablate(
     say: Say = lambda text: None,
     progress: bool = False,
 ) -> Ablation:
-    """Train with everything and without each part in `drop`, under `seeds` seeds from the recipe's own on.
+    """Train with all parts and without each part in `drop`, under `seeds` seeds starting with the recipe's.
 
-    The test split may be asked for; the default leaves it for the end of the work. There the last checkpoint is
-    measured, as the best one was chosen on the same images; on the test split the best. A training that diverges is
-    said, and its pair left out. `retrain` trains again the runs that were made with other data, packages or settings.
+    The default split is validation, so that the test split is kept for the final evaluation; on validation the last
+    checkpoint is evaluated, because the best one was selected on the same images, on test the best. A training that
+    diverges is reported, and its pair skipped. `retrain` trains runs with other data, packages or settings again.
 
     Raises:
-        UsageError: the recipe does not use a part; the folder holds another ablation, or runs made by other packages.
-        DataError: there is no such split, or the data changed meanwhile.
-        BusyError: another process is at it. StoppedError and the rest of train's: call again to go on.
+        UsageError: the recipe does not use a part; the folder has another ablation, or runs of other packages.
+        DataError: there is no such split, or the data has changed.
+        BusyError: another process uses the folder. StoppedError and other errors of train: call again to continue.
     """
-    recipe = trainings.found_weights(recipe, Path(runs_dir))
-    plan = planned(recipe, drop, seeds)
+    recipe = trainings.resolve_weights(recipe, Path(runs_dir))
+    plan = plan_trainings(recipe, drop, seeds)
     folder = Path(runs_dir) / (name or default_name(recipe))
     test_sha256 = _check_split(recipe, split, say)
     trainings.open_folder(folder, recipe, "ablation")
     say(f"ablation: {folder}")
     with RunFolder(folder).locked():
         members = [(RunFolder(folder / training.name), training.recipe) for training in plan]
-        trainings.check_alike(members, retrain=retrain, say=say)
-        runs = [_measured(*item, folder, split, test_sha256, argv, say, progress) for item in _numbered(plan)]
-        found = _found(folder, recipe, split, drop, runs)
-        _write(found)
-    say(f"written into {folder}: ablation.json, ablation.csv, effects.png")
-    return found
+        trainings.check_comparable(members, retrain=retrain, say=say)
+        runs = [_train_and_evaluate(*item, folder, split, test_sha256, argv, say, progress) for item in _number(plan)]
+        ablation = _summarize(folder, recipe, split, drop, runs)
+        _write(ablation)
+    say(f"wrote {folder}: ablation.json, ablation.csv, effects.png")
+    return ablation
 
 
 def _check_split(recipe: Recipe, split: Split, say: Say) -> str | None:
-    """Refuse, before hours of training, a split that there is not, or a model that is not trained.
+    """Refuse a missing split, or a model that is not trained, before hours of training.
 
-    Returns the test split's fingerprint if that is measured.
+    Returns the fingerprint of the test split if it is the one to evaluate.
     """
     from dlkit.data.fingerprint import fingerprint
     from dlkit.data.library import splits
@@ -212,25 +217,25 @@ def _check_split(recipe: Recipe, split: Split, say: Say) -> str | None:
 
     refuse_fitted(recipe)
     if split not in CHECKPOINTS:
-        raise UsageError(f"an ablation is measured on validation or test, not on {split!r}.")
-    found = splits(recipe.data, log=say)
-    if not found.spec.classes:
-        raise UsageError(f"an ablation counts right answers; data set {recipe.data.name!r} has no classes.")
-    if split == "test" and found.test is None:
-        raise DataError(f"data set {recipe.data.name!r} has no test split. Leave --split out.")
-    if split == "validation" and found.validation is None and recipe.data.validation == 0:
-        raise UsageError("there is no validation split, as data.validation is 0. Keep some, or give --split test.")
-    if split == "validation" or found.test is None:  # validation images are among those of training: checked there
+        raise UsageError(f"--split {split}: an ablation is evaluated on validation or test.")
+    available = splits(recipe.data, log=say)
+    if not available.spec.classes:
+        raise UsageError(f"an ablation compares accuracies, but data set {recipe.data.name!r} has no classes.")
+    if split == "test" and available.test is None:
+        raise DataError(f"data set {recipe.data.name!r} has no test split. Remove --split.")
+    if split == "validation" and available.validation is None and recipe.data.validation == 0:
+        raise UsageError("there is no validation split: data.validation is 0. Increase it, or use --split test.")
+    if split == "validation" or available.test is None:  # validation images are checked in training
         return None
-    return fingerprint(readable(found.test, split, recipe.data, say)[0], found.spec.classes)
+    return fingerprint(readable(available.test, split, recipe.data, say)[0], available.spec.classes)
 
 
-def _numbered(plan: Sequence[Training]) -> Iterator[tuple[Training, str]]:
+def _number(plan: Sequence[Training]) -> Iterator[tuple[Training, str]]:
     for number, training in enumerate(plan, start=1):
         yield training, f"training {number} of {len(plan)}, {training.name}"
 
 
-def _measured(
+def _train_and_evaluate(
     training: Training,
     title: str,
     folder: Path,
@@ -239,21 +244,21 @@ def _measured(
     argv: Sequence[str],
     say: Say,
     progress: bool,
-) -> Measured:
+) -> TrainingResult:
     run = RunFolder(folder / training.name)
     try:
         trainings.finish(run, training.recipe, title, argv=argv, say=say, progress=progress)
     except DivergedError as error:
         say(f"warning: {title}: {error}")
-        return Measured(training, None, None, None)
-    return _answers(training, run, split, test_sha256, say)
+        return TrainingResult(training, None, None, None)
+    return _evaluate(training, run, split, test_sha256, say)
 
 
-def _answers(training: Training, run: RunFolder, split: Split, test_sha256: str | None, say: Say) -> Measured:
-    """Which samples the run gets right: as it was evaluated before, or now."""
+def _evaluate(training: Training, run: RunFolder, split: Split, test_sha256: str | None, say: Say) -> TrainingResult:
+    """The samples that the run classifies correctly, by its stored evaluation or a new one."""
     import numpy as np
 
-    if not _evaluated(run, split, test_sha256):
+    if not _is_evaluated(run, split, test_sha256):
         from dlkit.evaluation.evaluate import evaluate
 
         evaluate(
@@ -261,12 +266,12 @@ def _answers(training: Training, run: RunFolder, split: Split, test_sha256: str 
             say=lambda text: say(text) if text.startswith("warning: ") else None,
         )  # fmt: skip
     document = read_evaluation(run)
-    right = np.array([line["predicted"] == line["target"] for line in read_predictions(run, document)])
-    return Measured(training, float(right.mean()), right, document["fingerprint"])
+    correct = np.array([line["predicted"] == line["target"] for line in read_predictions(run, document)])
+    return TrainingResult(training, float(correct.mean()), correct, document["fingerprint"])
 
 
-def _evaluated(run: RunFolder, split: Split, test_sha256: str | None) -> bool:
-    """Whether the run's last evaluation is of this split as it is now, of the checkpoint as it is now, and complete."""
+def _is_evaluated(run: RunFolder, split: Split, test_sha256: str | None) -> bool:
+    """Whether the run's stored evaluation is complete, and of the present split and checkpoint."""
     try:
         document = read_evaluation(run)
         expected = {
@@ -276,38 +281,38 @@ def _evaluated(run: RunFolder, split: Split, test_sha256: str | None) -> bool:
             "samples": len(read_predictions(run, document)),
             "fingerprint": test_sha256 or run.info()["data"].get(split, {}).get("sha256"),
         }
-        alike = all(document.get(key) == value for key, value in expected.items())
-        return alike and not same_conditions(document, {}) and not staleness(run, document)
+        matches = all(document.get(key) == value for key, value in expected.items())
+        return matches and not same_conditions(document, {}) and not staleness(run, document)
     except (AttributeError, KeyError, ModelFileError):
         return False
 
 
-def _found(folder: Path, recipe: Recipe, split: Split, drop: Sequence[str], runs: list[Measured]) -> Ablation:
-    by_name = {(run.training.left_out, run.training.seed): run for run in runs}
+def _summarize(folder: Path, recipe: Recipe, split: Split, drop: Sequence[str], runs: list[TrainingResult]) -> Ablation:
+    by_name = {(run.training.removed_part, run.training.seed): run for run in runs}
     seeds = tuple(dict.fromkeys(run.training.seed for run in runs))
-    chosen = ablation_parts.select(recipe, drop)
+    selected = ablation_parts.select(recipe, drop)
     effects = []
-    for part, changes in chosen.items():
+    for part, changes in selected.items():
         pairs = [(by_name[None, seed], by_name[part, seed]) for seed in seeds]
         effects.append(_effect(part, changes, [pair for pair in pairs if None not in (pair[0].top1, pair[1].top1)]))
-    return Ablation(folder, recipe, split, seeds, tuple(_adjusted(effects)), tuple(runs))
+    return Ablation(folder, recipe, split, seeds, tuple(_adjust(effects)), tuple(runs))
 
 
-def _adjusted(effects: Sequence[Effect]) -> Iterator[Effect]:
+def _adjust(effects: Sequence[Effect]) -> Iterator[Effect]:
     adjusted = iter(statistics.holm([effect.p_value for effect in effects if effect.p_value is not None]))
     for effect in effects:
         yield effect if effect.p_value is None else replace(effect, p_holm=next(adjusted))
 
 
-def _effect(part: str, changes: Changes, pairs: Sequence[tuple[Measured, Measured]]) -> Effect:
+def _effect(part: str, changes: Changes, pairs: Sequence[tuple[TrainingResult, TrainingResult]]) -> Effect:
     if not pairs:
         return Effect(part, changes, 0, None, None, None, None, None)
-    for whole, less in pairs:
-        if whole.fingerprint != less.fingerprint:
-            names = f"{whole.training.name} and {less.training.name}"
-            raise DataError(f"{names} were measured on different images: the data changed. Give a new --name.")
-    tops = [(run.top1 or 0.0, less.top1 or 0.0) for run, less in pairs]
-    result = _estimate(pairs, [whole - less for whole, less in tops])
+    for complete, reduced in pairs:
+        if complete.fingerprint != reduced.fingerprint:
+            names = f"{complete.training.name} and {reduced.training.name}"
+            raise DataError(f"{names} were evaluated on different images: the data changed. Use a new --name.")
+    tops = [(run.top1 or 0.0, reduced.top1 or 0.0) for run, reduced in pairs]
+    result = _estimate(pairs, [complete - reduced for complete, reduced in tops])
     means = [sum(column) / len(pairs) for column in zip(*tops, strict=True)]
     return Effect(
         part, changes, len(pairs), means[0], means[1], 100 * result.value, 100 * result.low, 100 * result.high,
@@ -315,23 +320,27 @@ def _effect(part: str, changes: Changes, pairs: Sequence[tuple[Measured, Measure
     )  # fmt: skip
 
 
-def _estimate(pairs: Sequence[tuple[Measured, Measured]], differences: Sequence[float]) -> statistics.Estimate:
-    whole, less = pairs[0][0].right, pairs[0][1].right
-    assert whole is not None and less is not None
+def _estimate(
+    pairs: Sequence[tuple[TrainingResult, TrainingResult]], differences: Sequence[float]
+) -> statistics.Estimate:
+    complete, reduced = pairs[0][0].correct, pairs[0][1].correct
+    assert complete is not None and reduced is not None
     if len(differences) > 1:
-        return statistics.student(differences, 1 / len(whole))
-    return statistics.matched_difference(int((whole & ~less).sum()), int((less & ~whole).sum()), len(whole))
+        return statistics.student(differences, 1 / len(complete))
+    return statistics.matched_difference(
+        int((complete & ~reduced).sum()), int((reduced & ~complete).sum()), len(complete)
+    )
 
 
-def _write(found: Ablation) -> None:
+def _write(ablation: Ablation) -> None:
     from dlkit.plots.bars import Bar, write_effects
 
-    rows = [effect.row() for effect in found.effects]
+    rows = [effect.row() for effect in ablation.effects]
     cells = ([row.get(column) for column in COLUMNS] for row in rows)
-    atomic_io.write_text(found.folder / "ablation.csv", csv_text.document([COLUMNS, *cells]))
-    bars = [Bar(effect.part, effect.effect_pp, effect.low_pp, effect.high_pp) for effect in found.effects]
-    seeds = f"{len(found.seeds)} seed{'s' if len(found.seeds) > 1 else ''}"
-    title = f"{found.recipe.model.name} on {found.recipe.data.name}, {found.split}: what each part brings, {seeds}"
-    below = f"effect on top-1, percentage points; 95 % interval over {found.interval}"
-    write_effects(bars, title, below, found.folder / "effects.png")
-    documents.write(found.folder / "ablation.json", found.document())
+    atomic_io.write_text(ablation.folder / "ablation.csv", csv_text.document([COLUMNS, *cells]))
+    bars = [Bar(effect.part, effect.effect_pp, effect.low_pp, effect.high_pp) for effect in ablation.effects]
+    seeds = f"{len(ablation.seeds)} seed{'s' if len(ablation.seeds) > 1 else ''}"
+    title = f"{ablation.recipe.model.name} on {ablation.recipe.data.name}, {ablation.split}: effects of parts, {seeds}"
+    x_label = f"effect on top-1, percentage points; 95 % interval over {ablation.interval}"
+    write_effects(bars, title, x_label, ablation.folder / "effects.png")
+    documents.write(ablation.folder / "ablation.json", ablation.document())

@@ -1,7 +1,7 @@
-"""compare: how two runs differ, and whether what they answered can be told apart.
+"""Comparison of two runs: their differences, and whether their predictions are distinguishable.
 
-Runs that were evaluated on the same samples are compared sample by sample: only those on which one is right and the
-other wrong count, and McNemar's mid-p test asks whether they split more unevenly than a fair coin would.
+Runs that were evaluated on the same samples are compared sample by sample: only samples that exactly one of them
+classifies correctly count, and McNemar's mid-p test checks whether their numbers differ significantly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from dlkit import statistics
 from dlkit.config.keys import flatten
 from dlkit.errors import ModelFileError
-from dlkit.experiments.compare_answers import Evaluated, answers, difference, evaluated
+from dlkit.experiments.compare_predictions import EvaluatedRun, correct_by_sample, incompatibility, load_evaluation
 from dlkit.runs.experiments import full_name
 from dlkit.runs.run_folder import RunFolder
 from dlkit.runs.summary import summary
@@ -27,8 +27,8 @@ CONCERNS = "these two networks, not their recipes"
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One thing that is not the same: where ("recipe", "data", "environment"), its name, and its two values."""
+class FieldDifference:
+    """A field that differs: its part ("recipe", "data", "environment"), its name, and both values."""
 
     where: str
     key: str
@@ -37,12 +37,12 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Two runs' answers to the same samples; the difference is the second's top-1 accuracy minus the first's."""
+class PairedComparison:
+    """Two runs on the same samples; the difference is the second's top-1 accuracy minus the first's."""
 
     split: str
     samples: int
-    only_first: int  # samples that the first alone answers correctly
+    only_first: int  # samples that only the first classifies correctly
     only_second: int
     difference: statistics.Estimate
     p_value: float
@@ -56,7 +56,7 @@ class Paired:
         return "second is better" if self.only_second > self.only_first else "first is better"
 
     def document(self) -> dict[str, Any]:
-        """Its part of `dlkit.compare/1`."""
+        """The part of `dlkit.compare/1`."""
         return {
             **asdict(self), "test": TEST, "interval": INTERVAL, "concerns": CONCERNS, "verdict": self.verdict,
         }  # fmt: skip
@@ -64,13 +64,13 @@ class Paired:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of it; `paired` is none where the two were not evaluated on the same samples, and `unpaired` says why."""
+    """The result; `paired` is None if the runs were not evaluated on the same samples, `unpaired` why."""
 
     first: str
     second: str
-    differences: tuple[Difference, ...]
-    figures: tuple[Difference, ...]  # metrics that both have
-    paired: Paired | None
+    differences: tuple[FieldDifference, ...]
+    metrics: tuple[FieldDifference, ...]  # metrics that both have
+    paired: PairedComparison | None
     unpaired: str
 
     def document(self) -> dict[str, Any]:
@@ -79,13 +79,13 @@ class Comparison:
         return {
             "schema": SCHEMA, "first": self.first, "second": self.second,
             "differences": [asdict(difference) for difference in self.differences],
-            "metrics": [asdict(figure) for figure in self.figures],
+            "metrics": [asdict(figure) for figure in self.metrics],
             "paired": paired, "unpaired": self.unpaired,
         }  # fmt: skip
 
     def rows(self) -> list[dict[str, Any]]:
-        """What differs, the figures, and the verdict, a line each."""
-        rows = [asdict(row) for row in (*self.differences, *self.figures)]
+        """A row for each difference, metric and value of the verdict."""
+        rows = [asdict(row) for row in (*self.differences, *self.metrics)]
         verdict: dict[str, Any] = {"verdict": f"not compared: {self.unpaired}"}
         if self.paired is not None:
             keys = ("test", "p_value", "concerns", "verdict")
@@ -94,7 +94,7 @@ class Comparison:
         return rows + [{"where": "verdict", "key": key, "second": value} for key, value in verdict.items()]
 
     def sentence(self) -> str:
-        """The verdict in a line."""
+        """The verdict in a sentence."""
         if self.paired is None:
             return f"not compared sample by sample: {self.unpaired}"
         paired, part = self.paired, self.paired.difference
@@ -109,14 +109,14 @@ class Comparison:
 
 
 def compare(first: RunFolder, second: RunFolder) -> Comparison:
-    """Compare two runs: recipe, data, environment, metrics and, where both have them, their answers.
+    """Compare two runs: recipe, data, environment, metrics and, if both have them, their predictions.
 
-    Where the answers of one are damaged, `unpaired` says so.
+    If the predictions of one are damaged, `unpaired` has the reason.
 
     Raises:
         ModelFileError: a run.json is damaged.
     """
-    one, other = evaluated(first), evaluated(second)
+    one, other = load_evaluation(first), load_evaluation(second)
     try:
         paired = _paired(one, other)
     except ModelFileError as error:
@@ -125,13 +125,13 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
         first=full_name(first),
         second=full_name(second),
         differences=tuple(_differences(first, second)),
-        figures=tuple(_figures(one, other)),
-        paired=paired if isinstance(paired, Paired) else None,
+        metrics=tuple(_metric_differences(one, other)),
+        paired=paired if isinstance(paired, PairedComparison) else None,
         unpaired=paired if isinstance(paired, str) else "",
     )
 
 
-def _differences(first: RunFolder, second: RunFolder) -> Iterator[Difference]:
+def _differences(first: RunFolder, second: RunFolder) -> Iterator[FieldDifference]:
     one, other = first.info(), second.info()
     parts = {
         "recipe": (first.recipe().model_dump(), second.recipe().model_dump()),
@@ -139,45 +139,45 @@ def _differences(first: RunFolder, second: RunFolder) -> Iterator[Difference]:
         "environment": ({key: one.get(key) for key in ENVIRONMENT}, {key: other.get(key) for key in ENVIRONMENT}),
     }
     for where, (ours, theirs) in parts.items():
-        yield from _unequal(where, flatten(ours), flatten(theirs))
+        yield from _unequal_fields(where, flatten(ours), flatten(theirs))
 
 
 def _data(info: Mapping[str, Any]) -> dict[str, Any]:
     return {"classes": len(info.get("spec", {}).get("classes", ())), **info.get("data", {})}
 
 
-def _unequal(where: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[Difference]:
+def _unequal_fields(where: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[FieldDifference]:
     for key in dict.fromkeys([*ours, *theirs]):
         if ours.get(key) != theirs.get(key):
-            yield Difference(where, key, ours.get(key), theirs.get(key))
+            yield FieldDifference(where, key, ours.get(key), theirs.get(key))
 
 
-def _figures(first: Evaluated, second: Evaluated) -> Iterator[Difference]:
-    ours, theirs = _measured(first), _measured(second)
+def _metric_differences(first: EvaluatedRun, second: EvaluatedRun) -> Iterator[FieldDifference]:
+    ours, theirs = _metrics(first), _metrics(second)
     for key, value in ours.items():
         if key in theirs:
-            yield Difference("metrics", key, value, theirs[key])
+            yield FieldDifference("metrics", key, value, theirs[key])
 
 
-def _measured(found: Evaluated) -> dict[str, Any]:
-    """What is known of how well a run did: epochs, the best of its monitor and, once evaluated, the split's figures."""
-    line, evaluation = summary(found.run), found.evaluation
-    figures = {"epochs": line.epochs, f"best {line.metric}": line.best}
+def _metrics(run: EvaluatedRun) -> dict[str, Any]:
+    """The metrics of a run: epochs, the best monitored value and, if it was evaluated, the metrics of the split."""
+    line, evaluation = summary(run.run), run.evaluation
+    metrics = {"epochs": line.epochs, f"best {line.metric}": line.best}
     for name, metric in evaluation.get("metrics", {}).items():
-        figures[f"{evaluation.get('split')}/{name}"] = metric.get("value")
-    return figures
+        metrics[f"{evaluation.get('split')}/{name}"] = metric.get("value")
+    return metrics
 
 
-def _paired(first: Evaluated, second: Evaluated) -> Paired | str:
-    problem = difference([first, second])
+def _paired(first: EvaluatedRun, second: EvaluatedRun) -> PairedComparison | str:
+    problem = incompatibility([first, second])
     if problem:
         return problem
-    one, other = answers(first.run, first.evaluation), answers(second.run, second.evaluation)
+    one, other = correct_by_sample(first.run, first.evaluation), correct_by_sample(second.run, second.evaluation)
     if one.keys() != other.keys() or not one:
-        return "their predictions.jsonl are of other samples; evaluate both again."
+        return "their predictions.jsonl have different samples; evaluate both again."
     only_first = sum(right and not other[sample] for sample, right in one.items())
     only_second = sum(right and not one[sample] for sample, right in other.items())
     found = statistics.matched_difference(only_second, only_first, len(one))
     checkpoints = (str(first.evaluation.get("checkpoint", "best")), str(second.evaluation.get("checkpoint", "best")))
     split = str(first.evaluation["split"])
-    return Paired(split, len(one), only_first, only_second, found, found.p_value, checkpoints)
+    return PairedComparison(split, len(one), only_first, only_second, found, found.p_value, checkpoints)

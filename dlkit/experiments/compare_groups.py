@@ -1,7 +1,7 @@
-"""Compare two groups of runs, each one recipe under several seeds: is one recipe better, beyond the luck of a seed?
+"""Comparison of two groups of runs, each one recipe under several seeds: is one recipe significantly better?
 
-A network's accuracy is one draw of what its recipe reaches. Welch's t test over the seeds asks whether the means
-differ, without supposing that both recipes scatter alike.
+A network's accuracy is one sample from the distribution of its recipe. Welch's t-test over the seeds checks whether the
+means differ, without assuming equal variances.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from dlkit import statistics
 from dlkit.errors import DataError, UsageError
-from dlkit.experiments.compare_answers import Evaluated, difference, evaluated
+from dlkit.experiments.compare_predictions import EvaluatedRun, incompatibility, load_evaluation
 from dlkit.runs.provenance import recipe_differences
 from dlkit.runs.run_folder import RunFolder
 
@@ -22,7 +22,7 @@ CONCERNS = "the recipes, over their seeds"
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs of one recipe, and the top-1 accuracy of each."""
 
     name: str
@@ -37,8 +37,8 @@ class Group:
 class GroupComparison:
     """Two groups; the difference is the second's mean top-1 minus the first's, with Welch's 95 % interval."""
 
-    first: Group
-    second: Group
+    first: RunGroup
+    second: RunGroup
     split: str
     samples: int
     difference: statistics.Estimate
@@ -51,7 +51,7 @@ class GroupComparison:
         return "second is better" if self.difference.value > 0 else "first is better"
 
     def sentence(self) -> str:
-        """The verdict in a line."""
+        """The verdict in a sentence."""
         value, low, high = (100 * part for part in (self.difference.value, self.difference.low, self.difference.high))
         return (
             f"{self.split}: {self.second.name} minus {self.first.name} {value:+.2f} points of top-1 "
@@ -67,7 +67,7 @@ class GroupComparison:
         }  # fmt: skip
 
     def rows(self) -> list[dict[str, Any]]:
-        """A line per run, then the means, then the verdict."""
+        """A row for each run, then the means, then the verdict."""
         runs = [
             {"group": group.name, "run": run, "seed": seed, "checkpoint": group.checkpoint, "top1": top1}
             for group in (self.first, self.second)
@@ -82,7 +82,7 @@ class GroupComparison:
         return [*runs, *means, verdict]
 
 
-def unlike_checkpoints(first: Group, second: Group) -> str:
+def unlike_checkpoints(first: RunGroup, second: RunGroup) -> str:
     """A remark if the best checkpoints of one are compared with the last ones of the other."""
     if first.checkpoint == second.checkpoint:
         return ""
@@ -99,42 +99,42 @@ def compare_groups(
 
     Raises:
         UsageError: a group is too small, or a run counts twice.
-        DataError: a run is not evaluated, or not as the others are; the message has the command to run.
+        DataError: a run is not evaluated, or not like the others; the message has the command to run.
         ModelFileError: a file of a run is damaged.
     """
     runs = [*first, *second]
     if min(len(first), len(second)) < 2:
-        raise UsageError("a group has two runs or more: one training has no spread. Train more seeds.")
+        raise UsageError("a group needs at least two runs: one training has no variance. Train more seeds.")
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
-        twice = next(run for run in runs if paths.count(run.path.resolve()) > 1)
-        raise UsageError(f"run {twice.path} is named twice: it would count as two. Name each run once.")
-    found = [evaluated(run) for run in runs]
-    problem = difference(found)
+        duplicate = next(run for run in runs if paths.count(run.path.resolve()) > 1)
+        raise UsageError(f"run {duplicate.path} is given twice: it would count as two. Give each run once.")
+    evaluations = [load_evaluation(run) for run in runs]
+    problem = incompatibility(evaluations)
     if problem:
         raise DataError(f"the groups cannot be compared: {problem}")
-    parts = (found[: len(first)], found[len(first) :])
+    parts = (evaluations[: len(first)], evaluations[len(first) :])
     groups = [_group(name, part, say) for name, part in zip(names, parts, strict=True)]
-    samples = int(found[0].evaluation["samples"])
+    samples = int(evaluations[0].evaluation["samples"])
     estimate = statistics.welch(groups[0].top1, groups[1].top1, 1 / samples)
-    return GroupComparison(groups[0], groups[1], str(found[0].evaluation["split"]), samples, estimate)
+    return GroupComparison(groups[0], groups[1], str(evaluations[0].evaluation["split"]), samples, estimate)
 
 
-def _group(name: str, found: Sequence[Evaluated], say: Callable[[str], None]) -> Group:
-    recipes = [one.run.recipe() for one in found]
-    for one, recipe in zip(found[1:], recipes[1:], strict=True):
+def _group(name: str, evaluations: Sequence[EvaluatedRun], say: Callable[[str], None]) -> RunGroup:
+    recipes = [one.run.recipe() for one in evaluations]
+    for one, recipe in zip(evaluations[1:], recipes[1:], strict=True):
         changes = recipe_differences(recipes[0].model_dump(mode="json"), recipe.model_dump(mode="json"))
         other = [change for change in changes if change.name != "train.seed"]
         if other:
-            say(f"warning: group {name} holds more than one recipe: in {one.run.name} {other[0]}")
+            say(f"warning: group {name} has more than one recipe: in {one.run.name} {other[0]}")
             break
-    digests = [one.evaluation.get("weights_sha256") or one.run.path for one in found]
+    digests = [one.evaluation.get("weights_sha256") or one.run.path for one in evaluations]
     if len(set(digests)) < len(digests):
-        raise UsageError(f"group {name} holds the same weights twice: they would count as two seeds. Leave one out.")
-    checkpoints = {str(one.evaluation.get("checkpoint", "best")) for one in found}
+        raise UsageError(f"group {name} has the same weights twice: they would count as two seeds. Remove one.")
+    checkpoints = {str(one.evaluation.get("checkpoint", "best")) for one in evaluations}
     if len(checkpoints) > 1:
-        raise UsageError(f"group {name} mixes best and last checkpoints. Evaluate all of it with one --checkpoint.")
-    top1 = tuple(float(one.evaluation["metrics"]["top1"]["value"]) for one in found)
+        raise UsageError(f"group {name} mixes best and last checkpoints. Evaluate all runs with one --checkpoint.")
+    top1 = tuple(float(one.evaluation["metrics"]["top1"]["value"]) for one in evaluations)
     seeds = tuple(recipe.train.seed for recipe in recipes)
-    names = tuple(str(one.run.path) for one in found)
-    return Group(name, names, seeds, checkpoints.pop(), top1, sum(top1) / len(top1))
+    names = tuple(str(one.run.path) for one in evaluations)
+    return RunGroup(name, names, seeds, checkpoints.pop(), top1, sum(top1) / len(top1))

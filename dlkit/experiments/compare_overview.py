@@ -1,11 +1,11 @@
-"""Several runs side by side, a line each: what they reached, without a test between them."""
+"""An overview of several runs, a row each: their results, without a test."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dlkit.experiments.compare_answers import evaluated
+from dlkit.experiments.compare_predictions import load_evaluation
 from dlkit.runs.run_folder import RunFolder
 from dlkit.runs.summary import summary
 
@@ -17,12 +17,12 @@ COLUMNS = (
 
 
 def overview(runs: Sequence[RunFolder], say: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
-    """A row for each run; figures of an evaluation that is stale are left out, which `say` hears."""
+    """A row for each run; metrics of a stale evaluation are omitted with a warning."""
     return [_row(run, say) for run in runs]
 
 
 def _row(run: RunFolder, say: Callable[[str], None]) -> dict[str, Any]:
-    line, found = summary(run), evaluated(run)
+    line, found = summary(run), load_evaluation(run)
     if found.problem:
         say(f"warning: {found.problem}")
     metrics = found.evaluation.get("metrics", {})

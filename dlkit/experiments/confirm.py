@@ -1,4 +1,4 @@
-"""The best trials again, under seeds that no trial has seen: values that the search could not choose by."""
+"""Confirmation of the best trials under fresh seeds, whose values the search has not used for selection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dlkit import statistics
 from dlkit.errors import DivergedError
 from dlkit.experiments import trainings
-from dlkit.experiments.trials import FINISHED, Plan, Trial, lower_is_better
+from dlkit.experiments.trials import FINISHED, SweepPlan, SweepTrial, lower_is_better
 from dlkit.runs.run_folder import RunFolder
 
 FRESH_SEEDS = 3  # trainings of each
@@ -17,7 +17,7 @@ FRESH_SEEDS = 3  # trainings of each
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What a trial's settings reach under fresh seeds: the monitored metric's mean, and Student's 95 % interval."""
+    """A trial's results under fresh seeds: the mean of the monitored metric, with Student's 95 % interval."""
 
     trial: int
     runs: tuple[str, ...]
@@ -28,35 +28,35 @@ class Confirmation:
     high: float
 
 
-def confirm(plan: Plan, ranked: Sequence[Trial], count: int) -> tuple[Confirmation, ...]:
-    """Train the first `count` of the ranked trials under fresh seeds; those confirmed before are kept."""
+def confirm(plan: SweepPlan, ranked: Sequence[SweepTrial], count: int) -> tuple[Confirmation, ...]:
+    """Train the first `count` of the ranked trials under fresh seeds; those confirmed before are seeds."""
     finished = [trial for trial in ranked if trial.state == FINISHED]
-    found = []
+    confirmations = []
     for position, trial in enumerate(finished):
         if position < count or all(trainings.state_of(run) == FINISHED for run in _runs(plan, trial)):
-            confirmation = _confirmed(plan, trial)
-            found += [confirmation] if confirmation is not None else []
-    return tuple(found)
+            confirmation = _confirm(plan, trial)
+            confirmations += [confirmation] if confirmation is not None else []
+    return tuple(confirmations)
 
 
-def best_confirmed(plan: Plan, confirmed: Sequence[Confirmation]) -> int | None:
+def best_confirmed(plan: SweepPlan, confirmed: Sequence[Confirmation]) -> int | None:
     """The trial with the best mean; None if none was confirmed."""
     choose = min if lower_is_better(plan.recipe) else max
-    best = choose(confirmed, key=lambda found: found.mean, default=None)
+    best = choose(confirmed, key=lambda confirmation: confirmation.mean, default=None)
     return None if best is None else best.trial
 
 
-def _offsets(plan: Plan) -> range:
+def _offsets(plan: SweepPlan) -> range:
     return range(plan.seeds, plan.seeds + FRESH_SEEDS)
 
 
-def _runs(plan: Plan, trial: Trial) -> list[RunFolder]:
+def _runs(plan: SweepPlan, trial: SweepTrial) -> list[RunFolder]:
     first = plan.recipe.train.seed
     return [RunFolder(plan.folder / f"confirm-{trial.number:03}-seed{first + offset}") for offset in _offsets(plan)]
 
 
-def _confirmed(plan: Plan, trial: Trial) -> Confirmation | None:
-    values, kept = list[float](), list[int]()
+def _confirm(plan: SweepPlan, trial: SweepTrial) -> Confirmation | None:
+    values, seeds = list[float](), list[int]()
     choose = min if lower_is_better(plan.recipe) else max
     for run, offset in zip(_runs(plan, trial), _offsets(plan), strict=True):
         recipe = plan.recipe_of(trial.parameters, offset)
@@ -68,10 +68,10 @@ def _confirmed(plan: Plan, trial: Trial) -> Confirmation | None:
             continue
         lines = (line.get(recipe.train.monitor) for line in run.metrics() if "weights_sha256" in line)
         values.append(choose(value for value in lines if value is not None and math.isfinite(value)))
-        kept.append(recipe.train.seed)
+        seeds.append(recipe.train.seed)
     if len(values) < 2:
         plan.say(f"warning: {trial.run} cannot be confirmed: its trainings diverged")
         return None
     estimate = statistics.student(values, trainings.resolution(_runs(plan, trial)[0]))
     runs = tuple(run.path.name for run in _runs(plan, trial))
-    return Confirmation(trial.number, runs, tuple(kept), tuple(values), estimate.value, estimate.low, estimate.high)
+    return Confirmation(trial.number, runs, tuple(seeds), tuple(values), estimate.value, estimate.low, estimate.high)

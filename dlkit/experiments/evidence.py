@@ -1,8 +1,8 @@
-"""How far the result of a sweep can be trusted: the luck in its best value, ties, and which parameters mattered.
+"""Statistics about a sweep: the optimism of its best value, ties, and the importance of its parameters.
 
-The best of many noisy values is too good on average: among N equally good trials it lies expected_maximum(N) standard
-deviations above their mean. A parameter mattered if PED-ANOVA (Watanabe et al., IJCAI 2023) finds more in the trials'
-values than in the same values in random order.
+The best of many noisy values is biased: among N equally good trials it lies expected_maximum(N) standard deviations
+above their mean. A parameter is important if PED-ANOVA (Watanabe et al., IJCAI 2023) finds more in the trials' values
+than in the same values in random order.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PERMUTATIONS = 199
 
 @dataclass(frozen=True)
 class Evidence:
-    """The noise of a trial's value, what it makes of the best one, and the importance of each parameter."""
+    """The noise of a trial's value, its effect on the best one, and the importance of each parameter."""
 
-    noise: float | None = None  # standard deviation of a trial's value, all else equal; none: not measured
-    noise_over: str | None = None  # seeds, or images: then without the luck of a training
+    noise: float | None = None  # standard deviation of a trial's value, all else equal; None: not measured
+    noise_over: str | None = None  # seeds, or images, which excludes the variance of training
     optimism: float | None = None  # by how much the best would exceed the mean if all trials were equally good
     tied: tuple[int, ...] = ()  # trials whose values are not distinguishable from the best
     importance: Mapping[str, float] = field(
@@ -39,7 +39,7 @@ class Evidence:
     importance_p: Mapping[str, float] = field(default_factory=dict)  # by permutation, Holm-adjusted
 
     def sentence(self, metric: str, trials: int) -> str:
-        """What a reader of the best value should know."""
+        """A remark on the best value."""
         others = f"; {len(self.tied)} more {'are' if len(self.tied) > 1 else 'is'} not distinguishable from it"
         tied = others if self.tied else ""
         if self.optimism is None:
@@ -51,18 +51,18 @@ class Evidence:
 
 
 def importance_sentence(evidence: Evidence) -> str:
-    """Which parameters mattered; "" if there were too few trials to ask."""
+    """The important parameters; "" if there were too few trials."""
     if not evidence.importance_p:
         return ""
     if not evidence.importance:
         return "what mattered: not distinguishable from chance"
-    shares = ", ".join(
-        f"{key} {100 * share:.0f} % (p {evidence.importance_p[key]:.2g})"
+    percentages = ", ".join(
+        f"{key} {100 * fraction:.0f} % (p {evidence.importance_p[key]:.2g})"
         if evidence.importance_p[key] < statistics.LEVEL
         else f"{key} not distinguishable from chance"
-        for key, share in evidence.importance.items()
+        for key, fraction in evidence.importance.items()
     )
-    return f"what mattered: {shares}"
+    return f"what mattered: {percentages}"
 
 
 def noise_over_seeds(values: Sequence[Sequence[float]]) -> float | None:
@@ -77,18 +77,18 @@ def noise_over_seeds(values: Sequence[Sequence[float]]) -> float | None:
 
 
 def noise_over_images(accuracy: float, images: int) -> float:
-    """The standard deviation of an accuracy that is counted over so many images."""
+    """The standard deviation of an accuracy over that many images."""
     return math.sqrt(max(accuracy * (1 - accuracy), 1 / (4 * images)) / images)
 
 
-def tied_with(best: float, others: Mapping[int, float], noise: float | None) -> tuple[int, ...]:
-    """The trials whose values differ from the best by no more than chance may."""
+def find_ties(best: float, others: Mapping[int, float], noise: float | None) -> tuple[int, ...]:
+    """The trials whose values do not differ significantly from the best."""
     reach = statistics.Z95 * math.sqrt(2) * (noise or 0.0)
     return tuple(number for number, value in others.items() if abs(value - best) <= reach)
 
 
 def importance(study: Study, space: Sequence[Parameter], seed: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Each parameter's share and its p value; no shares if none is distinguishable from chance, nothing if too few."""
+    """Each parameter's importance and p-value; without importances if none is significant, empty for few trials."""
     from optuna.trial import TrialState, create_trial
 
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -118,7 +118,7 @@ def _divergences(study: Study) -> dict[str, float]:
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna's, that this is new
+        warnings.simplefilter("ignore")  # that this part of Optuna is experimental
         evaluator = PedAnovaImportanceEvaluator(target_quantile=0.3)
         return get_param_importances(study, evaluator=evaluator, normalize=False)
 

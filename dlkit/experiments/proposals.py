@@ -1,7 +1,7 @@
-"""What a new trial tries: guesses first, then what the sampler proposes, and never what was tried before.
+"""The parameters of a new trial: initial values first, then those that the sampler proposes, without repetition.
 
-A proposal is a function of the sweep's seed, the trial's number and the trials before it, so it does not matter how
-often a sweep was stopped. A space of choices and whole numbers is drawn from without replacement.
+A proposal is a function of the sweep's seed, the trial's number and the trials before it, so it does not depend on how
+often a sweep was interrupted. A space of choices and integers is sampled without replacement.
 
 Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011 (the tree-structured Parzen estimator).
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 Sampler = Literal["tpe", "random", "grid"]
-ATTEMPTS = 20  # draws of the sampler before another way is taken
+ATTEMPTS = 20  # of the sampler, before a random choice
 
 
 def propose(
@@ -31,36 +31,37 @@ def propose(
     space: Sequence[Parameter],
     seed: int,
     tried: Sequence[Values],
-    guesses: Sequence[Values],
+    initial_values: Sequence[Values],
 ) -> Values | None:
-    """Values that no trial has tried; None once every combination has been."""
-    for guess in guesses:
-        if guess not in tried:
-            return guess
-    every = search_space.combinations(space)
-    left = None if every is None else [values for values in every if values not in tried]
-    if left is not None and not left:
+    """Values that no trial has tried; None after all combinations."""
+    for initial in initial_values:
+        if initial not in tried:
+            return initial
+    combinations = search_space.combinations(space)
+    remaining = None if combinations is None else [values for values in combinations if values not in tried]
+    if remaining is not None and not remaining:
         return None
     number = len(tried)
     if sampler == "grid":
-        assert every is not None and left is not None
-        order = random.Random(seed).sample(every, len(every))  # a part of a grid is then not a corner of it
-        return next(values for values in order if values in left)
+        assert combinations is not None and remaining is not None
+        # shuffled, so that a part of the grid is not a corner of it
+        order = random.Random(seed).sample(combinations, len(combinations))
+        return next(values for values in order if values in remaining)
     for attempt in range(ATTEMPTS):
-        drawn = _draw(study, _sampler(sampler, _seed(seed, number, attempt)), space)
-        if drawn not in tried:
-            return drawn
-    if left is not None:
-        return random.Random(_seed(seed, number, ATTEMPTS)).choice(left)
-    while True:  # the space has no end, so that chance alone finds something new in it
+        values = _ask(study, _sampler(sampler, _seed(seed, number, attempt)), space)
+        if values not in tried:
+            return values
+    if remaining is not None:
+        return random.Random(_seed(seed, number, ATTEMPTS)).choice(remaining)
+    while True:  # the space is infinite, so random sampling finds new values
         attempt += 1
-        drawn = _draw(study, _sampler("random", _seed(seed, number, attempt)), space)
-        if drawn not in tried:
-            return drawn
+        values = _ask(study, _sampler("random", _seed(seed, number, attempt)), space)
+        if values not in tried:
+            return values
 
 
-def suggested(trial: OptunaTrial, space: Sequence[Parameter]) -> Values:
-    """A value for each parameter that does something beside the others."""
+def suggest(trial: OptunaTrial, space: Sequence[Parameter]) -> Values:
+    """A value for each parameter that is active given the others."""
     values: dict[str, Any] = {}
     for parameter in space:
         if search_space.active(parameter, values):
@@ -76,13 +77,13 @@ def _suggest(trial: OptunaTrial, parameter: Parameter) -> Any:
     return trial.suggest_float(parameter.key, parameter.low, parameter.high, log=parameter.log)
 
 
-def _draw(study: Study, sampler: BaseSampler, space: Sequence[Parameter]) -> Values:
-    """What a sampler proposes, asked for in a copy of the study, where a draw that is not used leaves no trial."""
+def _ask(study: Study, sampler: BaseSampler, space: Sequence[Parameter]) -> Values:
+    """A sampler's proposal in a copy of the study, so that an unused one leaves no trial."""
     from optuna.study import create_study
 
     copy = create_study(direction=study.direction, pruner=study.pruner, sampler=sampler, study_name=study.study_name)
     copy.add_trials(study.get_trials(deepcopy=False))
-    return suggested(copy.ask(), space)
+    return suggest(copy.ask(), space)
 
 
 def _sampler(kind: Sampler, seed: int) -> BaseSampler:

@@ -1,8 +1,8 @@
-"""reproduce: train a run's recipe again and compare the weights, epoch by epoch, by their hashes.
+"""Reproduction of a run: train its recipe again and compare the hashes of the weights, epoch by epoch.
 
-The first thing that is not what it was ends it: a setting in recipe.yaml, a file of the data, the weights at the start,
-or those after an epoch. Other packages, threads or processors end nothing by themselves, for the weights may be the
-same all the same: they are said before, and named again where the weights differ.
+It stops at the first difference: a setting in recipe.yaml, a data file, the initial weights, or those after an epoch.
+Different packages, threads or processors do not stop it, because the weights may still be the same: they are reported
+at the start, and again if the weights differ.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from dlkit.training.inputs import Materials, Say, refuse_fitted, silent
 from dlkit.training.train import Watch, resume_run, train_recipe
 
 SCHEMA = "dlkit.reproduce/1"
-# Changes with which a run may go on and still come to the same weights.
+# Changes on resume that do not affect the weights.
 HARMLESS = ("train.track", "train.log_every", "train.checkpoint_every", "train.keep", "data.workers")
 
 
-class Unequal(VerificationError):
-    """The first difference was found."""
+class MismatchError(VerificationError):
+    """Raised at the first difference."""
 
     def __init__(self, difference: Difference) -> None:
         super().__init__(f"not reproduced: {difference}.")
@@ -39,15 +39,15 @@ class Unequal(VerificationError):
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How far a run was trained again with equal weights, and the first difference, if there is one."""
+    """The number of epochs with equal weights, and the first difference, if any."""
 
     run: str
-    reproduced: str | None  # the new run's folder; none where it ended before there was one
-    epochs: int  # whose weights are equal
-    compared: int  # epochs that were asked for
+    reproduced: str | None  # the new run's folder; None if it stopped before there was one
+    epochs: int  # with equal weights
+    compared: int  # requested epochs
     weights_sha256: str | None  # after the last equal epoch
     difference: Difference | None
-    environment: tuple[Difference, ...]  # what else is not what it was
+    environment: tuple[Difference, ...]  # differences that do not stop it
 
     @property
     def equal(self) -> bool:
@@ -58,18 +58,18 @@ class Reproduction:
         return {"schema": SCHEMA, "equal": self.equal, **asdict(self)}
 
     def verdict(self) -> str:
-        """One line about it."""
+        """The result in a sentence."""
         others = "".join(f"; {difference}" for difference in self.environment)
         if self.difference is None:
-            found = f"{self.epochs} of {self.compared} epochs have equal weights (SHA-256 {self.weights_sha256})"
-            return f"run {self.run} is reproduced: {found}{others and ', although' + others[1:]}."
+            equal = f"{self.epochs} of {self.compared} epochs have equal weights (SHA-256 {self.weights_sha256})"
+            return f"run {self.run} is reproduced: {equal}{others and ', although' + others[1:]}."
         before = f"after {self.epochs} equal epochs, " if self.epochs else ""
         return f"run {self.run} is not reproduced: {before}{self.difference}{others}."
 
 
 @dataclass
-class Comparison:
-    """Looks at a training as it goes, and ends it at the first difference from a run."""
+class ReproductionMonitor:
+    """Compares a training with a run while it proceeds, and stops it at the first difference."""
 
     run: RunFolder
     hashes: Mapping[int, str]  # epoch → SHA-256 of its weights
@@ -78,34 +78,34 @@ class Comparison:
     environment: list[Difference] = field(default_factory=list)
 
     def data(self, materials: Materials) -> None:
-        """Every split, and of files the first that is another."""
+        """Compare every split, and the files."""
         data, before = materials.data, self.run.info()["data"]
-        found = changed_files(self.run, data)
-        if found:
-            if len(found) > 1:
-                self.say(f"warning: the data is not what it was: {told(found)}")
-            raise Unequal(_of_file(found[0]))
+        changes = changed_files(self.run, data)
+        if changes:
+            if len(changes) > 1:
+                self.say(f"warning: the data has changed: {told(changes)}")
+            raise MismatchError(_file_difference(changes[0]))
         for name, sha256 in data.fingerprints.items():
             old = before.get(name, {}).get("sha256")
             if old != sha256:
-                raise Unequal(Difference("data", f"of the {name} split", old, sha256))
+                raise MismatchError(Difference("data", f"of the {name} split", old, sha256))
 
-    def begun(self, now: Mapping[str, Any]) -> None:
-        """The machine, which is told, and the weights at the start."""
+    def started(self, now: Mapping[str, Any]) -> None:
+        """Report differences of the environment, and compare the initial weights."""
         info = self.run.info()
         self.environment += environment_differences(info, now)
         for difference in self.environment:
-            self.say(f"warning: not as it was: {difference}")
+            self.say(f"warning: changed: {difference}")
         if info["weights_sha256"] != now["weights_sha256"]:
-            raise Unequal(Difference("weights", "at the start", info["weights_sha256"], now["weights_sha256"]))
+            raise MismatchError(Difference("weights", "at the start", info["weights_sha256"], now["weights_sha256"]))
 
     def line(self, line: Mapping[str, Any]) -> None:
-        """The weights after an epoch."""
-        epoch, found = line["epoch"], line.get("weights_sha256")
-        if found is None:  # a line within an epoch
+        """Compare the weights after an epoch."""
+        epoch, sha256 = line["epoch"], line.get("weights_sha256")
+        if sha256 is None:  # a line within an epoch
             return
-        if found != self.hashes[epoch]:
-            raise Unequal(Difference("epoch", f"{epoch}: the weights' SHA-256", self.hashes[epoch], found))
+        if sha256 != self.hashes[epoch]:
+            raise MismatchError(Difference("epoch", f"{epoch}: the weights' SHA-256", self.hashes[epoch], sha256))
         self.epochs = epoch
         self.say(f"epoch {epoch}: equal weights")
 
@@ -121,19 +121,19 @@ def reproduce(
     say: Say = silent,
     progress: bool = False,
 ) -> Reproduction:
-    """Train a run's recipe again, in a run folder of its own, and compare the weights' hashes up to `epochs`.
+    """Train a run's recipe again, in a new run folder, and compare the hashes of the weights up to `epochs`.
 
-    A run that went on with changes, such as more epochs, is paused and changed at the same steps.
+    If the run was resumed with changes, such as more epochs, the same changes are made at the same steps.
 
-    `data_dir` is where its data lies now, if that has moved.
+    `data_dir` is the data's folder, if it has moved.
 
     Raises:
-        UsageError: `epochs` is more than the run has, or the device it ran on is not here.
-        ModelFileError: the run holds no hashes.
+        UsageError: `epochs` is more than the run has, or its device is not available.
+        ModelFileError: the run has no hashes.
     """
     recipe, info = run.recipe(), run.info()
     refuse_fitted(recipe)
-    hashes = _recorded(run, epochs)
+    hashes = _epoch_hashes(run, epochs)
     edited = [change for change in changed_settings(info, recipe) if change.name != "data.dir"]
     if edited:
         return Reproduction(run.name, None, 0, len(hashes), None, edited[0], ())
@@ -141,27 +141,27 @@ def reproduce(
     recipe = recipe_of_run(run, recipe, data_dir)
     runs_dir = runs_dir or run.path.absolute().parent
     name = name or run_creation.free_name(runs_dir, f"{run.name}-reproduced")
-    seen, difference = Comparison(run, hashes, say), None
-    watch = Watch(materials=seen.data, begun=seen.begun, line=seen.line, epochs=len(hashes))
-    begun, changes = _history(recipe, info)
+    monitor, difference = ReproductionMonitor(run, hashes, say), None
+    watch = Watch(materials=monitor.data, begun=monitor.started, line=monitor.line, epochs=len(hashes))
+    started, changes = _history(recipe, info)
     try:
-        _replay(_as_it_ran(begun, info), changes, watch, runs_dir, name, argv, say, progress)
-    except Unequal as end:
+        _replay(_pin_machine_settings(started, info), changes, watch, runs_dir, name, argv, say, progress)
+    except MismatchError as end:
         difference = end.difference
     folder = runs_dir / name
     return Reproduction(
         run=run.name,
         reproduced=str(folder) if folder.exists() else None,
-        epochs=seen.epochs,
+        epochs=monitor.epochs,
         compared=len(hashes),
-        weights_sha256=hashes.get(seen.epochs),
+        weights_sha256=hashes.get(monitor.epochs),
         difference=difference,
-        environment=tuple(seen.environment),
+        environment=tuple(monitor.environment),
     )
 
 
-def _of_file(change: FileChange) -> Difference:
-    """A file by its digest, or by its class where that alone is another."""
+def _file_difference(change: FileChange) -> Difference:
+    """The digests of a file, or its classes if only those differ."""
     before, now = change.before, change.now
     if before is not None and now is not None and before.sha256 == now.sha256:
         return Difference("data file", change.path, before.label, now.label)
@@ -169,31 +169,31 @@ def _of_file(change: FileChange) -> Difference:
     return Difference("data file", change.path, *values)
 
 
-def _recorded(run: RunFolder, epochs: int | None) -> dict[int, str]:
+def _epoch_hashes(run: RunFolder, epochs: int | None) -> dict[int, str]:
     """The hash of each epoch's weights, up to `epochs`."""
     lines = run.metrics()
-    found = {line["epoch"]: line["weights_sha256"] for line in lines if "weights_sha256" in line}
-    if not found and lines and "weights_sha256" not in run.info():
-        raise ModelFileError(f"run {run.name} holds no hashes of its weights: it was trained by an older dlkit.")
-    if not found:
+    hashes = {line["epoch"]: line["weights_sha256"] for line in lines if "weights_sha256" in line}
+    if not hashes and lines and "weights_sha256" not in run.info():
+        raise ModelFileError(f"run {run.name} has no hashes of its weights: it was trained by an older dlkit.")
+    if not hashes:
         raise UsageError(f"run {run.name} has not finished an epoch: there is nothing to compare with.")
-    if epochs is not None and not 1 <= epochs <= len(found):
-        raise UsageError(f"--epochs {epochs}: run {run.name} has {len(found)} to compare with.")
-    return {epoch: found[epoch] for epoch in sorted(found)[:epochs]}
+    if epochs is not None and not 1 <= epochs <= len(hashes):
+        raise UsageError(f"--epochs {epochs}: run {run.name} has {len(hashes)} to compare with.")
+    return {epoch: hashes[epoch] for epoch in sorted(hashes)[:epochs]}
 
 
-def _as_it_ran(recipe: Recipe, info: Mapping[str, Any]) -> Recipe:
-    """The recipe, with the threads and the kind of device that it left to the machine."""
-    chosen = {"train.threads": info["threads"], "train.track": []}
+def _pin_machine_settings(recipe: Recipe, info: Mapping[str, Any]) -> Recipe:
+    """The recipe, with the run's threads and kind of device instead of automatic ones."""
+    settings = {"train.threads": info["threads"], "train.track": []}
     if recipe.train.device == "auto":
-        chosen["train.device"] = info["device"]
-    return with_changes(recipe, chosen)
+        settings["train.device"] = info["device"]
+    return with_changes(recipe, settings)
 
 
 def _history(recipe: Recipe, info: Mapping[str, Any]) -> tuple[Recipe, list[tuple[int, dict[str, Any]]]]:
-    """The recipe that the run began with, and the changes with which it went on, each at the step where it did.
+    """The recipe that the run started with, and the changes on resume with their steps.
 
-    A run that went on from an older checkpoint has left behind what came after that step, but for its recipe.
+    Resuming from an older checkpoint discards the later steps, but not the changes of the recipe.
     """
     resumes = [(int(resume["step"]), resume.get("changes") or {}) for resume in info.get("resumes", [])]
     for _, changed in reversed(resumes):
@@ -201,10 +201,10 @@ def _history(recipe: Recipe, info: Mapping[str, Any]) -> tuple[Recipe, list[tupl
     history: list[tuple[int, dict[str, Any]]] = []
     for step, changed in resumes:
         after = {key: now for key, (_, now) in changed.items() if key not in HARMLESS}
-        left_behind = {key: value for at, changes in history if at >= step for key, value in changes.items()}
+        discarded = {key: value for at, changes in history if at >= step for key, value in changes.items()}
         history = [(at, changes) for at, changes in history if at < step]
-        if left_behind | after:
-            history.append((step, left_behind | after))
+        if discarded | after:
+            history.append((step, discarded | after))
     if history and history[0][0] == 0:
         recipe = with_changes(recipe, history.pop(0)[1])
     return recipe, history
@@ -220,7 +220,7 @@ def _replay(
     say: Say,
     progress: bool,
 ) -> None:
-    """Train the recipe, pause where the run went on with changes, and go on with these."""
+    """Train the recipe, pause where the run was resumed with changes, and resume with these."""
     for number in range(len(history) + 1):
         pause = history[number][0] if number < len(history) else None
         part = replace(watch, steps=pause)
@@ -235,11 +235,11 @@ def _replay(
                 )  # fmt: skip
             return
         except StoppedError as stopped:
-            if stopped.exit_code:  # a signal, and no pause
+            if stopped.exit_code:  # a signal, not a pause
                 raise
 
 
 def _warn_of_resumes(info: Mapping[str, Any], say: Say) -> None:
-    """Say what makes a run hard to reproduce from its recipe alone."""
+    """Warn of what makes a run hard to reproduce from its recipe alone."""
     if info.get("inexact"):
-        say("warning: this run was resumed with --inexact: its weights may not come out again.")
+        say("warning: this run was resumed with --inexact: its weights may not be reproducible.")

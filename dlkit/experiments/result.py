@@ -1,4 +1,4 @@
-"""The result of a sweep: its document, its table, its picture, and the best trial as a recipe."""
+"""The result of a sweep: its document, its table, its figure, and the best trial as a recipe."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from dlkit.config.schema import Recipe
 from dlkit.config.search_space import Parameter
 from dlkit.experiments.confirm import Confirmation, best_confirmed
 from dlkit.experiments.evidence import Evidence, importance_sentence
-from dlkit.experiments.trials import FINISHED, Plan, Trial, lower_is_better
+from dlkit.experiments.trials import FINISHED, SweepPlan, SweepTrial, lower_is_better
 
 SCHEMA = "dlkit.sweep/1"
 BEST = "best.yaml"
-FOUND_BY = "Found by:"  # begins a line of its header
+FOUND_BY = "Found by:"  # the start of a line of its header
 
 
 @dataclass(frozen=True)
 class Sweep:
     """The result of a sweep."""
 
-    plan: Plan
-    trials: tuple[Trial, ...]
+    plan: SweepPlan
+    trials: tuple[SweepTrial, ...]
     evidence: Evidence = field(default_factory=Evidence)
     confirmed: tuple[Confirmation, ...] = ()
 
@@ -45,18 +45,18 @@ class Sweep:
         return self.plan.space
 
     @property
-    def ranked(self) -> list[Trial]:
-        """The trials, the best first, the earlier of two that are equal; those that were ended early come last."""
+    def ranked(self) -> list[SweepTrial]:
+        """The trials, the best first, of equal ones the earlier; those that ended early are last."""
         sign = 1 if lower_is_better(self.recipe) else -1
 
-        def rank(trial: Trial) -> tuple[bool, float]:
+        def rank(trial: SweepTrial) -> tuple[bool, float]:
             return trial.state != FINISHED, math.inf if trial.value is None else sign * trial.value
 
         return sorted(self.trials, key=rank)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of what a row holds."""
+        """The columns of the table."""
         confirmed = ("confirmed",) if self.confirmed else ()
         keys = (parameter.key for parameter in self.space)
         return ("trial", "state", self.recipe.train.monitor, *confirmed, "epoch", *keys, "run", "verdict")
@@ -64,7 +64,7 @@ class Sweep:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A row for each trial, the best first."""
-        means = {found.trial: found.mean for found in self.confirmed}
+        means = {confirmation.trial: confirmation.mean for confirmation in self.confirmed}
         return [
             {
                 "trial": trial.number,
@@ -80,8 +80,8 @@ class Sweep:
         ]
 
     @property
-    def best(self) -> Trial | None:
-        """The best of the trials that finished: by fresh seeds if some were confirmed, else by the sweep's own."""
+    def best(self) -> SweepTrial | None:
+        """The best finished trial: by fresh seeds if some trials were confirmed, else by the sweep's own values."""
         confirmed = best_confirmed(self.plan, self.confirmed)
         if confirmed is not None:
             return self.trials[confirmed]
@@ -90,15 +90,16 @@ class Sweep:
 
     @property
     def sentences(self) -> list[str]:
-        """What a reader of the best value should know, a sentence each."""
+        """Remarks on the best value, a sentence each."""
         finished = sum(trial.state == FINISHED for trial in self.trials)
-        found = [importance_sentence(self.evidence), self.evidence.sentence(self.recipe.train.monitor, finished)]
-        found += [
-            f"confirmed under {len(one.seeds)} fresh seeds: {self.trials[one.trial].run} {self.recipe.train.monitor} "
-            f"{one.mean:.4f} (95 % {one.low:.4f} to {one.high:.4f})"
-            for one in self.confirmed
+        monitor = self.recipe.train.monitor
+        sentences = [importance_sentence(self.evidence), self.evidence.sentence(monitor, finished)]
+        sentences += [
+            f"confirmed under {len(confirmation.seeds)} fresh seeds: {self.trials[confirmation.trial].run} {monitor} "
+            f"{confirmation.mean:.4f} (95 % {confirmation.low:.4f} to {confirmation.high:.4f})"
+            for confirmation in self.confirmed
         ]
-        return [sentence for sentence in found if sentence]
+        return [sentence for sentence in sentences if sentence]
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.sweep/1`."""
@@ -118,32 +119,32 @@ class Sweep:
             "space": {parameter.key: parameter.text for parameter in self.space},
             "trials": [asdict(trial) for trial in self.trials],
             **asdict(self.evidence),
-            "confirmed": [asdict(one) for one in self.confirmed],
+            "confirmed": [asdict(confirmation) for confirmation in self.confirmed],
             "best": None if best is None else {**asdict(best), "recipe": str(self.folder / BEST)},
             "verdict": self.sentences if best is not None else [],
         }
 
-    def _verdict(self, trial: Trial) -> str | None:
+    def _verdict(self, trial: SweepTrial) -> str | None:
         if self.best is not None and trial.number == self.best.number:
             return "best"
         return "tied" if trial.number in self.evidence.tied else None
 
 
-def write_document(found: Sweep) -> None:
-    documents.write(found.folder / "sweep.json", found.document())
+def write_document(sweep: Sweep) -> None:
+    documents.write(sweep.folder / "sweep.json", sweep.document())
 
 
-def write_files(found: Sweep, argv: Sequence[str]) -> None:
-    cells = ([row.get(column) for column in found.columns] for row in found.rows)
-    atomic_io.write_text(found.folder / "sweep.csv", csv_text.document([found.columns, *cells]))
-    _draw(found, found.folder / "parallel.png")
-    if found.best is not None:
-        _write_best(found.folder / BEST, _best_recipe(found, found.best, argv))
-    write_document(found)
+def write_files(sweep: Sweep, argv: Sequence[str]) -> None:
+    cells = ([row.get(column) for column in sweep.columns] for row in sweep.rows)
+    atomic_io.write_text(sweep.folder / "sweep.csv", csv_text.document([sweep.columns, *cells]))
+    _draw(sweep, sweep.folder / "parallel.png")
+    if sweep.best is not None:
+        _write_best(sweep.folder / BEST, _best_recipe(sweep, sweep.best, argv))
+    write_document(sweep)
 
 
 def _write_best(path: Path, text: str) -> None:
-    """Write the recipe, unless it differs from the one that is there by nothing but the command that found it."""
+    """Write the recipe, unless it differs from the existing one only by the command that sweep it."""
 
     def content(text: str) -> list[str]:
         return [line for line in text.splitlines() if not line.startswith(f"# {FOUND_BY}")]
@@ -152,40 +153,40 @@ def _write_best(path: Path, text: str) -> None:
         atomic_io.write_text(path, text)
 
 
-def _best_recipe(found: Sweep, best: Trial, argv: Sequence[str]) -> str:
-    """The recipe of the best trial, under a few lines about where it comes from."""
+def _best_recipe(sweep: Sweep, best: SweepTrial, argv: Sequence[str]) -> str:
+    """The recipe of the best trial, with a header about its origin."""
     from dlkit.runs.provenance import without_passwords
 
-    recipe = with_settings(found.recipe, search_space.settings(found.space, best.parameters))
+    recipe = with_settings(sweep.recipe, search_space.settings(sweep.space, best.parameters))
     command = f"{FOUND_BY} {shlex.join(['dlkit', *without_passwords(argv)[1:]])}"
     header = [
-        f"The best of {len(found.trials)} trials of {found.folder.name}: {recipe.model.name} on {recipe.data.name}.",
-        f"{found.recipe.train.monitor} {best.value:.4f} at epoch {best.epoch} of {best.run}, seed {recipe.train.seed}.",
-        *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in found.sentences),
-        "Test it on images that no trial has seen.",
+        f"The best of {len(sweep.trials)} trials of {sweep.folder.name}: {recipe.model.name} on {recipe.data.name}.",
+        f"{sweep.recipe.train.monitor} {best.value:.4f} at epoch {best.epoch} of {best.run}, seed {recipe.train.seed}.",
+        *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sweep.sentences),
+        "Evaluate it on the test split, which no trial has used.",
         *([command] if argv else []),
         "Varied:",
-        *(f"  {varied.key}={varied.text}" for varied in found.space),
+        *(f"  {varied.key}={varied.text}" for varied in sweep.space),
     ]
     lines = ("# " + "".join(letter if letter.isprintable() else "?" for letter in line) for line in header)
     return "\n".join(lines) + "\n" + yaml_file.dump(recipe)
 
 
-def _draw(found: Sweep, path: Path) -> None:
+def _draw(sweep: Sweep, path: Path) -> None:
     from dlkit.plots.parallel_coordinates import TrialLine, parameter_axis, write_parallel
 
     parameters = [
-        parameter_axis(varied, all(varied.key in trial.parameters for trial in found.trials)) for varied in found.space
+        parameter_axis(varied, all(varied.key in trial.parameters for trial in sweep.trials)) for varied in sweep.space
     ]
     trials = [
         TrialLine(
-            [search_space.named(varied, trial.parameters) for varied in found.space],
+            [search_space.named(varied, trial.parameters) for varied in sweep.space],
             trial.value,
             trial.state == FINISHED,
         )
-        for trial in reversed(found.ranked)
+        for trial in reversed(sweep.ranked)
     ]
-    title = f"{found.recipe.model.name} on {found.recipe.data.name}: {len(trials)} trials"
+    title = f"{sweep.recipe.model.name} on {sweep.recipe.data.name}: {len(trials)} trials"
     write_parallel(
-        parameters, trials, title, found.recipe.train.monitor, path, lower_is_better=lower_is_better(found.recipe)
+        parameters, trials, title, sweep.recipe.train.monitor, path, lower_is_better=lower_is_better(sweep.recipe)
     )

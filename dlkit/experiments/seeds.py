@@ -1,7 +1,7 @@
-"""One recipe under several seeds: what it reaches, and how much of that is luck.
+"""One recipe under several seeds: its mean result, and the variance over seeds.
 
-A group is a folder of run folders, `seed0`, `seed1`, …, with recipe.yaml and seeds.json. The same command goes on where
-it stopped, and may ask for more seeds. Groups are compared by `dlkit runs compare GROUP --against GROUP`.
+A group is a folder of run folders, `seed0`, `seed1`, …, with recipe.yaml and seeds.json. The same command continues
+where it stopped, and can request more seeds. Groups are compared by `dlkit runs compare GROUP --against GROUP`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dlkit.experiments.trainings import Say
 from dlkit.runs.run_folder import RunFolder
 
 SCHEMA = "dlkit.seeds/1"
-MOST_SEEDS = 1000
+MAX_SEEDS = 1000
 
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """The runs of a recipe under several seeds, and the best monitored metric of each; none if it diverged."""
+    """The runs of a recipe under several seeds, and the best monitored metric of each; None if it diverged."""
 
     folder: Path
     recipe: Recipe
@@ -35,13 +35,13 @@ class SeedGroup:
 
     @property
     def estimate(self) -> statistics.Estimate | None:
-        """The mean and Student's 95 % interval over the seeds; none of fewer than two."""
+        """The mean and Student's 95 % interval over the seeds; None for fewer than two."""
         values = [value for value in self.values if value is not None]
         return statistics.student(values, self.resolution) if len(values) > 1 else None
 
     def document(self) -> dict[str, Any]:
         """The JSON form, `dlkit.seeds/1`."""
-        found = self.estimate
+        estimate = self.estimate
         return {
             "schema": SCHEMA,
             "group": self.folder.name,
@@ -53,9 +53,9 @@ class SeedGroup:
                 {"run": run_name(seed), "seed": seed, "value": value}
                 for seed, value in zip(self.seeds, self.values, strict=True)
             ],
-            "mean": None if found is None else found.value,
-            "low": None if found is None else found.low,
-            "high": None if found is None else found.high,
+            "mean": None if estimate is None else estimate.value,
+            "low": None if estimate is None else estimate.low,
+            "high": None if estimate is None else estimate.high,
         }
 
 
@@ -80,25 +80,25 @@ def train_seeds(
     say: Say = lambda text: None,
     progress: bool = False,
 ) -> SeedGroup:
-    """Train a recipe under `seeds` seeds, from its own on; those that are there already are kept, if there are more.
+    """Train a recipe under `seeds` seeds, starting with its own; includes further existing ones.
 
     Raises:
-        UsageError: the folder holds another recipe, or runs of other packages. DataError: the data changed meanwhile.
-        DivergedError: none of them came to an end. StoppedError and the rest of train's: call again to go on.
+        UsageError: the folder has another recipe, or runs of other packages. DataError: the data has changed.
+        DivergedError: no training finished. StoppedError and other errors of train: call again to continue.
     """
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise UsageError(f"--seeds {seeds} is out of range. Give a number of trainings from 1 to {MOST_SEEDS}.")
-    recipe = trainings.found_weights(recipe, Path(runs_dir))
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise UsageError(f"--seeds {seeds} is out of range. Use a number of trainings from 1 to {MAX_SEEDS}.")
+    recipe = trainings.resolve_weights(recipe, Path(runs_dir))
     folder = Path(runs_dir) / (name or default_name(recipe))
     trainings.open_folder(folder, recipe, "group of seeds")
     say(f"group: {folder}")
     with RunFolder(folder).locked():
         first = recipe.train.seed
-        while trainings.state_of(RunFolder(folder / run_name(first + seeds))) != trainings.TO_DO:
+        while trainings.state_of(RunFolder(folder / run_name(first + seeds))) != trainings.NOT_STARTED:
             seeds += 1
         plan = [(RunFolder(folder / run_name(seed)), seed) for seed in range(first, first + seeds)]
         recipes = {seed: with_changes(recipe, {"train.seed": seed}) for _, seed in plan}
-        trainings.check_alike([(run, recipes[seed]) for run, seed in plan], retrain=retrain, say=say)
+        trainings.check_comparable([(run, recipes[seed]) for run, seed in plan], retrain=retrain, say=say)
         values = list[float | None]()
         for number, (run, seed) in enumerate(plan, start=1):
             title = f"training {number} of {len(plan)}, seed {seed}"
@@ -112,5 +112,5 @@ def train_seeds(
             group = SeedGroup(folder, recipe, done, tuple(values), trainings.resolution(run))
             documents.write(folder / "seeds.json", group.document())
     if not any(value is not None for value in values):
-        raise DivergedError(f"none of the {seeds} trainings in {folder} came to an end. Lower the learning rate.")
+        raise DivergedError(f"none of the {seeds} trainings in {folder} finished. Lower the learning rate.")
     return group

@@ -1,8 +1,8 @@
-"""Many trainings in one folder, each finished once: what an ablation, a sweep and a group of seeds share.
+"""Several trainings in one folder, each finished once: the common part of ablations, sweeps and groups of seeds.
 
-The same call goes on where it stopped: a run that has finished is not repeated, one that was broken off is resumed.
-Trainings that are compared must have been made alike: `check_alike` refuses a folder in which the data, the packages,
-the device or a recipe are no longer those of the runs that are there.
+The same call continues where it stopped: a finished run is not repeated, an interrupted one is resumed. Runs can only
+be compared under the same conditions: `check_comparable` refuses a folder whose runs were trained with other data,
+packages, device or recipe.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from dlkit.training.train import Watch
 
 Say = Callable[[str], None]
-TO_DO = "to do"
-EPOCHS = "train.epochs"  # may change when a run goes on, but makes another training of it
+NOT_STARTED = "to do"
+EPOCHS = "train.epochs"  # may change when a run is resumed, but is then another training
 
 
-def found_weights(recipe: Recipe, runs_dir: Path) -> Recipe:
-    """The recipe with a run that it starts from by its path, as its own runs lie elsewhere."""
+def resolve_weights(recipe: Recipe, runs_dir: Path) -> Recipe:
+    """The recipe with its weights run given by path, because its own runs are in another folder."""
     source = recipe.model.weights
     if source is None or not is_run(runs_dir / source):
         return recipe
@@ -39,15 +39,15 @@ def found_weights(recipe: Recipe, runs_dir: Path) -> Recipe:
 
 
 def open_folder(folder: Path, recipe: Recipe, what: str) -> None:
-    """A new folder with the recipe in it, or one that was made for the same recipe.
+    """Create a folder with the recipe in it, or check that an existing one has the same recipe.
 
     Raises:
-        UsageError: it was made for another one; `what` says what it holds.
+        UsageError: the folder has another recipe; `what` is its kind of content.
     """
     path = folder / "recipe.yaml"
     if path.is_file():
-        before = with_absolute_paths(load(path)).model_dump()  # older versions noted relative ones
-        refuse_other(before, recipe.model_dump(), f"{folder} holds another {what}")
+        before = with_absolute_paths(load(path)).model_dump()  # older versions stored relative ones
+        check_same(before, recipe.model_dump(), f"{folder} has another {what}")
         return
     run_creation.check_new(folder.parent, folder.name)
     with atomic_io.storage_errors(folder):
@@ -55,13 +55,13 @@ def open_folder(folder: Path, recipe: Recipe, what: str) -> None:
     atomic_io.write_text(path, yaml_file.dump(recipe))
 
 
-def refuse_other(
+def check_same(
     before: Mapping[str, Any],
     now: Mapping[str, Any],
     what: str,
-    advice: str = "Give another --name, or the same flags to go on.",
+    advice: str = "Use another --name, or the same flags to continue.",
 ) -> None:
-    """Raises: UsageError that names the first keys with another value than before."""
+    """Raises: UsageError that names the first keys whose values differ."""
     old, new = flatten(before), flatten(now)
     differences = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if differences:
@@ -69,19 +69,19 @@ def refuse_other(
         raise UsageError(f"{what}: {shown}. {advice}")
 
 
-def check_alike(members: Iterable[tuple[RunFolder, Recipe]], *, retrain: bool, say: Say) -> list[RunFolder]:
-    """Make sure that the runs that exist can be compared with those to come; `retrain` removes those that cannot.
+def check_comparable(members: Iterable[tuple[RunFolder, Recipe]], *, retrain: bool, say: Say) -> list[RunFolder]:
+    """Check that the existing runs can be compared with new ones; `retrain` removes those that cannot.
 
-    Returns the runs that were removed.
+    Returns the removed runs.
 
     Raises:
-        DataError: the data changed since one of them. UsageError: its recipe, a package or the kind of device did.
+        DataError: the data changed since a run. UsageError: the recipe, a package or the kind of device changed.
     """
     from dlkit.runs.prune import remove
 
-    current, removed = _Current(), []
+    current, removed = _CurrentConditions(), []
     for run, recipe in members:
-        if state_of(run) == TO_DO:
+        if state_of(run) == NOT_STARTED:
             continue
         data, others = current.data_change(run, recipe), current.other_change(run, recipe)
         if not (data or others):
@@ -89,8 +89,8 @@ def check_alike(members: Iterable[tuple[RunFolder, Recipe]], *, retrain: bool, s
         if not retrain:
             kind = DataError if data else UsageError
             raise kind(
-                f"{run.path} cannot be compared with a training of today: {data or others}. "
-                "--retrain trains again what differs; another --name starts over."
+                f"{run.path} is not comparable with a new training: {data or others}. "
+                "Use --retrain to train it again, or another --name to start over."
             )
         say(f"warning: {run.path} is trained again: {data or others}")
         remove(run)
@@ -98,15 +98,15 @@ def check_alike(members: Iterable[tuple[RunFolder, Recipe]], *, retrain: bool, s
     return removed
 
 
-class _Current:
-    """The data, the packages and the device as they are now, each read once."""
+class _CurrentConditions:
+    """The current data, packages and device, each read once."""
 
     def __init__(self) -> None:
         self._data: dict[str, tuple[Mapping[str, str], Files]] = {}  # of a recipe's data section and seed
         self._devices: dict[str, str] = {}
 
     def data_change(self, run: RunFolder, recipe: Recipe) -> str:
-        """How the training or validation data differ from those of the run; "" if they do not."""
+        """How the training or validation data differ from the run's; "" if they do not."""
         from dlkit.data import fingerprint
 
         fingerprints, files = self._fingerprints(recipe)
@@ -123,7 +123,7 @@ class _Current:
         return f"the {name} split changed (SHA-256 {old}…, now {new}…)"
 
     def other_change(self, run: RunFolder, recipe: Recipe) -> str:
-        """The settings, packages and device that are not what they were for the run; "" if there are none."""
+        """The settings, packages and device that differ from the run's; "" if none do."""
         from dlkit.runs import provenance
         from dlkit.training import precision
         from dlkit.training.compatibility import changed_settings
@@ -156,7 +156,7 @@ class _Current:
 
 def state_of(run: RunFolder) -> str:
     """ "to do", or the status of the run: running (or killed), stopped, failed, diverged, finished."""
-    return run.status() if is_run(run.path) else TO_DO
+    return run.status() if is_run(run.path) else NOT_STARTED
 
 
 def finish(
@@ -169,18 +169,18 @@ def finish(
     progress: bool,
     watch: Watch | None = None,
 ) -> None:
-    """Have the run finished: train it, go on with it, or leave it as it is.
+    """Train or resume the run unless it is finished.
 
     Raises:
-        DivergedError: it diverged, now or before. StoppedError: call again to go on.
-        UsageError: the run is of another recipe.
+        DivergedError: it diverged, now or before. StoppedError: call again to continue.
+        UsageError: the run has another recipe.
     """
     from dlkit.training.train import NOBODY, resume_run, train_recipe
 
     state, watch = state_of(run), watch or NOBODY
-    if state != TO_DO:
+    if state != NOT_STARTED:
         before = with_absolute_paths(run.recipe()).model_dump()
-        refuse_other(before, recipe.model_dump(), f"{run.path} is of another recipe", "Move it away.")
+        check_same(before, recipe.model_dump(), f"{run.path} has another recipe", "Move it away.")
     if state == "diverged":
         raise DivergedError(str(run.info().get("error", "training diverged")))
     if state == "finished":
@@ -188,18 +188,18 @@ def finish(
         return
     say(title)
     try:
-        if state == TO_DO:
+        if state == NOT_STARTED:
             train_recipe(
                 recipe, name=run.path.name, runs_dir=run.path.parent, argv=argv, say=say, progress=progress, watch=watch
             )
         else:
             resume_run(run, changes={}, inexact=False, say=say, progress=progress, argv=argv, watch=watch)
     except StoppedError as error:
-        advice = f"{title}: stopped; everything is saved. The same command goes on."
+        advice = f"{title}: stopped; everything is saved. The same command continues."
         raise StoppedError(advice, error.exit_code - 128) from error
 
 
 def resolution(run: RunFolder) -> float:
     """The step of the monitored metric: one validation sample of an accuracy; 0 for a loss or a mean over classes."""
-    counted = run.recipe().train.monitor.startswith("val/top")
-    return 1 / int(run.info()["data"]["validation"]["samples"]) if counted else 0.0
+    is_count = run.recipe().train.monitor.startswith("val/top")
+    return 1 / int(run.info()["data"]["validation"]["samples"]) if is_count else 0.0

@@ -1,1 +1,1 @@
-"""Export: a trained network as a file that other runtimes read, verified before it is kept."""
+"""Export of a trained network as a file for other runtimes, verified before it is written."""

@@ -1,7 +1,7 @@
-"""A trained network as a file that others can run, compared with its run on real examples before it gets its name.
+"""Export of a trained network as a file for other runtimes, compared with its run on real examples before it is kept.
 
-`export.json` beside the file says what it is, its SHA-256, and how near its answers came in the runtime that it is
-meant for. A file that disagrees never stands under its final name.
+`export.json` in the same folder holds the file's description, its SHA-256, and how closely its predictions agree in its
+own runtime. A file that disagrees is never written under its final name.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import atomic_io, export_metadata, registry
 from dlkit.errors import StorageError, UsageError
-from dlkit.export.record import REPORT, Exported, report, write
+from dlkit.export.record import REPORT, ExportResult, read_entries, write_export
 from dlkit.export_metadata import FEEDS, About
 from dlkit.runs.run_folder import CheckpointName, RunFolder, select_run
 from dlkit.specs import ImageSpec, TreeSpec
 from dlkit.training.weights import portable, trained_on
 
 if TYPE_CHECKING:
-    from dlkit.export.examples import Examples, Inputs
+    from dlkit.export.examples import Inputs, VerificationExamples
     from dlkit.inference.classifier import Classifier
     from dlkit.training.restore import Restored
 
 CALIBRATION_IMAGES = 256
-ACCURACY_IMAGES = 2000  # of the validation split, at most, for the accuracy before and after quantization
+ACCURACY_IMAGES = 2000  # maximum, for the accuracy before and after quantization
 TIMED_S = 0.5
 
 Say = Callable[[str], None]
@@ -47,41 +47,41 @@ def export(
     data_dir: Path | str | None = None,
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
-) -> Exported:
-    """Export a run (the newest, where none is named) to `output`, by default into the run's folder.
+) -> ExportResult:
+    """Export a run (by default the newest) to `output`, by default in the run's folder.
 
     Raises:
-        UsageError: no such run, format or option; a missing package; a network that the format cannot hold.
-        DataError: the run's data set, on whose examples the file is verified, is not there.
-        VerificationError: the file's answers are not the run's; nothing is written.
-        StorageError: the file cannot be written; nothing is left.
+        UsageError: no such run, format or option; a missing package; a network that the format cannot represent.
+        DataError: the run's data set, on which the file is verified, is missing.
+        VerificationError: the file's predictions are not the run's; nothing is written.
+        StorageError: the file cannot be written; nothing is left behind.
     """
     options = {"raw": raw or None, "resize": resize or None, "opset": opset}
-    given = {name: value for name, value in options.items() if value is not None}
-    exporter = _exporter(to, given, quantize)
-    found = select_run(run, Path(runs_dir), say)
-    _check_kind(found, to, resize, quantize)
-    path = _output(output, found, exporter, quantize)
-    files = report(path.parent)
+    format_options = {name: value for name, value in options.items() if value is not None}
+    exporter = _exporter(to, format_options, quantize)
+    folder = select_run(run, Path(runs_dir), say)
+    _check_kind(folder, to, resize, quantize)
+    path = _output_path(output, folder, exporter, quantize)
+    files = read_entries(path.parent)
     _check_output(path, files)
 
-    from dlkit.export.examples import Examples
-    from dlkit.export.verification import judge, measured, sentence
+    from dlkit.export.examples import VerificationExamples
+    from dlkit.export.verification import check_agreement, measure, summarize
     from dlkit.training.restore import restore
 
-    restored = restore(found, checkpoint, "cpu", say)
-    examples = Examples.of(restored, data_dir, say)
-    say(f"exporting {found.name} to {to}")
+    restored = restore(folder, checkpoint, "cpu", say)
+    examples = VerificationExamples.load(restored, data_dir, say)
+    say(f"exporting {folder.name} to {to}")
     about = _about(restored, checkpoint)
-    data: bytes = exporter.export(restored.model, about.spec, about, **given)
+    data: bytes = exporter.export(restored.model, about.spec, about, **format_options)
     details: dict[str, Any] = {}
     if quantize:
-        data, details = _quantized(data, path, examples, say)
-    entry = _entry(data, path, found, measured(data, path, restored, examples)) | details
-    judge(entry, path, found, details)
-    write(path, data, {**files, path.name: entry})
-    say(sentence(entry))
-    return Exported(path, entry)
+        data, details = _quantize(data, path, examples, say)
+    entry = _entry(data, path, folder, measure(data, path, restored, examples)) | details
+    check_agreement(entry, path, folder, details)
+    write_export(path, data, {**files, path.name: entry})
+    say(summarize(entry))
+    return ExportResult(path, entry)
 
 
 def _exporter(to: str, options: dict[str, Any], quantize: str | None) -> ModuleType:
@@ -90,7 +90,7 @@ def _exporter(to: str, options: dict[str, Any], quantize: str | None) -> ModuleT
         from dlkit.export.quantization import KINDS
 
         if quantize not in KINDS:
-            raise UsageError(f"--quantize {quantize}: there is {', '.join(KINDS)}.")
+            raise UsageError(f"--quantize {quantize}: must be {', '.join(KINDS)}.")
         if to != "onnx" or options.get("raw") or options.get("resize"):
             raise UsageError("--quantize is for --to onnx, without --raw and --resize.")
     exporter = registry.load("exporters", to)
@@ -99,24 +99,24 @@ def _exporter(to: str, options: dict[str, Any], quantize: str | None) -> ModuleT
 
 
 def _check_kind(run: RunFolder, to: str, resize: bool, quantize: str | None) -> None:
-    """Raises: UsageError where the format cannot hold what the run reads, or an option is not for it."""
+    """Raises: UsageError if the format or an option does not support the run's kind of input."""
     spec = run.spec()
     if isinstance(spec, TreeSpec) and TreeSpec.kind not in registry.entry("exporters", to).takes:
         raise UsageError(
-            f"export of run {run.name} to {to} is not possible, because each batch of trees is computed in steps of "
-            "its own, level by level, and a graph holds one fixed order of steps. --to safetensors is."
+            f"run {run.name} cannot be exported to {to}: the computation of trees depends on each batch, level by "
+            "level, but a graph has a fixed order of operations. Use --to safetensors."
         )
     if not isinstance(spec, ImageSpec) and not (spec.words and spec.classes):
         raise UsageError(
-            f"export of run {run.name} is not possible, because it reads sequences of numbers; an exported file "
-            "answers images, text or trees with classes."
+            f"run {run.name} cannot be exported: it takes sequences of numbers, but exported files classify images, "
+            "text or trees."
         )
     if not isinstance(spec, ImageSpec) and (resize or quantize):
-        given = "--resize" if resize else f"--quantize {quantize}"
-        raise UsageError(f"{given} is for models of images; run {run.name} reads {spec.kind}.")
+        flag = "--resize" if resize else f"--quantize {quantize}"
+        raise UsageError(f"{flag} is for models of images; run {run.name} takes {spec.kind}.")
 
 
-def _output(output: Path | str | None, run: RunFolder, exporter: ModuleType, quantize: str | None) -> Path:
+def _output_path(output: Path | str | None, run: RunFolder, exporter: ModuleType, quantize: str | None) -> Path:
     name = f"model{'-' + quantize if quantize else ''}{exporter.SUFFIX}"
     if output is None:
         return run.path / name
@@ -124,19 +124,19 @@ def _output(output: Path | str | None, run: RunFolder, exporter: ModuleType, qua
     if path.is_dir():
         return path / name
     if path.suffix.lower() != exporter.SUFFIX:
-        raise UsageError(f"-o {path}: the name of this format's files ends in {exporter.SUFFIX}.")
+        raise UsageError(f"-o {path}: files of this format end in {exporter.SUFFIX}.")
     return path
 
 
 def _check_output(path: Path, files: dict[str, Any]) -> None:
-    """Raises: StorageError or UsageError where the file could not be written, before any work."""
+    """Raises: StorageError or UsageError if the file cannot be written; checked before any work."""
     parent = path.parent
     if not parent.is_dir():
-        raise StorageError(f"cannot write {path}: there is no folder {parent}. Make it, or give another -o.")
+        raise StorageError(f"cannot write {path}: folder {parent} does not exist. Create it, or use another -o.")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write {path}: no permission in {parent}. Give another -o.")
+        raise StorageError(f"cannot write {path}: no permission to write to {parent}. Use another -o.")
     if os.path.lexists(path) and path.name not in files:
-        raise UsageError(f"{path} exists, and {REPORT} beside it knows nothing of it. Remove it, or give another -o.")
+        raise UsageError(f"{path} exists, but {REPORT} has no entry for it. Remove it, or use another -o.")
 
 
 def _about(restored: Restored, checkpoint: str) -> About:
@@ -169,47 +169,47 @@ def _about(restored: Restored, checkpoint: str) -> About:
     return about if calibration is None else about.with_(scale=calibration.scale, bias=calibration.bias)
 
 
-def _quantized(data: bytes, path: Path, examples: Examples, say: Say) -> tuple[bytes, dict[str, Any]]:
-    """The file in int8, and what that cost and gained."""
-    from dlkit.export.quantization import quantized
-    from dlkit.export.verification import answers, opened
+def _quantize(data: bytes, path: Path, examples: VerificationExamples, say: Say) -> tuple[bytes, dict[str, Any]]:
+    """The file in int8, with its accuracy, size and speed before and after."""
+    from dlkit.export.quantization import quantize as quantize_file
+    from dlkit.export.verification import classify_batches, open_export
 
     calibration, _ = examples.take("train", CALIBRATION_IMAGES)
-    assert not isinstance(calibration, list), "only images are quantized"
+    assert not isinstance(calibration, list), "only models of images are quantized"
     say(f"calibrating int8 on {len(calibration)} training images")
-    about, before = opened(data, path)
+    about, before = open_export(data, path)
     with atomic_io.storage_errors(path):
-        smaller = quantized(data, about, calibration, path.parent)
-    _, after = opened(smaller, path)
+        smaller = quantize_file(data, about, calibration, path.parent)
+    _, after = open_export(smaller, path)
     pixels, targets = examples.take(examples.split, ACCURACY_IMAGES)
-    figures = {
+    measurements = {
         name: {
-            "top1": float((answers(classify, pixels).argmax(axis=1) == targets).mean()),
+            "top1": float((classify_batches(classify, pixels).argmax(axis=1) == targets).mean()),
             "bytes": size,
-            "images_per_s": {str(batch): _speed(classify, pixels[:batch]) for batch in (1, 32)},
+            "images_per_s": {str(batch): _throughput(classify, pixels[:batch]) for batch in (1, 32)},
         }
         for name, classify, size in (("before", before, len(data)), ("after", after, len(smaller)))
     }
-    details = {"kind": "int8", "calibration_images": len(calibration), "images": len(pixels), **figures}
+    details = {"kind": "int8", "calibration_images": len(calibration), "images": len(pixels), **measurements}
     return smaller, {"quantization": details}
 
 
-def _speed(classify: Classifier, pixels: Inputs) -> float:
-    """Images a second."""
+def _throughput(classify: Classifier, pixels: Inputs) -> float:
+    """Images per second."""
     classify(pixels)
-    rounds, begun = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - begun) < TIMED_S:
+    rounds, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < TIMED_S:
         classify(pixels)
         rounds += 1
     return round(rounds * len(pixels) / elapsed, 1)
 
 
 def _entry(data: bytes, path: Path, run: RunFolder, verified: dict[str, Any]) -> dict[str, Any]:
-    from dlkit.export.verification import exporter_of, opened
+    from dlkit.export.verification import exporter_for, open_export
 
-    about = opened(data, path)[0]
+    about = open_export(data, path)[0]
     return {
-        "format": exporter_of(path).__name__.rpartition(".")[2],
+        "format": exporter_for(path).__name__.rpartition(".")[2],
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "dlkit": about.version,

@@ -1,4 +1,4 @@
-"""export.json: what is known of the exported files in a folder, and how near each came to its run."""
+"""export.json: the exported files of a folder, and how closely each agrees with its run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ REPORT = "export.json"
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A file, and what is known of it: its entry in export.json, with what was measured just now."""
+class ExportResult:
+    """An exported file and its entry in export.json, with the measurements of this call."""
 
     path: Path
     entry: dict[str, Any]
@@ -25,11 +25,11 @@ class Exported:
         return {"schema": SCHEMA, "path": str(self.path), **self.entry}
 
 
-def report(folder: Path) -> dict[str, Any]:
-    """The entries of export.json by file name; none where there is no such file.
+def read_entries(folder: Path) -> dict[str, Any]:
+    """The entries of export.json by file name; empty if there is no such file.
 
     Raises:
-        UsageError: there is one that dlkit did not write. ModelFileError: it is damaged.
+        UsageError: export.json was not written by dlkit. ModelFileError: it is damaged.
     """
     path = folder / REPORT
     with atomic_io.storage_errors(path):
@@ -38,17 +38,17 @@ def report(folder: Path) -> dict[str, Any]:
     document = documents.read(path, advice="Remove it, or export into another folder.")
     files = document.get("files") if document.get("schema") == SCHEMA else None
     if not isinstance(files, dict):
-        raise UsageError(f"{path} is not of this dlkit's exports ({SCHEMA}). Export into another folder.")
+        raise UsageError(f"{path} was not written by this dlkit ({SCHEMA}). Export into another folder.")
     return files
 
 
-def recorded(path: Path) -> dict[str, Any]:
+def read_entry(path: Path) -> dict[str, Any]:
     """A file's entry in export.json.
 
     Raises:
-        ModelFileError: there is no such file, or no entry that could be of one.
+        ModelFileError: there is no such file, or no valid entry.
     """
-    entry = report(path.parent).get(path.name)
+    entry = read_entries(path.parent).get(path.name)
     if not path.exists():
         raise ModelFileError(f"model file {path}: no such file.")
     try:
@@ -57,13 +57,13 @@ def recorded(path: Path) -> dict[str, Any]:
         assert entry["run"]["checkpoint"] in ("best", "last")
     except (AssertionError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(
-            f"{path}: {REPORT} beside it knows nothing of it, so there is nothing to verify it by. Export it again."
+            f"{path} cannot be verified: {REPORT} in its folder has no entry for it. Export it again."
         ) from error
     return dict(entry)
 
 
-def write(path: Path, data: bytes, files: dict[str, Any]) -> None:
-    """The file, then export.json; where that fails, neither."""
+def write_export(path: Path, data: bytes, files: dict[str, Any]) -> None:
+    """Write the file, then export.json; if that fails, remove the file."""
     atomic_io.point("export")
     atomic_io.write_bytes(path, data)
     try:

@@ -1,6 +1,6 @@
-"""Whether an exported file answers as its run does: the same real examples through both, and a bound on the difference.
+"""Verification of an exported file: the same examples through the file and its run, and a bound on the difference.
 
-A file is opened as any stranger's would be, and run in the runtime that it is meant for.
+A file is opened with the checks for files of unknown origin, and executed in its own runtime.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from dlkit import registry
 from dlkit.errors import UsageError, VerificationError
-from dlkit.export.examples import ENOUGH, Examples, Inputs
-from dlkit.export.record import REPORT, Exported, recorded
+from dlkit.export.examples import MIN_EXAMPLES, Inputs, VerificationExamples
+from dlkit.export.record import REPORT, ExportResult, read_entry
 from dlkit.export_metadata import About
 from dlkit.runs import run_folder
 from dlkit.runs.run_folder import RunFolder, select_run
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 BATCH = 64
 TOLERANCE = 1e-4  # of a probability
-MOST_LOST = 0.05  # of top-1, by int8
-AGREEMENT_SLACK = 0.02  # another CPU rounds int8 otherwise
+MAX_LOSS = 0.05  # of top-1, for int8
+AGREEMENT_SLACK = 0.02  # other CPUs round int8 differently
 
 Say = Callable[[str], None]
 
@@ -41,48 +41,48 @@ def verify(
     data_dir: Path | str | None = None,
     runs_dir: Path | str = "runs",
     say: Say = lambda text: None,
-) -> Exported:
-    """Compare an exported file with its export.json, its own seal and its run again; writes nothing.
+) -> ExportResult:
+    """Compare an exported file again with its export.json, its own seal and its run; writes nothing.
 
-    Where the run it came from is gone, only the file itself is compared, and a warning says so.
+    If the run is missing, only the file itself is checked, with a warning.
 
     Raises:
-        VerificationError: it is not what was exported, or its answers are not the run's.
-        ModelFileError: no such file, or no export.
+        VerificationError: the file was changed, or its predictions are not the run's.
+        ModelFileError: no such file, or not an exported one.
     """
     path = Path(file)
-    before = recorded(path)
+    before = read_entry(path)
     from dlkit.export.formats._onnx_safety import read_file
 
     data = read_file(path)
     digest = hashlib.sha256(data).hexdigest()
     if digest != before["sha256"]:
         raise VerificationError(
-            f"{path} is not what was exported: SHA-256 {digest[:12]}…, {REPORT} says {before['sha256'][:12]}…. "
-            "Export it again."
+            f"{path} has changed since its export: its SHA-256 is {digest[:12]}…, but {before['sha256'][:12]}… in "
+            f"{REPORT}. Export it again."
         )
-    about = opened(data, path)[0]
-    found = _origin(path, before, run, Path(runs_dir))
-    if found is None:
-        say(f"warning: the run {before['run']['name']} is not here: only the file's bytes were verified.")
-        return Exported(path, {**before, "verified": None})
+    about = open_export(data, path)[0]
+    folder = _source_run(path, before, run, Path(runs_dir))
+    if folder is None:
+        say(f"warning: run {before['run']['name']} not found: only the file's bytes were verified.")
+        return ExportResult(path, {**before, "verified": None})
 
     from dlkit.training.restore import restore
 
-    restored = restore(found, before["run"]["checkpoint"], "cpu", say)
+    restored = restore(folder, before["run"]["checkpoint"], "cpu", say)
     if about.spec != restored.spec:
-        raise VerificationError(f"{path} has other classes or another preprocessing than the run {found.name}.")
-    examples = Examples.of(restored, data_dir, say)
-    entry = {**before, "verified": measured(data, path, restored, examples)}
-    judge(entry, path, found, before)
-    say(sentence(entry))
-    return Exported(path, entry)
+        raise VerificationError(f"{path} has other classes or another preprocessing than run {folder.name}.")
+    examples = VerificationExamples.load(restored, data_dir, say)
+    entry = {**before, "verified": measure(data, path, restored, examples)}
+    check_agreement(entry, path, folder, before)
+    say(summarize(entry))
+    return ExportResult(path, entry)
 
 
-def opened(data: bytes, path: Path) -> tuple[About, Classifier]:
-    """What the bytes say of themselves and what computes their answers, checked as any file would be."""
-    if path.suffix.lower() == ".pt2":  # no other program's: see exporters/torch_export.py
-        exporter = exporter_of(path)
+def open_export(data: bytes, path: Path) -> tuple[About, Classifier]:
+    """The description in the file and its classifier, with the checks for files of unknown origin."""
+    if path.suffix.lower() == ".pt2":  # only files that dlkit wrote: see formats/torch_export.py
+        exporter = exporter_for(path)
         about = exporter.read_about(data)
         return about, exporter.classifier(data, about, "cpu")
     from dlkit.evaluation.model_file import from_bytes
@@ -91,75 +91,75 @@ def opened(data: bytes, path: Path) -> tuple[About, Classifier]:
     return file.about, file.load("cpu")
 
 
-def exporter_of(path: Path) -> ModuleType:
-    """The format of a file, by its name's ending."""
+def exporter_for(path: Path) -> ModuleType:
+    """The format of a file, by the suffix of its name."""
     modules = (registry.load("exporters", name) for name in registry.entries("exporters"))
-    found = {module.SUFFIX: module for module in modules}
-    if path.suffix.lower() not in found:
-        raise UsageError(f"{path}: an exported file ends in {', '.join(found)}.")
-    return found[path.suffix.lower()]
+    by_suffix = {module.SUFFIX: module for module in modules}
+    if path.suffix.lower() not in by_suffix:
+        raise UsageError(f"{path} is not an exported file: its suffix must be one of {', '.join(by_suffix)}.")
+    return by_suffix[path.suffix.lower()]
 
 
-def measured(data: bytes, path: Path, restored: Restored, examples: Examples) -> dict[str, Any]:
-    """How near the file's answers come to the run's, in the file's own runtime."""
+def measure(data: bytes, path: Path, restored: Restored, examples: VerificationExamples) -> dict[str, Any]:
+    """How closely the file's predictions, in its own runtime, agree with the run's."""
     import torch
 
     from dlkit.inference.torch_classifier import torch_classifier
 
-    about, classify = opened(data, path)
+    about, classify = open_export(data, path)
     reference = torch_classifier(restored.model, torch.device("cpu"), restored.spec, restored.link)
     if about.feed == "any_size":
-        pairs = [(reference(prepared), classify(original)) for original, prepared in examples.originals(ENOUGH)]
-        wanted, found = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        _, targets = examples.take(examples.split, ENOUGH)
+        pairs = [(reference(prepared), classify(original)) for original, prepared in examples.originals(MIN_EXAMPLES)]
+        expected, actual = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        _, targets = examples.take(examples.split, MIN_EXAMPLES)
     else:
-        inputs, targets = examples.take(examples.split, ENOUGH)
-        wanted, found = answers(reference, inputs), answers(classify, inputs)
-    alike = wanted.argmax(axis=1) == found.argmax(axis=1)
+        inputs, targets = examples.take(examples.split, MIN_EXAMPLES)
+        expected, actual = classify_batches(reference, inputs), classify_batches(classify, inputs)
+    agrees = expected.argmax(axis=1) == actual.argmax(axis=1)
     return {
         "at": run_folder.now(),
-        "runtime": exporter_of(path).runtime(),
+        "runtime": exporter_for(path).runtime(),
         "dataset": examples.dataset,
         "split": examples.split,
-        _counted(examples): len(wanted),
-        "max_difference": float(abs(np.exp(wanted) - np.exp(found)).max()),
-        "top1_agreement": float(alike.mean()),
-        "top1": float((found.argmax(axis=1) == targets).mean()),
-        "top1_of_the_run": float((wanted.argmax(axis=1) == targets).mean()),
+        _count_key(examples): len(expected),
+        "max_difference": float(abs(np.exp(expected) - np.exp(actual)).max()),
+        "top1_agreement": float(agrees.mean()),
+        "top1": float((actual.argmax(axis=1) == targets).mean()),
+        "top1_of_the_run": float((expected.argmax(axis=1) == targets).mean()),
     }
 
 
-def answers(classify: Classifier, inputs: Inputs) -> LogProbabilities:
-    """(N, K). The first goes alone and the next two together: the number of inputs must not be fixed."""
+def classify_batches(classify: Classifier, inputs: Inputs) -> LogProbabilities:
+    """(N, K). The first batches are of 1 and 2 inputs, to test that the batch size is not fixed."""
     ends = [1, 3, *range(3 + BATCH, len(inputs), BATCH), len(inputs)]
     starts = [0, *ends[:-1]]
     return np.concatenate([classify(inputs[a:b]) for a, b in zip(starts, ends, strict=True) if a < len(inputs)])
 
 
-def judge(entry: dict[str, Any], path: Path, run: RunFolder, before: dict[str, Any]) -> None:
-    """Raises: VerificationError where the file's answers are not the run's."""
-    found = entry["verified"]
+def check_agreement(entry: dict[str, Any], path: Path, run: RunFolder, before: dict[str, Any]) -> None:
+    """Raises: VerificationError if the file's predictions are not the run's."""
+    result = entry["verified"]
     if entry["precision"] == "int8":
-        lost = found["top1_of_the_run"] - found["top1"]
+        loss = result["top1_of_the_run"] - result["top1"]
         agreement = (before.get("verified") or {}).get("top1_agreement", 0)
-        right = lost <= MOST_LOST and found["top1_agreement"] >= agreement - AGREEMENT_SLACK
-        bound = f"at most {100 * MOST_LOST:g} points may be lost"
+        is_close = loss <= MAX_LOSS and result["top1_agreement"] >= agreement - AGREEMENT_SLACK
+        bound = f"at most {100 * MAX_LOSS:g} points of top-1 may be lost"
     else:
-        right = found["max_difference"] <= TOLERANCE  # not so for NaN
+        is_close = result["max_difference"] <= TOLERANCE  # False for NaN
         bound = f"at most {TOLERANCE:g}"
-    if not right:
+    if not is_close:
         raise VerificationError(
-            f"{path} does not answer as the run {run.name} does: max |Δp| {found['max_difference']:.2g} ({bound}), "
-            f"top-1 alike for {100 * found['top1_agreement']:.2f} % of {_examples(found)}."
+            f"the predictions of {path} differ from those of run {run.name}: max |Δp| {result['max_difference']:.2g} "
+            f"({bound}), the same top-1 for {100 * result['top1_agreement']:.2f} % of {_describe_examples(result)}."
         )
 
 
-def sentence(entry: dict[str, Any]) -> str:
-    """What was measured, as it is said."""
-    found = entry["verified"]
+def summarize(entry: dict[str, Any]) -> str:
+    """The measurements in a sentence."""
+    result = entry["verified"]
     text = (
-        f"verified on {_examples(found, found['split'])} in {found['runtime']}: "
-        f"max |Δp| {found['max_difference']:.1e}, top-1 alike for {100 * found['top1_agreement']:.4g} %"
+        f"verified on {_describe_examples(result, result['split'])} in {result['runtime']}: "
+        f"max |Δp| {result['max_difference']:.1e}, the same top-1 for {100 * result['top1_agreement']:.4g} %"
     )
     if "quantization" in entry:
         before, after = entry["quantization"]["before"], entry["quantization"]["after"]
@@ -171,29 +171,33 @@ def sentence(entry: dict[str, Any]) -> str:
     return text
 
 
-def _counted(examples: Examples) -> str:
-    """The key under which a measurement counts its examples."""
+def _count_key(examples: VerificationExamples) -> str:
+    """The key of the number of examples in a measurement."""
     return "images" if isinstance(examples.spec, ImageSpec) else "texts"
 
 
-def _examples(found: dict[str, Any], split: str = "") -> str:
-    key = "images" if "images" in found else "texts"
-    return " ".join([str(found[key]), *([split] if split else []), key])
+def _describe_examples(result: dict[str, Any], split: str = "") -> str:
+    key = "images" if "images" in result else "texts"
+    return " ".join([str(result[key]), *([split] if split else []), key])
 
 
-def _origin(path: Path, before: dict[str, Any], run: RunFolder | Path | str | None, runs_dir: Path) -> RunFolder | None:
-    """The run that was named, else the one the file came from where it is still there.
+def _source_run(
+    path: Path, before: dict[str, Any], run: RunFolder | Path | str | None, runs_dir: Path
+) -> RunFolder | None:
+    """The given run, or the one that the file was exported from, if it still exists.
 
     Raises:
-        VerificationError: the run that was named is another one.
+        VerificationError: the file was exported from another run.
     """
-    said = before["run"]
+    origin = before["run"]
     if run is not None:
-        found = select_run(run, runs_dir, lambda text: None)
-        if found.info()["run_id"] != said["id"]:
-            raise VerificationError(f"{path} was exported from another run, {said['name']}, not from {found.name}.")
-        return found
-    for place in (path.parent / said["path"], runs_dir / said["name"]):
-        if (place / "run.json").is_file() and RunFolder(place).info()["run_id"] == said["id"]:
-            return RunFolder(place)
+        selected = select_run(run, runs_dir, lambda text: None)
+        if selected.info()["run_id"] != origin["id"]:
+            raise VerificationError(
+                f"{path} was exported from another run, {origin['name']}, not from {selected.name}."
+            )
+        return selected
+    for folder in (path.parent / origin["path"], runs_dir / origin["name"]):
+        if (folder / "run.json").is_file() and RunFolder(folder).info()["run_id"] == origin["id"]:
+            return RunFolder(folder)
     return None

@@ -90,7 +90,7 @@ def _bytes(change: Callable[[bytes], bytes]) -> Attempt:
 
 def _predict(bench: Bench, proto: onnx.ModelProto) -> int:
     """Sealed again, so that what is refused is refused for what it holds."""
-    path = bench.write("in/a.onnx", exporter.packed(proto, About("mlp", SPEC, opset=20)))
+    path = bench.write("in/a.onnx", exporter.serialize(proto, About("mlp", SPEC, opset=20)))
     return bench.run("predict", "--model", path, bench.image())
 
 

@@ -62,7 +62,7 @@ def test_a_flipped_byte_is_found_by_verify_and_by_predict(onnx_file: File, weigh
         data = bytearray(file.path.read_bytes())
         data[len(data) // 2] ^= 1
         file.path.write_bytes(data)
-        with pytest.raises(VerificationError, match="not what was exported"):
+        with pytest.raises(VerificationError, match="has changed since its export"):
             verify(file.path)
         with pytest.raises(VerificationError, match="changed since it was exported"):
             predict(None, [tmp_path / "any.png"], model=str(file.path))
@@ -98,12 +98,12 @@ def test_far_from_its_run_only_the_bytes_are_verified_and_that_is_said(
     assert verify(moved.path, run=tiny_run).entry["verified"]["top1_agreement"] == 1
 
 
-def test_a_file_that_disagrees_is_not_kept(
+def test_a_file_that_disagrees_is_not_written(
     tiny_run: RunFolder, onnx_file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = changed(onnx_file, wrong_weights)
     monkeypatch.setattr(onnx_exporter, "export", lambda model, spec, about: wrong)
-    with pytest.raises(VerificationError, match="does not answer"):
+    with pytest.raises(VerificationError, match="differ from those of run"):
         verb.export(tiny_run, output=tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -137,31 +137,30 @@ def refused(data: bytes, path: Path, says: str | None = None, *, by_onnxruntime:
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_weights_in_a_file_beside_are_read(onnx_file: File, tmp_path: Path) -> None:
+@pytest.mark.parametrize("location", ["side/w.bin", "./side//w.bin"])
+def test_weights_in_another_file_of_the_folder_are_read(onnx_file: File, location: str, tmp_path: Path) -> None:
     (tmp_path / "in" / "side").mkdir(parents=True)
     (tmp_path / "in" / "side" / "w.bin").write_bytes(b"1234" + largest(onnx_file))
     path = tmp_path / "in" / "model.onnx"
-    path.write_bytes(onnx_exporter.packed(weights_outside(onnx_file, "side/w.bin", offset=4), onnx_file.about()))
+    path.write_bytes(onnx_exporter.serialize(weights_outside(onnx_file, location, offset=4), onnx_file.about()))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 28, 28), np.uint8)
     expected = open_model_file(onnx_file.path).load("cpu")(pixels)
     assert (open_model_file(path).load("cpu")(pixels) == expected).all()
 
 
-@pytest.mark.parametrize(
-    "location", ["../w.bin", "/etc/hostname", "a/../../w.bin", "", "/dev/zero", "a//w.bin", "./w.bin"]
-)
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "a/../../w.bin", "", "/dev/zero"])
 def test_corpus_77_no_weights_from_outside_the_folder(onnx_file: File, location: str, tmp_path: Path) -> None:
     (tmp_path / "in" / "a").mkdir(parents=True)
     for place in (tmp_path, tmp_path / "in", tmp_path / "in" / "a"):
         (place / "w.bin").write_bytes(largest(onnx_file))
     proto = weights_outside(onnx_file, location)
-    refused(onnx_exporter.packed(proto, onnx_file.about()), tmp_path / "in" / "model.onnx", "own folder")
+    refused(onnx_exporter.serialize(proto, onnx_file.about()), tmp_path / "in" / "model.onnx", "own folder")
 
 
 def test_corpus_77_an_absolute_path_even_into_the_folder_is_refused(onnx_file: File, tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(largest(onnx_file))
     proto = weights_outside(onnx_file, str(tmp_path / "w.bin"))
-    refused(onnx_exporter.packed(proto, onnx_file.about()), tmp_path / "model.onnx", "own folder")
+    refused(onnx_exporter.serialize(proto, onnx_file.about()), tmp_path / "model.onnx", "own folder")
 
 
 @pytest.mark.parametrize("kind", ["symbolic", "folder", "hard", "pipe"])
@@ -178,16 +177,16 @@ def test_corpus_78_no_weights_through_links(onnx_file: File, kind: str, tmp_path
     }
     makers[kind]()
     proto = weights_outside(onnx_file, "sub/w.bin" if kind == "folder" else "w.bin")
-    refused(onnx_exporter.packed(proto, onnx_file.about()), inside / "model.onnx", "link")
+    refused(onnx_exporter.serialize(proto, onnx_file.about()), inside / "model.onnx", "link")
 
 
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
         ({"offset": -4}, "offset"),
-        ({"length": 2**50}, "say"),
-        ({"offset": 2**50}, "end before"),
-        ({"length": "1e3"}, "offset or length"),
+        ({"length": 2**50}, "exceeds available data"),
+        ({"offset": 2**50}, "exceeds file size"),
+        ({"length": "1e3"}, "invalid literal"),
         ({"__class__": "x"}, "__class__"),
         ({"basepath": "/etc"}, "basepath"),
     ],
@@ -195,7 +194,7 @@ def test_corpus_78_no_weights_through_links(onnx_file: File, kind: str, tmp_path
 def test_corpus_79_ranges_and_keys(onnx_file: File, rules: dict[str, object], says: str, tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(largest(onnx_file))
     proto = weights_outside(onnx_file, "w.bin", **rules)
-    refused(onnx_exporter.packed(proto, onnx_file.about()), tmp_path / "model.onnx", says)
+    refused(onnx_exporter.serialize(proto, onnx_file.about()), tmp_path / "model.onnx", says)
 
 
 def test_corpus_79_weights_hidden_in_a_nodes_subgraph_are_found(onnx_file: File, tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ def test_corpus_79_weights_hidden_in_a_nodes_subgraph_are_found(onnx_file: File,
     tensor.external_data.add(key="location", value="/etc/passwd")
     graph = helper.make_graph([helper.make_node("Constant", [], ["c"], value=tensor)], "g", [], [])
     proto.graph.node[0].attribute.append(helper.make_attribute("body", graph))
-    refused(onnx_exporter.packed(proto, onnx_file.about()), tmp_path / "model.onnx", "own folder")
+    refused(onnx_exporter.serialize(proto, onnx_file.about()), tmp_path / "model.onnx", "own folder")
 
 
 def no_opset(proto: onnx.ModelProto, about: About) -> None:
@@ -318,7 +317,7 @@ def test_what_a_file_says_of_itself_is_not_believed_blindly(onnx_file: File, cha
     assert About.from_json(onnx_file.about().to_json()) == onnx_file.about()
 
 
-def test_a_bare_or_foreign_safetensors_file_is_told_what_to_do(weights_file: File, tmp_path: Path) -> None:
+def test_a_bare_or_foreign_safetensors_file_is_refused_with_advice(weights_file: File, tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path)
     with pytest.raises(ModelFileError, match="--weights FILE"):
@@ -328,5 +327,5 @@ def test_a_bare_or_foreign_safetensors_file_is_told_what_to_do(weights_file: Fil
         metadata = {"dlkit": other.to_json()}
         weights = safetensors.numpy.load(weights_file.path.read_bytes())
         safetensors.numpy.save_file(weights, path, metadata)
-        with pytest.raises(ModelFileError, match="its weights do not make"):
+        with pytest.raises(ModelFileError, match="its weights do not fit"):
             open_model_file(path).load("cpu")

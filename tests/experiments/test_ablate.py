@@ -19,7 +19,7 @@ from dlkit.config import ablation_parts, yaml_file
 from dlkit.config.resolve import resolve
 from dlkit.config.schema import Recipe
 from dlkit.errors import DataError, PartialError, UsageError
-from dlkit.experiments.ablate import Ablation, ablate, planned
+from dlkit.experiments.ablate import Ablation, ablate, plan_trainings
 from dlkit.plots import bars, style
 from dlkit.runs.run_folder import RunFolder
 from dlkit.training import train as training
@@ -126,10 +126,10 @@ def test_the_document_has_the_golden_form(ablation: Ablation) -> None:
 
 
 def test_only_the_part_differs_between_two_runs(ablation: Ablation) -> None:
-    whole = RunFolder(ablation.folder / "all-seed1").recipe()
+    complete = RunFolder(ablation.folder / "all-seed1").recipe()
     for part, changes in ablation_parts.select(ablation.recipe, ["augment", "clip_grad"]).items():
-        assert RunFolder(ablation.folder / f"no-{part}-seed1").recipe() == ablation_parts.without(whole, changes)
-    assert whole == ablation_parts.without(ablation.recipe, {"train.seed": 1})
+        assert RunFolder(ablation.folder / f"no-{part}-seed1").recipe() == ablation_parts.without(complete, changes)
+    assert complete == ablation_parts.without(ablation.recipe, {"train.seed": 1})
 
 
 # -- going on
@@ -191,7 +191,7 @@ def test_runs_made_with_other_data_or_packages_are_refused_or_trained_again(
     run = RunFolder(first.folder / "all-seed0")
     versions = run.info()["versions"]
     run.update(versions=versions | {"numpy": "1.0"})
-    with pytest.raises(UsageError, match=r"all-seed0 cannot be compared .*package numpy was 1.0, is .*--retrain"):
+    with pytest.raises(UsageError, match=r"all-seed0 is not comparable .*package numpy was 1.0, is .*--retrain"):
         ablate(recipe, ["clip_grad"], runs_dir=tmp_path)
     run.update(versions=versions)
     altered = sorted((tmp_path / "data" / "train" / "upper").iterdir())[:2]
@@ -213,7 +213,7 @@ def test_an_evaluation_on_other_test_images_is_made_again(ablation: Ablation, tm
     for path in sorted((tmp_path / "data" / "test" / "upper").iterdir())[:30]:
         path.unlink()
     after = ablate(recipe, ["clip_grad"], split="test", runs_dir=tmp_path)
-    sizes = [len(run.right) for found in (before, after) for run in found.runs if run.right is not None]
+    sizes = [len(run.correct) for found in (before, after) for run in found.runs if run.correct is not None]
     assert sizes == [80, 80, 50, 50]
 
 
@@ -238,7 +238,7 @@ def test_a_training_that_diverges_is_said_and_its_pair_left_out(recipe: Recipe, 
     assert dict(documents.read(found.folder / "ablation.json"))["effects"][0]["effect_pp"] is None
 
 
-# -- what may be left out
+# -- parts that can be removed
 
 
 def test_every_part_of_every_shipped_recipe_can_be_left_out_and_is_then_gone() -> None:
@@ -270,7 +270,7 @@ def test_a_part_is_there_where_the_recipe_uses_it() -> None:
 @pytest.mark.parametrize(("drop", "word"), [([], "with --drop"), (["lrn"], "--drop lrn"), (["augmnt"], "augment")])
 def test_what_the_recipe_does_not_use_is_refused_with_what_it_does(recipe: Recipe, drop: list[str], word: str) -> None:
     with pytest.raises(UsageError, match=word) as refused:
-        planned(recipe, drop, 1)
+        plan_trainings(recipe, drop, 1)
     assert "uses: init, clip_grad, schedule, augment, horizontal_flip." in str(refused.value)
 
 

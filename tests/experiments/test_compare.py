@@ -98,12 +98,12 @@ def test_an_evaluation_of_an_older_checkpoint_is_not_compared(
     found = compare(*pair)
     assert found.paired is None and "older than its last checkpoint: of step 1, now 9" in found.unpaired
     assert f"dlkit eval {pair[0].path} --checkpoint last" in found.unpaired
-    assert "test/top1" not in {figure.key for figure in found.figures}
+    assert "test/top1" not in {figure.key for figure in found.metrics}
     answer(pair[0], "10", run_id="another")
     assert "another training under the same name" in compare(*pair).unpaired
     for key in ("mc_dropout", "calibration", "tta"):
         answer(pair[0], "10", **{key: 8})
-        assert f"not evaluated alike: {key} 8 and None" in compare(*pair).unpaired
+        assert f"under different conditions: {key} 8 and None" in compare(*pair).unpaired
     answer(pair[0], "10", checkpoint="last")
     assert dlkit(["-q", "runs", "compare", "a", "b", "--runs-dir", str(pair[0].path.parent)]) == 0
     assert "verdict\tverdict\t\tnot distinguishable" in capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_two_seeds_that_agree_leave_doubt(tiny_run: RunFolder, tmp_path: Path) -
 
 def test_groups_that_are_none_are_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
     first, second = (group(tmp_path, tiny_run, name, [0.9, 0.91]) for name in "AB")
-    with pytest.raises(UsageError, match="two runs or more"):
+    with pytest.raises(UsageError, match="at least two runs"):
         compare_groups(first, second[:1])
     with pytest.raises(UsageError, match="named twice"):
         compare_groups(first, [first[0], second[0]])
@@ -195,4 +195,4 @@ def test_damaged_answers_are_told(pair: tuple[RunFolder, RunFolder]) -> None:
         answer(run, "10")
     (pair[1].path / "predictions.jsonl").write_text("{")
     found = compare(*pair)  # all else is compared
-    assert found.paired is None and f"dlkit eval {pair[1].path}" in found.unpaired and found.figures
+    assert found.paired is None and f"dlkit eval {pair[1].path}" in found.unpaired and found.metrics

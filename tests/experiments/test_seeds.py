@@ -38,7 +38,7 @@ def test_a_group_is_trained_once_and_grows(tmp_path: Path, capsys: pytest.Captur
         assert again.estimate is not None and again.estimate.high == pytest.approx(oracle.high)
     document = documents.opened((tmp_path / "g" / "seeds.json").read_bytes())
     assert document == again.document() and document["schema"] == "dlkit.seeds/1"
-    with pytest.raises(UsageError, match=r"holds another group of seeds: optimizer.lr was"):
+    with pytest.raises(UsageError, match=r"has another group of seeds: optimizer.lr was"):
         train_seeds(with_changes(recipe, {"optimizer.lr": 0.5}), 3, name="g", runs_dir=tmp_path)
     words = ["train", "--recipe", str(tmp_path / "g" / "recipe.yaml"), "--seeds", "3", "--name", "g"]
     assert dlkit([*words, "--runs-dir", str(tmp_path)]) == 0

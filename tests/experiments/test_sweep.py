@@ -169,7 +169,7 @@ def test_one_that_is_broken_off_anywhere_ends_like_one_that_is_not(
 
 
 def test_another_sweep_does_not_go_into_the_same_folder(found: Sweep, no_training: None) -> None:
-    with pytest.raises(UsageError, match=r"holds another sweep: pruning was True, is False"):
+    with pytest.raises(UsageError, match=r"has another sweep: pruning was True, is False"):
         again(found, pruner="none")
     with pytest.raises(UsageError, match=r"space.optimizer.momentum was 0..0.9, is None"):
         sweep(found.recipe, VARIED[:2], runs_dir=found.folder.parent)
@@ -238,7 +238,7 @@ def test_fewer_trials_remove_none(found: Sweep, tmp_path: Path) -> None:
     said: list[str] = []
     less = again(found, trials=1, runs_dir=tmp_path, argv=["dlkit", "sweep", "another"], say=said.append)
     assert less.trials == whole.trials and [path.read_bytes() for path in files] == before
-    assert any("holds 3 trials: --trials 1 removes none" in line for line in said)
+    assert any("has 3 trials: --trials 1 does not remove any" in line for line in said)
 
 
 def test_a_trial_under_several_seeds_has_their_mean_and_the_noise_between_them(recipe: Recipe, tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_trials_made_with_other_packages_are_refused_or_tried_again(recipe: Reci
     ended = sweep(few, ["optimizer.lr=1e-4..1e-2"], trials=2, runs_dir=tmp_path)
     run = RunFolder(ended.folder / "trial-000")
     run.update(versions=run.info()["versions"] | {"dlkit": "0.0.1"})
-    with pytest.raises(UsageError, match=r"trial-000 cannot be compared .*package dlkit was 0.0.1"):
+    with pytest.raises(UsageError, match=r"trial-000 is not comparable .*package dlkit was 0.0.1"):
         sweep(few, ["optimizer.lr=1e-4..1e-2"], trials=3, runs_dir=tmp_path)
     assert sweep(few, ["optimizer.lr=1e-4..1e-2"], trials=2, runs_dir=tmp_path, retrain=True).trials == ended.trials
     assert run.info()["versions"]["dlkit"] != "0.0.1"
@@ -438,7 +438,7 @@ def test_a_dry_run_says_what_would_vary_and_writes_nothing(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["lenet5-mnits"], "no recipe and no model is called 'lenet5-mnits'. Did you mean 'lenet5-mnist'?"),
+        (["lenet5-mnits"], "recipe or model 'lenet5-mnits' not found. Did you mean 'lenet5-mnist'?"),
         (["mlp-mnist", "--recipe", "lenet5-mnist"], "two recipes"),
         (["lenet5-mnist", "--trials", "0", "--param", "optimizer.lr=0.1..1"], "--trials 0"),
         (["lenet5-mnist"], "what is to be varied?"),

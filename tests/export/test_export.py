@@ -46,10 +46,10 @@ def test_an_export_says_what_it_is_and_how_near_it_came(tiny_run: RunFolder, onn
 
 def test_its_metadata_hold_classes_rules_training_and_version(tiny_run: RunFolder, onnx_file: File) -> None:
     texts = {item.key: item.value for item in onnx_file.proto().metadata_props}
-    said, spec = json.loads(texts["dlkit"]), tiny_run.spec()
-    assert said["classes"] == list(spec.classes) and said["dlkit"] == dlkit.__version__
-    assert said["input"]["mean"] == list(spec.mean) and said["training"]["run"] == "tiny"
-    assert 0 < said["training"]["validation"]["top1"] <= 1
+    description, spec = json.loads(texts["dlkit"]), tiny_run.spec()
+    assert description["classes"] == list(spec.classes) and description["dlkit"] == dlkit.__version__
+    assert description["input"]["mean"] == list(spec.mean) and description["training"]["run"] == "tiny"
+    assert 0 < description["training"]["validation"]["top1"] <= 1
     assert len(texts["dlkit.digest"]) == 64 and texts["dlkit.digest"] != export_metadata.UNSEALED
 
 
@@ -59,10 +59,10 @@ def test_the_graph_takes_any_number_of_uint8_images_and_gives_probabilities(onnx
     assert (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [28, 28, 3])
     assert (answers.name, answers.shape[1:]) == ("probabilities", [8])
     pixels = np.random.default_rng(0).integers(0, 256, (9, 28, 28, 3), np.uint8)
-    whole = session.run(None, {"images": pixels})[0]
-    assert whole.shape == (9, 8) and np.allclose(whole.sum(1), 1, atol=1e-6)
+    all_at_once = session.run(None, {"images": pixels})[0]
+    assert all_at_once.shape == (9, 8) and np.allclose(all_at_once.sum(1), 1, atol=1e-6)
     for count in (1, 2, 8):
-        np.testing.assert_allclose(session.run(None, {"images": pixels[:count]})[0], whole[:count], atol=1e-6)
+        np.testing.assert_allclose(session.run(None, {"images": pixels[:count]})[0], all_at_once[:count], atol=1e-6)
 
 
 def test_nothing_of_this_machine_stands_in_the_file(onnx_file: File) -> None:
@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_nothing(
 def test_what_is_there_already_is_kept(weights_file: File, tiny_run: RunFolder, tmp_path: Path) -> None:
     foreign = tmp_path / "mine.safetensors"
     foreign.write_bytes(b"precious")
-    with pytest.raises(UsageError, match="knows nothing of it"):
+    with pytest.raises(UsageError, match="has no entry for it"):
         verb.export(tiny_run, to="safetensors", output=foreign)
     assert foreign.read_bytes() == b"precious"
     own = weights_file.copied(tmp_path / "own")
@@ -202,12 +202,12 @@ def test_what_is_there_already_is_kept(weights_file: File, tiny_run: RunFolder, 
     [
         (["--to", "onxx"], 2, "'onnx'"),
         (["--to", "safetensors", "--raw"], 2, "no option 'raw'"),
-        (["--to", "onnx", "-o", "model.pt"], 2, "ends in .onnx"),
-        (["--raw", "--resize"], 2, "choose one"),
+        (["--to", "onnx", "-o", "model.pt"], 2, "end in .onnx"),
+        (["--raw", "--resize"], 2, "exclude each other"),
         (["--opset", "11"], 2, "--opset 11"),
         (["--quantize", "int4"], 2, "int8"),
         (["--to", "torch_export", "--quantize", "int8"], 2, "--to onnx"),
-        (["-o", "nowhere/x.onnx"], 7, "no folder"),
+        (["-o", "nowhere/x.onnx"], 7, "does not exist"),
         (["--verify", "nowhere.onnx"], 5, "no such file"),
         (["--verify", "x.onnx", "--to", "onnx"], 2, "--verify"),
     ],

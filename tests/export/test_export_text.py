@@ -37,7 +37,7 @@ from dlkit_cli.main import run as dlkit_command
 
 LINES = [written.encode() for written, _ in tiny_texts.texts(40, seed=5)]
 LINES += [b"Gem!", "we don't KNOW this “dull” word".encode()]
-SPEC = SequenceSpec(("a", "b", "c"), 12, words=tuple(f"w{place}" for place in range(10)), tokens="space")
+SPEC = SequenceSpec(("a", "b", "c"), 12, words=tuple(f"w{index}" for index in range(10)), tokens="space")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ import numpy, onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = json.loads(session.get_modelmeta().custom_metadata_map["dlkit"])
 rules = about["input"]
-ids = {word: place for place, word in enumerate(rules["words"].split(" "), start=rules["first_word"])}
+ids = {word: index for index, word in enumerate(rules["words"].split(" "), start=rules["first_word"])}
 for line in sys.stdin:
     reading = rules["reading"]
     for step in reading["steps"]:
@@ -179,7 +179,7 @@ def test_trees_go_to_safetensors_and_nothing_else(
     for to in ("onnx", "torch_export"):
         assert dlkit_command(["export", str(tree_run.path), "--to", to, "-o", str(tmp_path)]) == UsageError.exit_code
         err = capsys.readouterr().err
-        assert "is not possible, because each batch of trees" in err and len(err.splitlines()) == 1
+        assert "the computation of trees depends on each batch" in err and len(err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
     path = export(tree_run, to="safetensors", output=tmp_path).path
     lines = (Path(str(tree_run.recipe().data.dir)) / "test.txt").read_bytes().splitlines()
@@ -203,7 +203,7 @@ def test_numbers_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"resize": True}, {"quantize": "int8"}])
 def test_options_of_images_are_refused(text_run: RunFolder, options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is for models of images; run texts reads sequences"):
+    with pytest.raises(UsageError, match="is for models of images; run texts takes sequences"):
         export(text_run, **options)
 
 
@@ -232,7 +232,7 @@ def test_more_words_than_the_network_has_vectors_for_is_an_error_of_the_file(onn
     words = (*about.spec.words, "more")
     spec = SequenceSpec(about.spec.classes, len(words) + 2, words=words, longest=about.spec.longest)
     path = tmp_path / "more.onnx"
-    path.write_bytes(onnx_exporter.packed(onnx.load_model(onnx_file), about.with_(spec=spec)))
+    path.write_bytes(onnx_exporter.serialize(onnx.load_model(onnx_file), about.with_(spec=spec)))
     with pytest.raises(ModelFileError, match="cannot run it"):
         list(predict(None, [b"a gem and more"], model=str(path)))
 
@@ -253,17 +253,17 @@ def test_every_network_of_text_answers_alike_in_every_format(name: str, options:
     model = registry.load("models", name).build(SPEC, **resolved).eval()
     about = About(name, SPEC, resolved, feed="tokens")
     rng = np.random.default_rng(0)
-    texts = [[f"w{place}" for place in rng.integers(0, 14, length)] for length in (4, 1, 9, 2, 30)]
+    texts = [[f"w{index}" for index in rng.integers(0, 14, length)] for length in (4, 1, 9, 2, 30)]
     expected = np.exp(torch_classifier(model, torch.device("cpu"), SPEC)(texts))
     for exporter in (onnx_exporter, torch_export, safetensors_exporter):
         classify = exporter.classifier(exporter.export(model, SPEC, about), about, "cpu")
         assert abs(np.exp(classify(texts)) - expected).max() <= 1e-5
-        for place in range(len(texts)):
-            assert abs(np.exp(classify(texts[place : place + 1])) - expected[place]).max() <= 1e-5
+        for index in range(len(texts)):
+            assert abs(np.exp(classify(texts[index : index + 1])) - expected[index]).max() <= 1e-5
 
 
 @pytest.mark.slow
-def test_a_network_that_is_computed_step_by_step_is_told_why() -> None:
+def test_a_network_that_is_computed_step_by_step_is_refused_with_the_reason() -> None:
     resolved = registry.resolved_options("models", "gru", {"kernel": "paper"})
     model = registry.load("models", "gru").build(SPEC, **resolved).eval()
     with pytest.raises(UsageError, match="not possible, because its code takes the number"):

@@ -24,7 +24,7 @@ from dlkit.errors import UsageError, VerificationError
 from dlkit.evaluation.model_summary import natural_spec
 from dlkit.evaluation.predict import predict
 from dlkit.export import export as verb
-from dlkit.export.formats import _fed, torch_export
+from dlkit.export.formats import _graph_classifier, torch_export
 from dlkit.export.formats import onnx as onnx_exporter
 from dlkit.export.formats import safetensors as safetensors_exporter
 from dlkit.export.formats._onnx_resize import prepend_resize
@@ -53,7 +53,7 @@ class Stubborn(nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("exporter", [onnx_exporter, torch_export])
-def test_a_network_that_a_graph_cannot_hold_is_told_why(exporter: Any) -> None:
+def test_a_network_that_a_graph_cannot_represent_is_refused_with_the_reason(exporter: Any) -> None:
     spec = natural_spec(1, 8, 8, 2)
     with pytest.raises(UsageError, match=r"not possible, because .*\w.* --to safetensors always is") as caught:
         exporter.export(Stubborn().eval(), spec, About("stubborn", spec))
@@ -118,7 +118,9 @@ def test_resizing_in_the_graph_is_prepares_to_the_bit(spec: ImageSpec, crop: flo
         found = session.run(None, {"images": pixels})[0][0].transpose(2, 0, 1)
         prepared = resize_crop.prepare(flat, spec)
         assert (found == prepared).all(), image.size
-        again = session.run(None, {"images": _fed._images(prepared[None], spec, About("x", spec, feed="any_size"))})[0]
+        again = session.run(
+            None, {"images": _graph_classifier._images(prepared[None], spec, About("x", spec, feed="any_size"))}
+        )[0]
         assert (again[0].transpose(2, 0, 1) == prepared).all(), (
             image.size
         )  # dlkit prepares images before the graph does

@@ -1,4 +1,4 @@
-"""An ONNX file's protobuf messages: its size limit, the marker of its seal, and a walk over all messages."""
+"""An ONNX file's protobuf messages: its size limit, the marker of its seal, and an iteration over all messages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from dlkit import export_metadata
 
-MARKER = export_metadata.SEAL_KEY.encode() + b"\x12\x40"  # the key's last bytes, then: field 2, 64 bytes long
+MARKER = export_metadata.SEAL_KEY.encode() + b"\x12\x40"  # the end of the key, then: field 2, 64 bytes long
 MAX_BYTES = (2 << 30) - 1  # of a protobuf message
 
 
 def messages(message: Any) -> Iterator[Any]:
-    """A protobuf message and all inside it; not what is inside a tensor, which may be large."""
+    """A protobuf message and all messages in it, except those in tensors, which may be large."""
     yield message
     if message.DESCRIPTOR.name == "TensorProto":
         return

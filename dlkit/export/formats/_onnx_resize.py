@@ -1,6 +1,6 @@
-"""resize_crop.prepare in ONNX operators, to the last bit, to be put before an exported network.
+"""resize_crop.prepare in ONNX operators, bit for bit, in front of an exported network.
 
-The Resize operator differs by a gray level in some pixels, which changes some networks' predictions.
+ONNX's Resize operator differs by a gray level in some pixels, which changes the predictions of some networks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dlkit.specs import ImageSpec
 if TYPE_CHECKING:
     from onnx import GraphProto
 
-# resize_crop.prepare in ONNX operations, far ends of long images left out first, as there. Of the resized image
-# only what the crop keeps is computed. `side` resizes the last side as Pillow does: a new pixel is the mean of old
-# ones, weighted by a triangle over two new pixels, or over two old ones if these are larger; the weights have 22 bits,
-# which are worked with in bytes. The Resize operator is a gray level off here and there, and some networks notice.
+# resize_crop.prepare in ONNX operators; the far ends of long images are removed first, as there. Only the cropped part
+# of the resized image is computed. `side` resizes the last dimension like Pillow: a new pixel is the mean of old ones,
+# weighted by a triangle over two new pixels, or over two old ones if these are larger; the weights have 22 bits, which
+# are computed byte by byte.
 RESIZE = """
 <ir_version: 8, opset_import: ["" : 18, "dlkit" : 1]>
 resize (uint8[N, any_height, any_width, {C}] images) => (uint8[N, {H}, {W}, {C}] prepared) {{
@@ -138,7 +138,7 @@ side (pixels, length, first, count) => (resized) {{
 }}
 """
 
-# Of the resized image: the longer side is truncated.
+# The longer side of the resized image is truncated.
 SIZE = """
     follows_pillow = Constant<value = bool {1}>()
     tall_side, wide_side = Split<axis = 0, num_outputs = 2>(kept)
@@ -147,7 +147,7 @@ SIZE = """
     area = ReduceMax<keepdims = 1>(areas)
     size = Div(area, across)
 """
-# The longer side is rounded, and what has the network's size passes unchanged.
+# The longer side is rounded, and images of the network's size are unchanged.
 LEGACY_SIZE = """
     follows_pillow = Constant<value = bool {0}>()
     kept_sides = Cast<to = 11>(kept)
@@ -167,7 +167,7 @@ LEGACY_SIZE = """
 
 
 def prepend_resize(graph: GraphProto, spec: ImageSpec) -> None:
-    """Put resizing and cropping before the graph's first node."""
+    """Insert resizing and cropping before the graph's first node."""
     from onnx import inliner, parser
 
     target = ", ".join(str(round(side / spec.crop)) for side in (spec.height, spec.width))
@@ -177,24 +177,24 @@ def prepend_resize(graph: GraphProto, spec: ImageSpec) -> None:
     front = inliner.inline_local_functions(model).graph
     for node in graph.node:
         node.input[:] = ["prepared" if name == "images" else name for name in node.input]
-    prefixed = _prefixed(front)
+    prefixed = _prefix_names(front)
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*prefixed.node, *rest])
     graph.input[0].CopyFrom(prefixed.input[0])
 
 
-def _prefixed(front: GraphProto) -> GraphProto:
-    """Its inner names begin with "resize.", so that none is one of the network's."""
+def _prefix_names(front: GraphProto) -> GraphProto:
+    """Prefix the inner names with "resize.", so that they differ from the network's."""
     for message in messages(front):
         if message.DESCRIPTOR.name == "NodeProto":
             for names in (message.input, message.output):
-                names[:] = [_prefixed_name(name) for name in names]
+                names[:] = [_prefix(name) for name in names]
         elif message.DESCRIPTOR.name == "GraphProto" and message is not front:
             for value in message.output:
-                value.name = _prefixed_name(value.name)
+                value.name = _prefix(value.name)
     return front
 
 
-def _prefixed_name(name: str) -> str:
+def _prefix(name: str) -> str:
     return name if name in ("", "images", "prepared") else f"resize.{name}"

@@ -1,7 +1,7 @@
-"""torch's recurrent layers, kept whole while a network is traced: one operation, for sequences of any length.
+"""torch's recurrent layers as single operations of a traced graph, for sequences of any length.
 
-torch's tracer would compute a layer's shapes by unrolling it step by step, and so take the length of the example for
-the only one. Within `kept_whole` it is told the shapes, and the graph holds torch's fused operation, or ONNX's.
+torch.export (2.14) computes a layer's shapes by unrolling it step by step, which fixes the length to the example's.
+`opaque_recurrent_layers` declares the shapes instead, and the graph holds torch's fused operation, or ONNX's.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch._decomp import global_decomposition_table
 
 aten = torch.ops.aten
 LAYERS = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
-AT = DispatchKey.CompositeImplicitAutograd
+DISPATCH_KEY = DispatchKey.CompositeImplicitAutograd
 
 
 @contextmanager
-def kept_whole() -> Iterator[None]:
-    """Within, tracing knows what the recurrent layers give without computing it."""
+def opaque_recurrent_layers() -> Iterator[None]:
+    """Within this context tracing knows the output shapes of the recurrent layers without computing them."""
     table = global_decomposition_table["post_autograd"]
-    before = [(layer, table.get(layer), layer.py_kernels.get(AT)) for layer in LAYERS]
+    before = [(layer, table.get(layer), layer.py_kernels.get(DISPATCH_KEY)) for layer in LAYERS]
     try:
         for layer in LAYERS:
-            _set(layer, table, _given, _given)
+            _set(layer, table, _output_shapes, _output_shapes)
         yield
     finally:
         for layer, decomposition, kernel in before:
@@ -35,15 +35,15 @@ def kept_whole() -> Iterator[None]:
 
 
 def _set(layer: Any, table: Any, decomposition: Any, kernel: Any) -> None:
-    for places, key, value in ((table, layer, decomposition), (layer.py_kernels, AT, kernel)):
+    for registry, key, value in ((table, layer, decomposition), (layer.py_kernels, DISPATCH_KEY, kernel)):
         if value is None:
-            places.pop(key, None)
+            registry.pop(key, None)
         else:
-            places[key] = value
+            registry[key] = value
     layer._dispatch_cache.clear()
 
 
-def _given(
+def _output_shapes(
     input: Tensor,
     hx: Tensor | Sequence[Tensor],
     params: Sequence[Tensor],
@@ -54,21 +54,21 @@ def _given(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
-    """Empty tensors of the shapes that a layer gives: the states of all steps, and the last."""
+    """Empty tensors with the shapes of a layer's outputs: the states of all steps, and the last."""
     last = [hx] if isinstance(hx, Tensor) else list(hx)
     states = input.new_empty(*input.shape[:2], last[0].shape[2] * (1 + bidirectional))
     return (states, *(torch.empty_like(one) for one in last))
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The simple layers as ONNX's operator RNN; the others torch's exporter knows."""
-    return {aten.rnn_tanh.input: _translated("Tanh"), aten.rnn_relu.input: _translated("Relu")}
+    """Simple recurrent layers as ONNX's operator RNN; torch's exporter translates the others."""
+    return {aten.rnn_tanh.input: _translate("Tanh"), aten.rnn_relu.input: _translate("Relu")}
 
 
-def _translated(activation: str) -> Callable[..., Any]:
+def _translate(activation: str) -> Callable[..., Any]:
     from onnxscript import opset18
 
-    op: Any = opset18  # its types do not know the constants that it makes of lists
+    op: Any = opset18  # its types do not include the lists that it converts to constants
 
     def rnn(
         input: Any,  # (N, T, D)
@@ -81,7 +81,7 @@ def _translated(activation: str) -> Callable[..., Any]:
         bidirectional: bool,
         batch_first: bool,
     ) -> tuple[Any, Any]:
-        """One layer in one direction with biases, as dlkit.layers.recurrent.Pass has it."""
+        """One layer in one direction with biases, as in dlkit.layers.recurrent.Pass."""
         assert has_biases and num_layers == 1 and batch_first and not bidirectional and not train
         w, u, b = (op.Unsqueeze(part, [0]) for part in (*params[:2], op.Concat(*params[2:], axis=0)))
         steps = op.Transpose(input, perm=[1, 0, 2])

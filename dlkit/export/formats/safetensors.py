@@ -1,8 +1,8 @@
-"""safetensors: the weights by name, and in the header what they are weights of; `dlkit predict` reads it anywhere.
+"""safetensors: the weights by name, with a description of the model in the header; `dlkit predict` reads it anywhere.
 
-The format of https://github.com/huggingface/safetensors: tensors behind a JSON header, nothing in it can be executed.
-The network itself is code, dlkit's: another program needs its own. The file holds the averaged weights where the run
-has them.
+The format of https://github.com/huggingface/safetensors: a JSON header followed by tensors, without executable parts.
+The network itself is dlkit's code; another program needs its own. The file holds the averaged weights if the run has
+them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TAKES = ("images", "sequences", "trees")
 SUFFIX = ".safetensors"
 NEEDS = ("safetensors",)
 MARKER = b'"' + export_metadata.SEAL_KEY.encode() + b'":"'
-MOST_HEADER = 100 << 20  # bytes, the format's own limit
+MAX_HEADER = 100 << 20  # bytes, the format's own limit
 
 
 def export(model: nn.Module, spec: Spec, about: About) -> bytes:
@@ -37,45 +37,45 @@ def export(model: nn.Module, spec: Spec, about: About) -> bytes:
 
 
 def read_about(data: bytes) -> About | None:
-    """What the header says of itself, or none where dlkit did not write it.
+    """The description in the header; None if dlkit did not write the file.
 
     Raises:
-        ModelFileError: there is no header, or it promises what cannot be.
+        ModelFileError: the header is missing or invalid.
     """
     size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > min(MOST_HEADER, len(data) - 8):
-        raise ModelFileError("it is no safetensors file: its header is cut off.")
+    if len(data) < 8 or size > min(MAX_HEADER, len(data) - 8):
+        raise ModelFileError("it is not a safetensors file: its header is truncated.")
     try:
         header: Any = json.loads(data[8 : 8 + size])
         text = header.get("__metadata__", {}).get(export_metadata.KEY)
     except MALFORMED as error:
-        raise ModelFileError("it is no safetensors file: its header is no JSON object.") from error
+        raise ModelFileError("it is not a safetensors file: its header is not a JSON object.") from error
     return None if text is None else About.from_json(text)
 
 
 def read_export(path: Path) -> About | None:
-    """What an exported .safetensors file says of itself; none where dlkit did not export it.
+    """The description of an exported .safetensors file; None if dlkit did not export it.
 
     Raises:
-        ModelFileError: it is damaged, or says something that cannot be. VerificationError: it was changed.
+        ModelFileError: the file is damaged or its description invalid. VerificationError: it was changed.
     """
     try:
         with atomic_io.storage_errors(path), open(path, "rb") as file:
             first = file.read(8)
             size = min(int.from_bytes(first, "little"), path.stat().st_size)
-            found = read_about(first + file.read(size))
-        if found is not None:
+            about = read_about(first + file.read(size))
+        if about is not None:
             export_metadata.check_seal(path.read_bytes(), MARKER)
     except (ModelFileError, VerificationError) as error:
         raise type(error)(f"weights {path} cannot be read: {error}") from error
-    return found
+    return about
 
 
 def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
-    """The shelf's network with the file's weights, by torch.
+    """The registry's network with the file's weights, by torch.
 
     Raises:
-        ModelFileError: the weights are damaged, or not those of the network that the file names.
+        ModelFileError: the weights are damaged, or do not fit the network that the file names.
     """
     import safetensors.torch
     import torch
@@ -89,12 +89,12 @@ def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
         model.load_state_dict(safetensors.torch.load(data))
     except (UsageError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(f"its weights do not make a {about.model!r} of this dlkit: {reason}") from error
-    place = torch.device(device)
-    model = model.to(place).eval()
+        raise ModelFileError(f"its weights do not fit {about.model!r} of this dlkit: {reason}") from error
+    torch_device = torch.device(device)
+    model = model.to(torch_device).eval()
     if about.scales:
         scale_outputs(model, about.scale, about.bias)
-    return torch_classifier(model, place, about.spec, about.link)
+    return torch_classifier(model, torch_device, about.spec, about.link)
 
 
 def runtime() -> str:

@@ -1,4 +1,4 @@
-"""What the exported graphs share when they are run: prepared images or text, as the arrays that go in. No torch."""
+"""The classifier of an exported graph: feeds prepared images or text to a runtime. No torch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dlkit.inference.classifier import Answer, LogProbabilities, Outputs, Pixels
 from dlkit.specs import ImageSpec, SequenceSpec
 
 Feeds = Mapping[str, npt.NDArray[Any]]  # by the name of the graph's input
-Compute = Callable[[Feeds, str], npt.NDArray[np.float32]]  # what goes in, and the name of what is to come out
+Compute = Callable[[Feeds, str], npt.NDArray[np.float32]]  # from the inputs, and the name of the output
 
 
 @dataclass(frozen=True, eq=False)
 class GraphClassifier:
-    """What answers with a runtime's `compute`."""
+    """Classifies by a runtime's function `compute`."""
 
     about: About
     compute: Compute
 
     def __call__(self, inputs: Any) -> LogProbabilities:
-        """The log of the graph's own probabilities; a graph without any gives outputs, to which the link is applied."""
+        """The log of the graph's probabilities; for a graph that outputs logits, the link applied to them."""
         if self.about.output == "logits":
             return self.answer(inputs).log_probabilities
         return log_of(self._values(inputs, self.about.output), self.about.link)
@@ -48,13 +48,13 @@ class GraphClassifier:
 
 
 def _feeds(inputs: Any, about: About) -> Iterator[tuple[Feeds, int]]:
-    """Batches for a graph, and their sizes: one of images, as many of texts as their lengths ask for."""
+    """Inputs of the graph with their batch sizes: one batch of images, or a batch for each length of texts."""
     if isinstance(about.spec, ImageSpec):
         yield {"images": _images(inputs, about.spec, about)}, len(inputs)
         return
     from dlkit.data.text.encoding import Vocabulary, split_batches
 
-    assert isinstance(about.spec, SequenceSpec), "no graph reads trees"
+    assert isinstance(about.spec, SequenceSpec), "no graph takes trees"
     vocabulary = Vocabulary(about.spec.words)
     for part in split_batches(inputs):
         tokens, lengths = vocabulary.encode_batch(part, about.spec.longest)
@@ -65,12 +65,12 @@ def _images(pixels: Pixels, spec: ImageSpec, about: About) -> npt.NDArray[Any]:
     if about.feed == "normalised":
         return normalized(pixels, spec)
     if about.feed == "any_size" and pixels.shape[2:] == (spec.height, spec.width) and not spec.legacy_resize:
-        pixels = _uncropped(pixels, spec)
+        pixels = _pad_for_crop(pixels, spec)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-def _uncropped(pixels: Pixels, spec: ImageSpec) -> Pixels:
-    """Prepared images (N, C, H, W) with the border that a graph's center crop takes away again."""
+def _pad_for_crop(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """Prepared images (N, C, H, W) with the border that the graph's center crop removes."""
     sides = [(round(side / spec.crop), side) for side in (spec.height, spec.width)]
     before = [round((larger - side) / 2) for larger, side in sides]
     borders = [(start, larger - side - start) for start, (larger, side) in zip(before, sides, strict=True)]

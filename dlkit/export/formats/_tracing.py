@@ -1,4 +1,4 @@
-"""What the formats made by torch's tracer share: the network as it is served, and how the tracer is run."""
+"""Tracing of a network with torch.export, for the formats that hold a graph."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.export import Dim, ExportedProgram
 from dlkit.data.batches import normalize
 from dlkit.data.link import probabilities
 from dlkit.data.text.padding import Sequences
-from dlkit.export.formats._recurrent import kept_whole
+from dlkit.export.formats._recurrent import opaque_recurrent_layers
 from dlkit.export_metadata import About
 from dlkit.specs import ImageSpec, Link, SequenceSpec, Spec
 
 Shapes = tuple[dict[int, Dim], ...]
 
 
-class ServedImages(nn.Module):
-    """With outputs, the network's outputs follow the probabilities."""
+class ImageGraph(nn.Module):
+    """Preprocessing, network and link; with `outputs` the graph also returns the network's outputs."""
 
     def __init__(self, network: nn.Module, spec: ImageSpec, link: Link, outputs: bool) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class ServedImages(nn.Module):
         return (probabilities(logits, self.link), logits) if self.outputs else probabilities(logits, self.link)
 
 
-class ServedText(nn.Module):
-    """What stands behind a length is padding; whatever it holds, the answer is the same. No link leaves logits."""
+class TextGraph(nn.Module):
+    """The network and its link (None returns logits); tokens beyond a text's length are padding and have no effect."""
 
     def __init__(self, network: nn.Module, link: Link | None, outputs: bool) -> None:
         super().__init__()
@@ -47,40 +47,37 @@ class ServedText(nn.Module):
         return (probabilities(logits, self.link), logits) if self.outputs else probabilities(logits, self.link)
 
 
-def traced(model: nn.Module, about: About, raw: bool, outputs: bool = False) -> ExportedProgram:
-    """The network as a graph, from what a person has to probabilities; with raw, from what it reads to logits."""
+def trace(model: nn.Module, about: About, raw: bool, outputs: bool = False) -> ExportedProgram:
+    """The network as a graph, from original inputs to probabilities; with raw, from preprocessed inputs to logits."""
     inputs, shapes = _example(about.spec, raw)
-    return torch.export.export(_served(model, about, raw, outputs), inputs, dynamic_shapes=shapes, strict=False)
+    return torch.export.export(_graph_module(model, about, raw, outputs), inputs, dynamic_shapes=shapes, strict=False)
 
 
-def _served(model: nn.Module, about: About, raw: bool, outputs: bool) -> nn.Module:
+def _graph_module(model: nn.Module, about: About, raw: bool, outputs: bool) -> nn.Module:
     if isinstance(about.spec, ImageSpec):
-        return model if raw else ServedImages(model, about.spec, about.link, outputs).eval()
-    return ServedText(model, None if raw else about.link, outputs).eval()
+        return model if raw else ImageGraph(model, about.spec, about.link, outputs).eval()
+    return TextGraph(model, None if raw else about.link, outputs).eval()
 
 
 def _example(spec: Spec, raw: bool) -> tuple[tuple[Tensor, ...], Shapes]:
-    """Two inputs to trace a network with, and which of their sides are of any length.
-
-    Of one alone the tracer would take the number for fixed.
-    """
+    """A batch of two inputs for tracing (of one, the tracer would fix the batch size), and its dynamic dimensions."""
     if isinstance(spec, ImageSpec):
         sides = (spec.channels, spec.height, spec.width) if raw else (spec.height, spec.width, spec.channels)
         return (torch.zeros(2, *sides, dtype=torch.float32 if raw else torch.uint8),), ({0: Dim("N")},)
-    assert isinstance(spec, SequenceSpec), "a graph cannot hold what trees ask for"
+    assert isinstance(spec, SequenceSpec), "a graph cannot represent trees"
     return (torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 2])), ({0: Dim("N"), 1: Dim("T")}, {0: Dim("N")})
 
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Without what torch's tracer has to say of its own ways; what it cannot do it raises."""
+    """Within this context torch's tracer logs and warns nothing; failures are exceptions."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), kept_whole():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)  # what torch still uses itself
+        with warnings.catch_warnings(), opaque_recurrent_layers():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)  # of torch's own code
             warnings.filterwarnings("ignore", category=FutureWarning)
-            # nn.LSTM and its like keep a list of their weights, which the tracer replaces for a while
+            # recurrent layers hold a list of their weights, which the tracer replaces temporarily
             for message in (".*_flat_weights.* assigned during export", "The .grad attribute of a Tensor that is not"):
                 warnings.filterwarnings("ignore", message=message, category=UserWarning)
             yield
@@ -88,19 +85,19 @@ def tracing() -> Iterator[None]:
         logging.disable(before)
 
 
-def reason(error: BaseException) -> str:
-    """What everything began with, in one sentence."""
+def failure_reason(error: BaseException) -> str:
+    """The root cause of a tracing error in one sentence."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error)
     if "specialized it to be a constant" in text:
-        return FIXED
+        return FIXED_SIZE
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
     return first[:300].rstrip(".:") + "."
 
 
-FIXED = (
-    "its code takes the number of inputs or of their steps for a fixed one, as len() of a tensor or a loop over it "
-    "does; tensor.shape would not."
+FIXED_SIZE = (
+    "its code fixes the batch size or the number of steps, for example by len() of a tensor or a loop over it; "
+    "tensor.shape does not."
 )
