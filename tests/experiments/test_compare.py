@@ -172,7 +172,7 @@ def test_groups_that_are_none_are_refused(tiny_run: RunFolder, tmp_path: Path) -
     first, second = (group(tmp_path, tiny_run, name, [0.9, 0.91]) for name in "AB")
     with pytest.raises(UsageError, match="at least two runs"):
         compare_groups(first, second[:1])
-    with pytest.raises(UsageError, match="named twice"):
+    with pytest.raises(UsageError, match="given twice"):
         compare_groups(first, [first[0], second[0]])
     answer(second[1], "1", metrics={"top1": {"value": 0.9}}, samples=1000, weights_sha256="B0")
     with pytest.raises(UsageError, match="same weights twice"):
