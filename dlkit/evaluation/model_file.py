@@ -16,7 +16,7 @@ from dlkit.data.text.encoding import Text
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.export.formats import _onnx_safety, onnx, safetensors
 from dlkit.export_metadata import About
-from dlkit.inference.classifier import Answer, Classifier, LogProbabilities
+from dlkit.inference.classifier import Classifier, LogProbabilities, NetworkOutput
 
 SUFFIXES = (".onnx", ".safetensors", ".pt2")
 
@@ -93,9 +93,9 @@ class FileClassifier:
             log_probabilities: LogProbabilities = self.classify(inputs)
             return log_probabilities
 
-    def answer(self, inputs: Any) -> Answer:
+    def answer(self, inputs: Any) -> NetworkOutput:
         with _errors_of(self.path):
-            answer: Answer = self.classify.answer(inputs)
+            answer: NetworkOutput = self.classify.answer(inputs)
             return answer
 
     def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:

@@ -1,1 +1,1 @@
-"""From prepared inputs to probabilities, whichever runtime computes them."""
+"""Classifiers: from prepared inputs to probabilities, for any runtime."""

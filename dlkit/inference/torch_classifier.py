@@ -17,7 +17,7 @@ from dlkit.data.text.corpus import tree_samples
 from dlkit.data.text.encoding import Text, Vocabulary, size, split_batches
 from dlkit.data.text.padding import Sequences
 from dlkit.data.text.treebank import ParsedTree
-from dlkit.inference.classifier import Answer, Classifier, LogProbabilities, Outputs, Pixels
+from dlkit.inference.classifier import Classifier, LogProbabilities, NetworkOutput, Outputs, Pixels
 from dlkit.specs import ImageSpec, Link, SequenceSpec, Spec, TreeSpec
 
 
@@ -38,11 +38,11 @@ class ImageClassifier:
     def __call__(self, pixels: Pixels) -> LogProbabilities:
         return self.answer(pixels).log_probabilities
 
-    def answer(self, pixels: Pixels) -> Answer:
+    def answer(self, pixels: Pixels) -> NetworkOutput:
         with torch.inference_mode():
             inputs = normalize(torch.from_numpy(pixels).to(self.device), self.spec)
             outputs: Outputs = self.module(inputs).cpu().double().numpy()
-        return Answer(outputs, log_probabilities(outputs, self.link))
+        return NetworkOutput(outputs, log_probabilities(outputs, self.link))
 
 
 class TextClassifier:
@@ -59,9 +59,9 @@ class TextClassifier:
         """The log probabilities of each text: (N, K)."""
         return self.answer(texts).log_probabilities
 
-    def answer(self, texts: Sequence[Text]) -> Answer:
+    def answer(self, texts: Sequence[Text]) -> NetworkOutput:
         outputs = np.concatenate([self._outputs(part, "roots") for part in split_batches(texts)])
-        return Answer(outputs, log_probabilities(outputs, self.link))
+        return NetworkOutput(outputs, log_probabilities(outputs, self.link))
 
     def nodes(self, texts: Sequence[Text]) -> list[LogProbabilities]:
         """The log probabilities of each tree's nodes, (nodes, K), in written order."""

@@ -1,4 +1,4 @@
-"""The non-linearities by name, as a recipe's `activation` option names them."""
+"""The activations by name, the values of a recipe's `activation` option."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation(name: str, *, inplace: bool = False) -> nn.Module:
-    """The activation of that name.
+    """The activation with that name.
 
     inplace lets those that can overwrite their input: half the memory, where nothing else needs what comes in.
     Raises: UsageError where there is none.
     """
     if name not in ACTIVATIONS:
-        raise UsageError(f"no activation is called {name!r}. {did_you_mean(str(name), ACTIVATIONS)}")
+        raise UsageError(f"activation {name!r} not found. {did_you_mean(str(name), ACTIVATIONS)}")
     made = ACTIVATIONS[name]()
     if inplace and isinstance(made, nn.ReLU | nn.LeakyReLU):
         made.inplace = True

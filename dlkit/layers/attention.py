@@ -1,4 +1,4 @@
-"""Self-attention: each position looks at all others and takes a weighted mean of what they say.
+"""Self-attention: each position computes a weighted mean over all positions.
 
 Vaswani et al., "Attention is all you need", 2017 (1706.03762). In every head, with its own Q, K and V of width d,
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(QKᵀ/√d): how much each position (row) looks at each other one (column); a row adds up to 1.
+    """softmax(QKᵀ/√d): the weight of each position (column) for each position (row); rows sum to 1.
 
     queries (…, T, d), keys (…, S, d) -> (…, T, S). mask broadcasts to that: True where a position may be looked at.
     A position that may look nowhere has a row of zeros.
@@ -28,20 +28,20 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None)
     scores = queries @ keys.transpose(-2, -1) / sqrt(queries.shape[-1])  # (…, T, S)
     if mask is None:
         return scores.softmax(-1)
-    lowest = torch.finfo(scores.dtype).min  # and not -inf, whose softmax over a whole row is NaN
+    lowest = torch.finfo(scores.dtype).min  # not -inf, whose softmax over an entire row is NaN
     return scores.masked_fill(~mask, lowest).softmax(-1) * mask
 
 
 def padding_mask(lengths: Tensor, size: int) -> Tensor:
-    """The mask under which nobody looks at padding: lengths (N,) -> (N, 1, 1, size), for every head and every query."""
+    """The mask that excludes padding: lengths (N,) -> (N, 1, 1, size), for every head and every query."""
     return (torch.arange(size, device=lengths.device) < lengths[:, None])[:, None, None, :]
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention (section 3.2.2): Q, K, V by one projection, attention in each head, then a projection.
 
-    dropout is of the attention weights. forward uses torch's fused kernel; with `record_weights` it computes the
-    formula explicitly and stores the weights, (N, heads, T, T), before dropout, in `weights`.
+    dropout is applied to the attention weights. forward uses torch's fused kernel; with `record_weights` it computes
+    the formula explicitly and stores the weights, (N, heads, T, T), before dropout, in `weights`.
     """
 
     weights: Tensor | None
@@ -53,12 +53,12 @@ class SelfAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))  # Q, K, V
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.in_proj_weight)  # as nn.MultiheadAttention starts
+        nn.init.xavier_uniform_(self.in_proj_weight)  # like nn.MultiheadAttention
         nn.init.zeros_(self.out_proj.bias)
         self.record_weights, self.weights = False, None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # (N, T, D) -> (N, T, D)
-        """mask: bool, broadcasts to (N, heads, T, T), True where a position may be looked at; see padding_mask."""
+        """mask: bool, broadcasts to (N, heads, T, T), True for positions to attend to; see padding_mask."""
         N, T, D = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(N, T, 3, self.heads, D // self.heads)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, T, d) each
@@ -72,13 +72,13 @@ class SelfAttention(nn.Module):
         return joined
 
     def in_proj(self) -> nn.Linear:
-        """The projection to Q, K and V as a layer that holds the same parameters, for who draws layers' weights."""
+        """The projection to Q, K and V as a layer with the same parameters, for initialization."""
         layer = nn.Linear(1, 1, device="meta")
         layer.weight, layer.bias = self.in_proj_weight, self.in_proj_bias
         return layer
 
     def multiply_adds(self, output: Tensor) -> int:
-        """Of one sequence, without the last projection; output (1, T, D)."""
+        """For one sequence, without the last projection; output (1, T, D)."""
         T, D = output.shape[-2:]
         return 3 * T * D * D + 2 * T * T * D  # in_proj; QKᵀ and the weighted mean
 
@@ -88,7 +88,7 @@ class SelfAttention(nn.Module):
 
 @contextmanager
 def record_attention(model: nn.Module) -> Iterator[list[SelfAttention]]:
-    """Within, each self-attention of the model keeps the weights of its last call; yields them in the model's order."""
+    """Within this context each self-attention records the weights of its last call; yields them in order."""
     layers = [module for module in model.modules() if isinstance(module, SelfAttention)]
     for layer in layers:
         layer.record_weights = True

@@ -1,4 +1,4 @@
-"""Batch normalization written out, to read and to test against."""
+"""Explicit batch normalization, as a reference for readers and tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class BatchNorm2d(nn.Module):
-    """y = gain · (x - mean) / √(variance + eps) + bias, each channel by itself.
+    """y = gain · (x - mean) / √(variance + eps) + bias, per channel.
 
     In training mean and variance are the batch's, over N, H and W, with which running ones are kept up: running ←
     (1 - momentum) · running + momentum · the batch's, there with the variance divided by one sample less. Otherwise

@@ -1,4 +1,4 @@
-"""What the classical classifiers share: images as rows of numbers, and scikit-learn, which is an extra."""
+"""The common part of the classical classifiers: images as rows of numbers, and the optional scikit-learn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = npt.NDArray[np.float32]  # (n, C · H · W)
 
 
 def rows(images: Images, spec: ImageSpec) -> Rows:
-    """The images as a network sees them, normalised, each a row."""
+    """The normalized images, one per row, as a network takes them."""
     found: Rows = normalize(torch.from_numpy(images), spec).flatten(1).numpy()
     return found
 
@@ -39,6 +39,6 @@ def sklearn(module: str) -> Any:
 
 
 def fitted_classes(targets: Targets, classes: int) -> None:
-    """Raises: UsageError where a class has no sample to be fitted to."""
+    """Raises: UsageError if a class has no sample to fit."""
     if len(np.unique(targets)) < classes:
-        raise UsageError(f"{classes - len(np.unique(targets))} classes have no image to fit to. Give a larger --limit.")
+        raise UsageError(f"{classes - len(np.unique(targets))} classes have no image to fit. Use a larger --limit.")

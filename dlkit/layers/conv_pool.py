@@ -1,4 +1,4 @@
-"""A convolution and the 2×2 max pooling behind it, as a CPU trains them quickest: the same numbers, to rounding.
+"""A convolution followed by 2×2 max pooling, in the fastest form on a CPU: equal up to rounding.
 
 A CPU computes eight maps of a pixel at once, if they stand side by side (channels_last) and there are eight. So maps of
 zeros fill the last eight up. A bias commutes with the maximum, behind which it has a quarter of the work.
@@ -13,7 +13,7 @@ LANES = 8  # float32 numbers in a vector of AVX2
 
 
 def conv_max_pool(images: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """(N, C, H, W) -> (N, M, H', W'), M the least multiple of LANES from the convolution's K maps on; the rest is 0.
+    """(N, C, H, W) -> (N, M, H', W'), M the K maps of the convolution rounded up to LANES; the rest is 0.
 
     `images` may have more channels than the convolution takes, as this function gives them. Stride 1, no padding.
     """

@@ -1,4 +1,4 @@
-"""Stochastic depth: a residual block is left out for some images while training, so that what remains is shallower.
+"""Stochastic depth: a residual block is skipped for random samples in training, which makes the network shallower.
 
 Huang, Sun, Liu, Sedra and Weinberger, "Deep networks with stochastic depth", 2016 (1603.09382).
 Differs from the paper: a block is dropped an image at a time, not a batch at a time; what is kept is divided by the
@@ -15,13 +15,13 @@ from dlkit.errors import UsageError
 
 
 def drop_path(branch: Tensor, probability: float) -> Tensor:
-    """The branch (N, …) with whole samples set to 0 at this probability, the others divided by what remains of 1."""
+    """The branch (N, …) with samples set to 0 at this probability, and the others scaled by 1 / (1 − probability)."""
     keep = branch.new_empty(branch.shape[0], *[1] * (branch.ndim - 1)).bernoulli_(1 - probability)
     return branch * keep.div_(1 - probability)
 
 
 class DropPath(nn.Module):
-    """Put behind a residual branch, before it is added: x + drop_path(branch(x))."""
+    """Applied to a residual branch: x + drop_path(branch(x))."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class DropPath(nn.Module):
 
 
 def drop_paths(probability: Any, blocks: int) -> list[nn.Module]:
-    """A layer for each residual block of a network, the probability rising by the same amount from block to block.
+    """A layer for each residual block of a network, the probability increasing linearly from block to block.
 
     The paper's linear decay rule (section 3): early blocks make what all later ones use, so that block l of L is left
     out with probability·l/L. At 0 there is no layer at all.

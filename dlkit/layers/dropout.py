@@ -1,4 +1,4 @@
-"""Dropout as a model's `dropout` option asks for it."""
+"""Dropout for a model's `dropout` option."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dlkit.errors import UsageError
 
 
 def dropout(probability: Any, option: str = "dropout") -> nn.Module:
-    """Set units to 0 with this probability while training (Srivastava et al. 2014); at 0 it is no layer at all.
+    """Set units to 0 with this probability while training (Srivastava et al. 2014); at 0 an identity.
 
     Raises: UsageError where it is no number in [0, 1).
     """

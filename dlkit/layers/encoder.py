@@ -1,4 +1,4 @@
-"""The transformer's encoder block: self-attention, then two dense layers at each position, each added to what came in.
+"""The transformer's encoder block: self-attention, then two dense layers per position, both with residual connections.
 
 Vaswani et al., "Attention is all you need", 2017 (1706.03762), figure 1. The normalization stands before each branch
 and not behind the addition, as in Dosovitskiy et al. 2020 (2010.11929), section 3.1:
@@ -45,7 +45,7 @@ class EncoderBlock(nn.Module):
         self.drop_path = drop_path or nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # (N, T, D) -> (N, T, D)
-        """mask: as dlkit.layers.attention.SelfAttention takes it."""
+        """mask: as for dlkit.layers.attention.SelfAttention."""
         x = x + self.drop_path(self.dropout(self.self_attention(self.ln_1(x), mask)))
         x = x + self.drop_path(self.mlp(self.ln_2(x)))
         return x

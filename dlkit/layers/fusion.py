@@ -1,4 +1,4 @@
-"""Features of several scales, joined in front of a classifier."""
+"""Features of several scales, concatenated before a classifier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FUSIONS = ("none", "pool", "pyramid")
 
 
 class PooledMaps(nn.Module):
-    """The last stage's maps, or those of all stages, each averaged over space and put side by side."""
+    """The last stage's maps, or those of all stages, each averaged over space and concatenated."""
 
     def __init__(self, widths: Sequence[int], *, all_stages: bool) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class PooledMaps(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid, each level averaged over space and put side by side.
+    """A feature pyramid, each level averaged over space and concatenated.
 
     Level i is 1×1(stage i) + level i + 1 enlarged to its size; a 3×3 convolution smooths each. Lin et al. 2017
     (1612.03144). What follows there is a detector on every level; here it is one classifier over all, so that norm and

@@ -1,4 +1,4 @@
-"""How weights start: the schemes that a recipe's `init` option names.
+"""Weight initialization: the schemes of a recipe's `init` option.
 
     lecun   uniform in ±2.4/fan_in, biases too: LeCun et al. 1998, appendix A
     xavier  uniform in ±gain·√(6/(fan_in + fan_out)), biases 0: Glorot and Bengio 2010
@@ -20,7 +20,7 @@ from dlkit.layers.options import check_choice
 from dlkit.layers.partial_conv import PartialConv2d
 
 SCHEMES = ("lecun", "xavier", "he", "torch")
-# By how much weights grow to make up for what the activation shrinks; the scaled tanh was made to keep unit variance.
+# The gain that compensates for the activation; the scaled tanh preserves unit variance.
 GAINS = {"sigmoid": 1.0, "tanh": 5 / 3, "scaled_tanh": 1.0, "relu": sqrt(2), "leaky_relu": sqrt(2 / (1 + 0.01**2))}
 
 
@@ -34,7 +34,7 @@ def initialize(model: nn.Module, scheme: str, activation: str = "relu") -> None:
     """
     check_choice("init", scheme, SCHEMES)
     if scheme == "torch" or any(weight.is_meta for weight in model.parameters()):
-        return  # on the meta device there is no memory to draw into
+        return  # tensors on the meta device have no memory
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear | PartialConv2d)]
     for layer in layers:
         _draw(layer, scheme, 1.0 if layer is layers[-1] else GAINS[activation])
@@ -58,7 +58,7 @@ def _draw(layer: nn.Conv2d | nn.Linear | PartialConv2d, scheme: str, gain: float
 
 
 def _fans(layer: nn.Conv2d | nn.Linear | PartialConv2d) -> tuple[Tensor, Tensor]:
-    """Numbers, or for a partial convolution one a kernel: both broadcast against the weight."""
+    """Numbers, or for a partial convolution one per kernel: both broadcast against the weight."""
     if isinstance(layer, PartialConv2d):
         return layer.fan_in, layer.fan_out
     kernel = layer.weight[0, 0].numel()  # a linear layer's is 1

@@ -1,4 +1,4 @@
-"""Local response normalization: neighbouring channels damp each other."""
+"""Local response normalization: neighboring channels inhibit each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LocalResponseNorm(nn.Module):
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W), the same out
-        # α goes in before the square and k behind the sum: neither is then lost or overflows in half precision.
+        # α is applied before the square and k after the sum, to avoid underflow and overflow in half precision.
         sums = F.conv2d((x * self.alpha**0.5).square(), self._band(x))
         sums = sums.to(torch.promote_types(x.dtype, torch.float32))
         return x * self._power(sums + self.k).to(x.dtype)
@@ -31,7 +31,7 @@ class LocalResponseNorm(nn.Module):
         return ((channel[:, None] - channel).abs() <= self.n // 2).to(x.dtype)[:, :, None, None]
 
     def _power(self, d: Tensor) -> Tensor:
-        """d^-β; for 3/4 by roots, which take a CPU a third of the time."""
+        """d^-β; for 3/4 by roots, in a third of the time on a CPU."""
         if self.beta != 0.75:
             return d.pow(-self.beta)
         root = d.rsqrt()

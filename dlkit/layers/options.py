@@ -1,4 +1,4 @@
-"""What a model's options may be: a recipe carries scalars, and a wrong one is a person's mistake, told in one line."""
+"""Validation of a model's options: recipes have scalars, and an invalid one is a UsageError in one line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dlkit.registry import did_you_mean
 
 
 def check_choice(option: str, value: Any, choices: Iterable[str]) -> None:
-    """Raises: UsageError where the value is none of the choices."""
+    """Raises: UsageError if the value is not one of the choices."""
     choices = list(choices)
     if value not in choices:
         raise UsageError(f"model option {option} is {value!r}. {did_you_mean(str(value), choices)}")
 
 
 def sizes(option: str, value: Any) -> tuple[int, ...]:
-    """The layer sizes that "512,256" or 512 stand for; "" stands for none.
+    """The layer sizes in "512,256" or 512; none for "".
 
     Raises: UsageError where the value is not such a list.
     """
@@ -28,23 +28,23 @@ def sizes(option: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, bool) or not all(
         part.isascii() and part.isdigit() and 0 < int(part) <= 2**20 for part in parts
     ):
-        raise UsageError(f"model option {option} is {value!r}. It must be whole numbers such as 512 or '512,256'.")
+        raise UsageError(f"model option {option} is {value!r}. It must be integers such as 512 or '512,256'.")
     return tuple(int(part) for part in parts)
 
 
 def check_whole(option: str, value: Any, least: int = 1, most: int = 2**20) -> None:
-    """Raises: UsageError where the value is not a whole number from least to most."""
+    """Raises: UsageError if the value is not an integer from least to most."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise UsageError(f"model option {option} is {value!r}. It must be a whole number from {least} to {most:,}.")
+        raise UsageError(f"model option {option} is {value!r}. It must be an integer from {least} to {most:,}.")
 
 
 def check_flag(option: str, value: Any) -> None:
-    """Raises: UsageError where the value is neither true nor false."""
+    """Raises: UsageError if the value is not a boolean."""
     if not isinstance(value, bool):
         raise UsageError(f"model option {option} is {value!r}. It must be true or false.")
 
 
 def check_number(option: str, value: Any) -> None:
-    """Raises: UsageError where the value is no finite number."""
+    """Raises: UsageError if the value is not a finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
         raise UsageError(f"model option {option} is {value!r}. It must be a number.")

@@ -1,10 +1,10 @@
-"""The layers of any network, first to last: what freezing, thawing and layer-wise learning rates count.
+"""The layers of any network, first to last: the unit of freezing, unfreezing and layer-wise learning rates.
 
 A layer is a module with a weight of two or more dimensions (a convolution, a linear layer), or a whole block where a
 network is built of blocks: what stands in a Sequential, ModuleList or ModuleDict and has modules of its own. What has
 only vectors (norms) belongs to the layer before it, and so does a parameter between layers (position embeddings);
 before the first layer it belongs to that. So resnet50 has 18 layers, vit_b_16 14, lenet5 5; the last one is the head.
-The order is that in which the modules were registered: on dlkit's shelf, that of the forward pass.
+The order is that of module registration, which for dlkit's networks is that of the forward pass.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
-class Layer:
+class NamedLayer:
     """A layer's name, and the names of its parameters in the network."""
 
     name: str
     parameters: tuple[str, ...]
 
 
-def layers(model: nn.Module) -> list[Layer]:
+def layers(model: nn.Module) -> list[NamedLayer]:
     """Every parameter of the network in exactly one layer."""
     found: list[tuple[str, list[str]]] = []
     early: list[str] = []  # before the first layer
@@ -40,7 +40,7 @@ def layers(model: nn.Module) -> list[Layer]:
             early += parameters
     if not found and early:
         found.append(("", early))
-    return [Layer(name, tuple(parameters)) for name, parameters in found]
+    return [NamedLayer(name, tuple(parameters)) for name, parameters in found]
 
 
 def head(model: nn.Module, classes: int) -> str | None:
@@ -54,13 +54,13 @@ def head(model: nn.Module, classes: int) -> str | None:
 
 
 def matching(names: Iterable[str], patterns: str) -> list[str]:
-    """The names that one of the globs fits, which stand with commas between: "features.*" or, the same, "features"."""
+    """The names that match one of the comma-separated globs: "features.*", or equivalently "features"."""
     globs = [glob.strip() for glob in patterns.split(",") if glob.strip()]
     return [name for name in names if any(fnmatchcase(name, glob) or fnmatchcase(name, f"{glob}.*") for glob in globs)]
 
 
 def _pieces(module: nn.Module, name: str, within_container: bool) -> Iterator[tuple[str, Sequence[str], bool]]:
-    """The network cut where layers may begin: a name, its parameters, and whether a layer begins there."""
+    """The network split where layers may start: a name, its parameters, and whether a layer starts there."""
     children = _with_parameters(module)
     if name and (not children or (within_container and not _holds_blocks(module))):
         named = dict(module.named_parameters(prefix=name))
@@ -77,6 +77,6 @@ def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _holds_blocks(module: nn.Module) -> bool:
-    """Whether a container in it, or itself, holds something made of modules with weights."""
+    """Whether it contains a container of modules with weights, or is one."""
     containers = [part for part in module.modules() if isinstance(part, CONTAINERS)]
     return any(_with_parameters(child) for container in containers for _, child in _with_parameters(container))

@@ -1,4 +1,4 @@
-"""A convolution in which each output map sees only some of the input maps, and only those kernels exist."""
+"""A convolution in which each output map is connected to only some of the input maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PartialConv2d(nn.Module):
     weight (connections, k, k) holds the kernels of output map 0 in the order of sources[0], then those of map 1, ….
     """
 
-    kernel_at: Tensor  # (connections,): each kernel's place in the dense weight, counted by out·in_channels + in
+    kernel_at: Tensor  # (connections,): each kernel's index in the dense weight, out·in_channels + in
 
     def __init__(self, in_channels: int, sources: Sequence[Sequence[int]], kernel_size: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class PartialConv2d(nn.Module):
         self.register_buffer("kernel_at", torch.tensor(places), persistent=False)
         self.weight = nn.Parameter(torch.empty(len(places), kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(len(sources)))
-        with torch.no_grad():  # as nn.Conv2d starts
+        with torch.no_grad():  # like nn.Conv2d
             self.weight.uniform_(-1, 1).div_(self.fan_in.sqrt())
             self.bias.uniform_(-1, 1).div_(self.unit_fan_in.sqrt())
 
@@ -32,7 +32,7 @@ class PartialConv2d(nn.Module):
         return F.conv2d(x, self.dense_weight(), self.bias)
 
     def dense_weight(self) -> Tensor:
-        """(out, in, k, k), zero where there is no connection: one dense convolution is quicker than many small ones."""
+        """(out, in, k, k), zero without a connection: one dense convolution is faster than many small ones."""
         k = self.kernel_size
         dense = self.weight.new_zeros(self.out_channels * self.in_channels, k, k)
         return dense.index_copy(0, self.kernel_at, self.weight).view(self.out_channels, self.in_channels, k, k)
@@ -55,7 +55,7 @@ class PartialConv2d(nn.Module):
         return torch.zeros(number, device=maps.device).index_add(0, maps, ones) * self.kernel_size**2
 
     def multiply_adds(self, output: Tensor) -> int:
-        """Of one image; output (1, out, H, W)."""
+        """For one image; output (1, out, H, W)."""
         return self.weight.numel() * output.shape[-2] * output.shape[-1]
 
     def extra_repr(self) -> str:

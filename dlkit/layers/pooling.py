@@ -1,4 +1,4 @@
-"""From the states of all steps to one vector a sequence; padding has no part in it.
+"""Pooling of the states of all steps to one vector per sequence; padding is excluded.
 
 A state (N, T, D) is of a step below the sequence's length; lengths (N,) is None where all have T.
 """
@@ -14,12 +14,12 @@ POOLINGS = ("last", "mean", "max", "attention")
 
 
 def step_mask(lengths: Tensor, size: int) -> Tensor:
-    """True where a step is of the sequence, False where it is padding: (N,) -> (N, size)."""
+    """True for steps of the sequence, False for padding: (N,) -> (N, size)."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 class LastStep(nn.Module):
-    """The state behind the last step; of a backward pass, whose half it is, the one at the first."""
+    """The state after the last step; for the backward half, the state at the first step."""
 
     def __init__(self, bidirectional: bool) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class AttentionPooling(nn.Module):
 
 
 def pooling(name: str, width: int, bidirectional: bool) -> nn.Module:
-    """The pooling of that name, for states of that width.
+    """The pooling with that name, for states of that width.
 
     Raises: UsageError where there is none.
     """

@@ -1,4 +1,4 @@
-"""A recurrent layer over padded sequences, forward, backward or both, and how its weights start.
+"""A recurrent layer over padded sequences, forward, backward or both, and its initialization.
 
 Padding has no part in it: a forward pass meets it only behind the last step, and a backward pass reads each sequence
 turned round within its own length. So torch's fused kernels run on the padded tensor, which on a CPU takes about half
@@ -15,7 +15,7 @@ from dlkit.layers.recurrent_cells import CellWeights, Step, unroll
 
 
 class Pass(nn.Module):
-    """One direction of one layer: torch's nn.RNN, nn.LSTM or nn.GRU, by its fused kernel, or with `step` by that."""
+    """One direction of one layer: torch's nn.RNN, nn.LSTM or nn.GRU, by its fused kernel, or by `step` if given."""
 
     def __init__(self, kernel: nn.RNNBase, step: Step | None = None) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class Pass(nn.Module):
         return unroll(self.step, x, state, CellWeights(*self.kernel.all_weights[0]))
 
     def multiply_adds(self, output: Tensor) -> int:
-        """Of one sequence; output (1, T, H)."""
+        """For one sequence; output (1, T, H)."""
         w, u = self.kernel.all_weights[0][:2]
         return output.shape[1] * (w.numel() + u.numel())
 
 
 class RecurrentLayer(nn.Module):
-    """forward, and where there is one backward: their states beside each other."""
+    """The forward pass and an optional backward pass, with concatenated states."""
 
     def __init__(self, forwards: nn.Module, backwards: nn.Module | None = None) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class RecurrentLayer(nn.Module):
         self.backwards = backwards
 
     def forward(self, x: Tensor, turned: Tensor | None) -> Tensor:  # (N, T, D) -> (N, T, H or 2H)
-        """turned: as `turned_steps` gives it, or None where every sequence has T steps."""
+        """turned: the result of `turned_steps`, or None if every sequence has T steps."""
         states: Tensor = self.forwards(x)
         if self.backwards is None:
             return states
@@ -54,7 +54,7 @@ class RecurrentLayer(nn.Module):
 
 
 def turned_steps(lengths: Tensor, size: int) -> Tensor:
-    """Which step stands where once each sequence is turned round within its length: (N,) -> (N, size)."""
+    """The index that reverses each sequence within its length: (N,) -> (N, size)."""
     steps = torch.arange(size, device=lengths.device)
     return torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
 
@@ -65,7 +65,7 @@ def turn(x: Tensor, turned: Tensor | None) -> Tensor:  # (N, T, D) -> (N, T, D)
 
 @torch.no_grad()
 def initialize_recurrent(kernel: nn.RNNBase, scheme: str, forget_bias: float = 0.0) -> None:
-    """Draw W of each gate by the scheme (layers.init), its U orthogonal, its biases 0; torch's own start for `torch`.
+    """Initialize W of each gate by the scheme (layers.init), U orthogonal, biases 0; `torch` selects torch's own.
 
     Orthogonal: Saxe, McClelland and Ganguli 2013 (1312.6120). forget_bias is added to the bias of the gate that keeps
     the state, an LSTM's f or a GRU's z, so that it is kept at first: Gers et al. 2000; Jozefowicz et al. 2015 recommend
@@ -84,7 +84,7 @@ def initialize_recurrent(kernel: nn.RNNBase, scheme: str, forget_bias: float = 0
 
 
 def initialize_gates(weights: Tensor, size: int, scheme: str) -> None:
-    """Draw weights (gates · size, inputs) by the scheme, each gate as a layer of its own; it has no gain."""
+    """Draw weights (gates · size, inputs) by the scheme, each gate as a separate layer without gain."""
     for gate in weights.chunk(len(weights) // size):
         layer = nn.Linear(1, 1, bias=False, device="meta")
         layer.weight = nn.Parameter(gate)

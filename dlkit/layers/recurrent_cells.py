@@ -15,15 +15,15 @@ from torch import Tensor
 
 
 class CellWeights(NamedTuple):
-    """W and U of all gates, one below the other, and their biases; gates: 1 of the simple cell, 4 of LSTM, 3 of GRU."""
+    """Stacked W and U of all gates, and their biases; gates: 1 for the simple cell, 4 for LSTM, 3 for GRU."""
 
     w: Tensor  # (gates · H, D), for the input
     u: Tensor  # (gates · H, H), for the state
     b: Tensor  # (gates · H,)
-    b_u: Tensor  # (gates · H,), a second bias, beside U's product, as torch has it
+    b_u: Tensor  # (gates · H,), a second bias, added to U's product, as in torch
 
 
-State = tuple[Tensor, ...]  # h (N, H), and of LSTM the memory c (N, H)
+State = tuple[Tensor, ...]  # h (N, H), and for LSTM the memory c (N, H)
 Step = Callable[[Tensor, State, CellWeights], State]
 
 
@@ -66,7 +66,7 @@ def gru_step(x: Tensor, state: State, weights: CellWeights) -> State:
 
 
 def gru_paper_step(x: Tensor, state: State, weights: CellWeights) -> State:
-    """As the paper writes it: n = tanh(W x + b + U (r ⊙ h)), the rest as in `gru_step`."""
+    """As in the paper: n = tanh(W x + b + U (r ⊙ h)), the rest as in `gru_step`."""
     (h,) = state
     H = h.shape[1]
     r, z, n = F.linear(x, weights.w, weights.b).chunk(3, dim=1)
@@ -76,7 +76,7 @@ def gru_paper_step(x: Tensor, state: State, weights: CellWeights) -> State:
 
 
 def unroll(step: Step, x: Tensor, state: State, weights: CellWeights) -> Tensor:
-    """The outputs of all steps, from one state on: (N, T, D) -> (N, T, H)."""
+    """The outputs of all steps, from an initial state: (N, T, D) -> (N, T, H)."""
     outputs = []
     for x_t in x.unbind(1):
         state = step(x_t, state, weights)

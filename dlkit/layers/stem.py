@@ -1,4 +1,4 @@
-"""How a network begins: as its paper has it for ImageNet's images, or as the literature has it for small ones."""
+"""The stem of a network: the paper's for ImageNet images, or the variant for small images in the literature."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SMALL_BELOW = 64  # pixels of the shorter side
 
 
 def choose_stem(stem: str, spec: ImageSpec) -> str:
-    """The stem, "imagenet" or "small": auto takes small where the images' shorter side is below 64 pixels.
+    """The stem, "imagenet" or "small": auto selects small for images whose shorter side is below 64 pixels.
 
     Raises: UsageError where there is no such stem.
     """
@@ -22,7 +22,7 @@ def choose_stem(stem: str, spec: ImageSpec) -> str:
 
 
 def check_size(spec: ImageSpec, least: int, network: str, way_out: str) -> None:
-    """Refuse images of which a network's pools would leave nothing; way_out is the error's last sentence.
+    """Refuse images that are too small for a network's pooling; way_out is the last sentence of the error.
 
     Raises: DataError naming the least size.
     """

@@ -1,4 +1,4 @@
-"""What a sequence model reads: tokens by their vectors, vectors as they are, or an image a row at a time."""
+"""The inputs of a sequence model: vectors of tokens, vectors, or the rows of an image."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from dlkit.data.text.padding import Sequences
 from dlkit.layers.options import check_whole
 from dlkit.specs import PADDING, ImageSpec, SequenceSpec
 
-EMBEDDING_SPAN = 0.05  # word vectors start uniform in ± this, as in Tai, Socher and Manning's code of 2015
+EMBEDDING_SPAN = 0.05  # word vectors are initialized uniformly in ± this, as in Tai, Socher and Manning's code of 2015
 
 
 def steps_of(inputs: Tensor | Sequences) -> tuple[Tensor, Tensor | None]:
-    """The values (N, T) or (N, T, D), and the lengths (N,) on their device, or None where all have T steps.
+    """The values (N, T) or (N, T, D), and the lengths (N,) on their device, or None if all have T steps.
 
     An image (N, C, H, W) is read row by row from the top: H steps of C·W numbers.
     """
     if isinstance(inputs, Tensor):
         return inputs.transpose(1, 2).flatten(2), None  # (N, H, C · W)
     values, lengths = inputs.values, inputs.lengths
-    # what is traced for export must read any lengths
+    # a graph traced for export must support any lengths
     if not torch.compiler.is_exporting() and bool((lengths == values.shape[1]).all()):
         return values, None
     return values, lengths.to(values.device, non_blocking=True)
 
 
 def step_size(spec: ImageSpec | SequenceSpec, embedding_size: int) -> int:
-    """How many numbers a step has, once words are vectors."""
+    """The width of a step, with words as vectors."""
     if isinstance(spec, ImageSpec):
         return spec.channels * spec.width
     return spec.features or embedding_size
 
 
 def embedding(spec: ImageSpec | SequenceSpec, size: int) -> nn.Module:
-    """A vector for each word of the spec; where it has none, no layer at all.
+    """A vector for each word of the spec; an identity if it has no words.
 
     Raises: UsageError where the size is no whole number above 0.
     """
@@ -46,7 +46,7 @@ def embedding(spec: ImageSpec | SequenceSpec, size: int) -> nn.Module:
 
 @torch.no_grad()
 def word_vectors(vocabulary: int, size: int) -> nn.Embedding:
-    """(…,) ids -> (…, size); that of padding is 0 and stays so."""
+    """(…,) ids -> (…, size); that of padding is always 0."""
     vectors = nn.Embedding(vocabulary, size, padding_idx=PADDING)
     vectors.weight.uniform_(-EMBEDDING_SPAN, EMBEDDING_SPAN)
     vectors.weight[PADDING] = 0

@@ -1,4 +1,4 @@
-"""The two Tree-LSTM layers with their weights; what they compute stands in dlkit.layers.tree_recursion."""
+"""The two Tree-LSTM layers with their weights; their computation is in dlkit.layers.tree_recursion."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dlkit.layers.tree_recursion import child_sum_lstm, first_states, nary_lstm
 
 
 class _Gates(nn.Module):
-    """w and b for the words, shared by all nodes (f, i, o, u one below the other), and u for the children's states."""
+    """w and b for the words, shared by all nodes (f, i, o, u stacked), and u for the children's states."""
 
     def __init__(self, size: int, hidden_size: int, columns: int) -> None:
         super().__init__()
-        span = hidden_size**-0.5  # as nn.LSTM starts
+        span = hidden_size**-0.5  # like nn.LSTM
         self.hidden_size = hidden_size
         self.w = nn.Parameter(torch.empty(4 * hidden_size, size).uniform_(-span, span))
         self.b = nn.Parameter(torch.zeros(4 * hidden_size))
@@ -31,7 +31,7 @@ class _Gates(nn.Module):
         return first_states(F.linear(x[:leaves], self.w[H:], self.b[H:]))
 
     def above(self, x: Tensor, leaves: int) -> Tensor:
-        """W x + b of the inner nodes (inner, 4H), or b (4H,) where they have no words."""
+        """W x + b of the inner nodes (inner, 4H), or b (4H,) if they have no words."""
         return F.linear(x[leaves:], self.w, self.b) if len(x) > leaves else self.b
 
     @torch.no_grad()
@@ -42,19 +42,19 @@ class _Gates(nn.Module):
         self.b[: self.hidden_size] += forget_bias
 
     def multiply_adds(self, output: Tensor) -> int:
-        """Of the last call."""
+        """For the last call."""
         return self.products
 
 
 class NaryLSTM(_Gates):
-    """N-ary: each of up to `arity` children has a U of its own in every gate."""
+    """N-ary: each of up to `arity` children has its own U in every gate."""
 
     def __init__(self, size: int, hidden_size: int, arity: int) -> None:
         super().__init__(size, hidden_size, arity)
         self.arity = arity
 
     def forward(self, x: Tensor, children: Tensor, levels: Sequence[int]) -> Tensor:
-        """x: the words of all nodes (nodes, D), or of the leaves alone; children (inner, arity) -> h (nodes, H)."""
+        """x: the words of all nodes (nodes, D), or only of the leaves; children (inner, arity) -> h (nodes, H)."""
         h, c = self.first(x, levels[1])
         f, rest = self.above(x, levels[1]).tensor_split((self.hidden_size,), dim=-1)
         self.products += self.u.numel() * len(children)
@@ -62,7 +62,7 @@ class NaryLSTM(_Gates):
 
 
 class ChildSumLSTM(_Gates):
-    """Child-sum: the children's states are added up, but each has a forget gate of its own."""
+    """Child-sum: the children's states are summed, but each child has its own forget gate."""
 
     def __init__(self, size: int, hidden_size: int) -> None:
         super().__init__(size, hidden_size, 1)

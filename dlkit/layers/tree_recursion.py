@@ -1,4 +1,4 @@
-"""LSTM over trees, a level of all trees at a time: N-ary and child-sum composition, their gradients written out.
+"""LSTM over trees, one level of all trees at a time: N-ary and child-sum composition, with explicit gradients.
 
 Tai, Socher and Manning, "Improved semantic representations from tree-structured long short-term memory networks", 2015
 (1503.00075), section 3. Nodes, edges and levels as in data.text.tree_batches: nodes stand by level, every child before
@@ -63,37 +63,37 @@ def child_sum_lstm(
 
 @dataclass(frozen=True)
 class Descent:
-    """The same nodes by their distance from the root, so that a tree is read from the root down."""
+    """The nodes by their distance from the root, for computation from the root down."""
 
-    order: Tensor  # (nodes,) each place's node, numbered as the trees are
-    place: Tensor  # (nodes,) the reverse
-    above: Tensor  # (nodes - roots, A) the place of the parent, in the column of the side that it is seen from, else -1
+    order: Tensor  # (nodes,) the node at each position, numbered as in the trees
+    position: Tensor  # (nodes,) the inverse
+    parent: Tensor  # (nodes - roots, A) the position of the parent in the column of the child's side, else -1
     levels: list[int]  # roots first
 
 
 def descent(parents: Tensor, children: Tensor, levels: Sequence[int]) -> Descent:
-    """parents (nodes,), children (nodes, A) and levels as dlkit.data.text.tree_batches has them."""
+    """parents (nodes,), children (nodes, A) and levels as in dlkit.data.text.tree_batches."""
     depth = torch.zeros_like(parents)
-    for a, b in reversed(list(pairwise(levels[:-1]))):  # the highest level has roots alone
+    for a, b in reversed(list(pairwise(levels[:-1]))):  # the highest level has only roots
         depth[a:b] = torch.where(parents[a:b] < 0, 0, depth[parents[a:b]] + 1)
     order = depth.argsort(stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
+    position = torch.empty_like(order)
+    position[order] = torch.arange(len(order), device=order.device)
     counts = depth.bincount()
     below = order[int(counts[0]) :]  # all nodes that have a parent
     side = children[parents[below]] == below[:, None]  # (below, A)
-    above = torch.where(side, place[parents[below]][:, None], -1)
-    return Descent(order, place, above, [0, *counts.cumsum(0).tolist()])
+    parent = torch.where(side, position[parents[below]][:, None], -1)
+    return Descent(order, position, parent, [0, *counts.cumsum(0).tolist()])
 
 
 def _one_type(*tensors: Tensor) -> list[Tensor]:
-    """Autocast may have made some of them half as wide; the recursion keeps the widest."""
+    """Autocast may have reduced the precision of some; the recursion uses the highest."""
     widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: dtype.itemsize)
     return [tensor.to(widest) for tensor in tensors]
 
 
 def _spans(levels: Sequence[int]) -> list[tuple[int, int]]:
-    """The first and the one behind the last of each level above 0, counted from the first node above level 0."""
+    """Start and end of each level above 0, counted from the first node above level 0."""
     return [(a - levels[1], b - levels[1]) for a, b in pairwise(levels[1:]) if a < b]
 
 
@@ -108,7 +108,7 @@ class _Nary(torch.autograd.Function):
         children = children.where(children >= 0, first + inner)
         h, c = h_0.new_zeros(first + inner + 1, H), h_0.new_zeros(first + inner + 1, H)
         h[:first], c[:first] = h_0, c_0
-        below = h_0.new_empty(inner, K * H)  # the children's h, beside each other
+        below = h_0.new_empty(inner, K * H)  # the children's h, concatenated
         gates, tanh_c = h_0.new_empty(inner, (K + 3) * H), h_0.new_empty(inner, H)
         for a, b in _spans(levels):
             kids, g, level = children[a:b].reshape(-1), gates[a:b], slice(first + a, first + b)
@@ -132,7 +132,7 @@ class _Nary(torch.autograd.Function):
         (inner, K), H = children.shape, tanh_c.shape[1]
         first = len(grad) - inner
         f, i, o, g = gates.unflatten(1, (K + 3, H)).split((K, 1, 1, 1), dim=1)
-        # what a node's c moves, through f and i, and u; its h, through o; and its c, through h
+        # the derivative with respect to a node's c through f, i and u; to its h through o; and to its c through h
         by_c = torch.cat([f * (1 - f) * c[children], i * (1 - i) * g, i * (1 - g * g)], dim=1)  # (inner, K + 2, H)
         by_h, c_by_h = (o * (1 - o))[:, 0] * tanh_c, o[:, 0] * (1 - tanh_c * tanh_c)
         d_h, d_c = torch.cat([grad, grad.new_zeros(1, H)]), grad.new_zeros(len(grad) + 1, H)

@@ -2,17 +2,17 @@
 
 Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", NIPS 2012.
 
-`alexnet` is the paper's network: convolutions 2, 4 and 5 in two groups, which were two GPUs' halves; local response
-normalization behind the first two; 60,965,224 parameters for 1,000 classes. init=paper, the default, draws weights with
+`alexnet` is the paper's network: convolutions 2, 4 and 5 in two groups, which were split over two GPUs; local response
+normalization after the first two; 60,965,224 parameters for 1,000 classes. init=paper, the default, draws weights with
 deviation 0.01; biases are 1 in convolutions 2, 4, 5 and the dense hidden layers, 0 elsewhere.
-`alexnet_owt` is the later one without groups and normalization (Krizhevsky, "One weird trick for parallelizing
-convolutional neural networks", 1404.5997), as torchvision's alexnet has it: 61,100,840 parameters, the same keys.
+`alexnet_owt` is the later network without groups and normalization (Krizhevsky, "One weird trick for parallelizing
+convolutional neural networks", 1404.5997), like torchvision's alexnet: 61,100,840 parameters, the same keys.
 
-Differs from the paper: both halves stand in one layer; images get a border of 2 zeros, without which 224 pixels do not
-give its 55×55 maps; a last map that is not 6×6 is averaged to it. norm=batch or norm=group stand behind every
-convolution, in place of the response normalization.
-The small stem, taken for images below 64 pixels, is a 5×5 convolution of stride 1, as in the first author's networks
-for CIFAR-10 (cuda-convnet, 2011); the dense layers then have 1,024 units and see a last map below 6×6 as it is.
+Differs from the paper: both halves are one layer; images are padded with 2 zeros, without which 224 pixels do not
+give the 55×55 maps; a last map that is not 6×6 is averaged to it. norm=batch or norm=group follow every
+convolution and replace the response normalization.
+The small stem, selected for images below 64 pixels, is a 5×5 convolution of stride 1, as in the first author's networks
+for CIFAR-10 (cuda-convnet, 2011); the dense layers then have 1,024 units and use a last map below 6×6 unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAYOUTS = {
     "paper": ((96, 11, 1), (256, 5, 2), (384, 3, 1), (384, 3, 2), (256, 3, 2)),
     "owt": ((64, 11, 1), (192, 5, 1), (384, 3, 1), (256, 3, 1), (256, 3, 1)),
 }
-POOLED = (0, 1, 4)  # the convolutions with a max pool behind them, 3×3 of stride 2
+POOLED = (0, 1, 4)  # the convolutions followed by max pooling, 3×3 of stride 2
 RESPONSE_NORMALIZED = (0, 1)
 LEAST = {"imagenet": 63, "small": 15}  # pixels a side that leave the last pool 3×3 to take
 NOTES = {
@@ -121,7 +121,7 @@ def _features(channels: int, layout: str, stem: str, norm: str, activation: str)
 
 
 def _last_map(side: int, stem: str) -> int:
-    """The side of the maps behind the last pool."""
+    """The side of the maps after the last pooling."""
     side = side if stem == "small" else (side - 7) // 4 + 1
     for _ in POOLED:
         side = (side - 1) // 2
@@ -132,7 +132,7 @@ def _last_map(side: int, stem: str) -> int:
 def _initialize_as_the_paper(model: AlexNet) -> None:
     """Section 5."""
     if any(weight.is_meta for weight in model.parameters()):
-        return  # there is no memory to draw into
+        return  # tensors have no memory
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     at_1 = [layers[number - 1] for number in (2, 4, 5, 6, 7)]
     for layer in layers:

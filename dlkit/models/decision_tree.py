@@ -1,8 +1,8 @@
 """A decision tree: one pixel against one threshold at a time, fitted by `dlkit baseline`.
 
 Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees", 1984: splits by the Gini impurity, grown
-until each leaf holds one class, or until `max_depth` (0: no limit) or `leaf` ends it. A leaf's probabilities are
-Laplace's, (n_k + 1) / (n + K) (Provost and Domingos 2003): none is 0, and they rank the classes as the counts do.
+until each leaf holds one class, up to `max_depth` (0: no limit) and at least `leaf` images. A leaf's probabilities are
+Laplace's, (n_k + 1) / (n + K) (Provost and Domingos 2003): none is 0, and their order is that of the counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIMIT = None  # images to fit to
 
 
 class DecisionTree(nn.Module):
-    """M nodes; a leaf leads to itself, so that `levels` steps end in a leaf whatever the image."""
+    """M nodes; a leaf leads to itself, so that `levels` steps end in a leaf for every image."""
 
     feature: Tensor
     threshold: Tensor
@@ -36,7 +36,7 @@ class DecisionTree(nn.Module):
         self.levels = levels
         self.register_buffer("feature", torch.zeros(nodes, dtype=torch.long))
         self.register_buffer("threshold", torch.zeros(nodes))
-        self.register_buffer("following", torch.zeros(nodes, 2, dtype=torch.long))  # where it is not above, where it is
+        self.register_buffer("following", torch.zeros(nodes, 2, dtype=torch.long))  # below or equal, above
         self.register_buffer("logits", torch.zeros(nodes, classes))
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
@@ -52,14 +52,14 @@ class DecisionTree(nn.Module):
 
 
 def build(spec: ImageSpec, *, max_depth: int = 0, leaf: int = 1, nodes: int = 1, levels: int = 0) -> nn.Module:
-    """leaf is the least number of images in one; `nodes` and `levels` are what fitting found."""
+    """`leaf` is the minimum number of images in a leaf; `nodes` and `levels` are set by fitting."""
     return DecisionTree(nodes, levels, len(spec.classes))
 
 
 def fit(
     images: Images, targets: Targets, spec: ImageSpec, seed: int, options: Mapping[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The fitted model, and the options that say how large it is."""
+    """The fitted model, and its size as options."""
     classifier = sklearn("tree").DecisionTreeClassifier(
         max_depth=options["max_depth"] or None, min_samples_leaf=options["leaf"], random_state=seed % 2**32
     )
@@ -75,7 +75,7 @@ def fit(
 
 
 def _floor32(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """The greatest float32 that is not above: against it a float32 compares as against the float64."""
+    """The largest float32 that is not above: float32 numbers compare with it as with the float64."""
     near = thresholds.astype(np.float32)
     return np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near)
 

@@ -2,16 +2,16 @@
 
 Huang, Liu, van der Maaten and Weinberger, "Densely connected convolutional networks", 2017 (1608.06993).
 
-A layer adds `growth` maps to those it was given; blocks of layers are joined by transitions, which halve the size.
+A layer appends `growth` maps to its input; blocks of layers are joined by transitions, which halve the size.
 `densenet121`, `169`, `201` are those of table 1, `161` its wider form by the authors, with torchvision's parameter
-names, so that its weights load unchanged. `densenet40` and `densenet_bc100` are those of table 2 with 12 maps a layer,
-for images of 32 pixels: 1,019,722 and 769,162 parameters. A `bottleneck` of b puts a 1×1 convolution to b·growth maps
-first (B in the paper, 0 for none); `compression` is the share of maps that a transition keeps (C, 1 for all); `width`
-is the number of maps before the first block. Images below 64 pixels get the paper's stem for small ones, a 3×3
-convolution (`stem` decides otherwise). `dropout` is behind each layer, in the paper 0.2 where images are not augmented.
+names, so that its weights load unchanged. `densenet40` and `densenet_bc100` are those of table 2 with 12 maps per
+layer, for images of 32 pixels: 1,019,722 and 769,162 parameters. A `bottleneck` of b puts a 1×1 convolution to b·growth
+maps first (B in the paper, 0 for none); `compression` is the fraction of maps after a transition (C, 1 for all);
+`width` is the number of maps before the first block. Images below 64 pixels get the paper's stem for small ones, a 3×3
+convolution (unless `stem` is set). `dropout` follows each layer, in the paper 0.2 without augmentation.
 
-Differs from the paper: a transition pools before its 1×1 convolution and not behind it: both are linear, so that the
-result is the same for a quarter of the work.
+Differs from the paper: a transition pools before its 1×1 convolution instead of after it: both are linear, so the
+result is the same at a quarter of the cost.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Layer = Callable[[], nn.Module]
 
 
 class DenseLayer(nn.Sequential):
-    """Norm, activation, convolution, once or with a bottleneck twice; what comes out stands behind what came in."""
+    """Norm, activation, convolution, once or with a bottleneck twice; the output is appended to the input."""
 
     def __init__(
         self, channels: int, growth: int, bottleneck: int, norm: Norm, activation: Layer, dropout: Layer
@@ -64,7 +64,7 @@ class DenseLayer(nn.Sequential):
         self.dropout = dropout()
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C + growth, H, W)
-        # Joined layer by layer, so that what the norm has to keep for its gradient is there once.
+        # Concatenated layer by layer, so that the norm's saved tensors exist only once.
         maps: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return torch.cat([x, maps], 1)
 
@@ -111,7 +111,7 @@ class DenseNet(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
-        maps = self.features(images)  # (N, width, H / 32, W / 32) behind the ImageNet stem and four blocks
+        maps = self.features(images)  # (N, width, H / 32, W / 32) after the ImageNet stem and four blocks
         logits: Tensor = self.classifier(maps.mean((2, 3)))
         return logits
 
@@ -169,10 +169,10 @@ def build(
         bottleneck=bottleneck,
         compression=compression,
         norm=lambda channels: norm_named(norm, channels),
-        # In place would overwrite the maps that others read, were there no norm before it.
+        # Without a norm before it, an in-place operation would overwrite maps that other layers use.
         activation=lambda: activation_named(activation, inplace=norm != "none"),
         dropout=lambda: dropout_of(dropout),
-        last_activation=activation_named(activation),  # explanations look at both sides of it
+        last_activation=activation_named(activation),  # explanations use both signs
     )
     if chosen == "small":
         model.notes = ("stem small: a 3×3 convolution in place of a 7×7 one of stride 2 and a max pool",)

@@ -1,8 +1,8 @@
-"""Nearest neighbours: the classes of the training images that are nearest vote; `dlkit baseline` stores them.
+"""Nearest neighbors: a vote of the classes of the nearest training images, which `dlkit baseline` stores.
 
 Cover and Hart, "Nearest neighbor pattern classification", IEEE Trans. Information Theory 13(1), 1967. Distances are
-Euclidean, of normalised pixels. A class's probability is (votes + 1/K) / (neighbors + 1), so that none is 0; where
-votes are equal the class that stands first wins. All images are kept, a byte a pixel, and each answer compares all.
+Euclidean, of normalized pixels. A class's probability is (votes + 1/K) / (neighbors + 1), so that none is 0; of
+classes with equal votes the first wins. All images are stored, one byte per pixel, and each prediction compares all.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dlkit.specs import ImageSpec
 
 NATURAL = (1, 28, 28, 10)  # channels, height, width, classes
 LIMIT = None  # images to keep
-BLOCK = 8192  # kept images compared at a time
-SPARE = 8  # candidates beyond the neighbours, as their first distances are rounded
+BLOCK = 8192  # stored images compared at a time
+SPARE = 8  # candidates beyond the neighbors, because their first distances are rounded
 
 
 class NearestNeighbours(nn.Module):
@@ -39,19 +39,19 @@ class NearestNeighbours(nn.Module):
         return torch.log((votes + 1 / len(self.spec.classes)) / (self.neighbors + 1))
 
     def nearest(self, x: Tensor) -> Tensor:  # (N, D) -> (N, neighbors)
-        """The places of the nearest images: of each block by ‖v‖² - 2 x·v, then of the best by ‖x - v‖² itself."""
-        best, places = x.new_empty(len(x), 0), self.targets.new_empty(len(x), 0)
+        """The indices of the nearest images: for each block by ‖v‖² - 2 x·v, then of the best by ‖x - v‖² itself."""
+        best, indices = x.new_empty(len(x), 0), self.targets.new_empty(len(x), 0)
         for start in range(0, len(self.images), BLOCK):
-            kept = self.rows(self.images[start : start + BLOCK])  # (B, D)
-            rough = kept.square().sum(1) - 2 * x @ kept.T  # (N, B)
-            found = rough.topk(min(self.neighbors + SPARE, len(kept)), largest=False).indices.sort(dim=1).values
-            exact = (x[:, None] - kept[found]).square().sum(2)
-            best, places = torch.cat([best, exact], dim=1), torch.cat([places, start + found], dim=1)
-            order = best.argsort(dim=1, stable=True)[:, : self.neighbors]  # of equals the one that stands first
-            best, places = best.gather(1, order), places.gather(1, order)
-        return places
+            stored = self.rows(self.images[start : start + BLOCK])  # (B, D)
+            rough = stored.square().sum(1) - 2 * x @ stored.T  # (N, B)
+            found = rough.topk(min(self.neighbors + SPARE, len(stored)), largest=False).indices.sort(dim=1).values
+            exact = (x[:, None] - stored[found]).square().sum(2)
+            best, indices = torch.cat([best, exact], dim=1), torch.cat([indices, start + found], dim=1)
+            order = best.argsort(dim=1, stable=True)[:, : self.neighbors]  # of ties the first
+            best, indices = best.gather(1, order), indices.gather(1, order)
+        return indices
 
-    def rows(self, images: Tensor) -> Tensor:  # (B, C, H, W) uint8 -> (B, D), normalised
+    def rows(self, images: Tensor) -> Tensor:  # (B, C, H, W) uint8 -> (B, D), normalized
         return normalize(images, self.spec).flatten(1)
 
     def multiply_adds(self, output: Tensor) -> int:
@@ -59,7 +59,7 @@ class NearestNeighbours(nn.Module):
 
 
 def build(spec: ImageSpec, *, neighbors: int = 3, samples: int = 1) -> nn.Module:
-    """`samples` is how many images are kept."""
+    """`samples` is the number of stored images."""
     if neighbors < 1:
         raise UsageError(f"model option neighbors is {neighbors}. It must be 1 or more.")
     return NearestNeighbours(samples, neighbors, spec)
@@ -68,7 +68,7 @@ def build(spec: ImageSpec, *, neighbors: int = 3, samples: int = 1) -> nn.Module
 def fit(
     images: Images, targets: Targets, spec: ImageSpec, seed: int, options: Mapping[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The fitted model, and the options that say how large it is."""
+    """The fitted model, and its size as options."""
     model = build(spec, neighbors=options["neighbors"], samples=len(images))
     assert isinstance(model, NearestNeighbours)
     model.images.copy_(torch.from_numpy(images))

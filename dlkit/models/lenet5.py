@@ -2,16 +2,16 @@
 
 LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
 
-`lenet5` is the paper's network: a 32×32 input; C1 with 6 maps; S2, a 2×2 sum with a trainable coefficient and bias a
-map; C3 with 16 maps, each connected to some of S2's as table I says; S4 like S2; C5 with 120 units; F6 with 84; the
-scaled tanh behind each of them. `output="rbf"` compares F6 with drawings of the ten digits, as in section II.B: 60,000
+`lenet5` is the paper's network: a 32×32 input; C1 with 6 maps; S2, a 2×2 sum with a trainable coefficient and bias per
+map; C3 with 16 maps, each connected to some of S2's as in table I; S4 like S2; C5 with 120 units; F6 with 84; the
+scaled tanh after each of them. `output="rbf"` compares F6 with bitmaps of the ten digits, as in section II.B: 60,000
 trainable parameters. `output="linear"`, the default, is a linear layer to any number of classes: 60,850.
-`lenet5_relu` is the form of today: C3 fully connected, max pooling, rectified units, a linear output: 61,706.
+`lenet5_relu` is the modern form: C3 fully connected, max pooling, rectified units, a linear output: 61,706.
 
 Differs from the paper: cross entropy over softmax in place of the squared error and of equation 9's loss, for which the
-RBF output's logits are the negative squared distances; subsampling starts as the average, not at random; images
-smaller than 32 pixels are centred by repeating their border (the paper's background); for larger ones S4's maps are
-averaged down to 5×5, so that C5 keeps its size; the ten bitmaps are drawn anew, in the size of the paper's figure 3.
+RBF output's logits are the negative squared distances; subsampling is initialized as the average, not randomly; images
+smaller than 32 pixels are centered by repeating their border (the paper's background); for larger ones S4's maps are
+averaged down to 5×5, so that C5 keeps its size; the ten bitmaps are our own, in the size of the paper's figure 3.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class BitmapDistance(nn.Module):
         return -(x[:, None] - self.bitmaps).square().sum(2)
 
     def multiply_adds(self, output: Tensor) -> int:
-        """Of one image."""
+        """For one image."""
         return self.bitmaps.numel()
 
 
 class Border(nn.Module):
-    """Images smaller than 32 pixels in the middle of 32, their outermost pixels repeated around them."""
+    """Pads images to 32 pixels, centered, by repeating their outermost pixels."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -88,13 +88,13 @@ class Border(nn.Module):
         self.sides = (across // 2, across - across // 2, down // 2, down - down // 2)  # left, right, top, bottom
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, 32, 32)
-        # One image a channel: in the channels_last format, padding takes many times as long.
+        # One image per channel: in the channels_last format, padding is many times slower.
         bordered = F.pad(images.flatten(0, 1), self.sides, mode="replicate")
         return torch.unflatten(bordered, 0, images.shape[:2])
 
 
 class LeNet5(nn.Module):
-    """The layers are named as in the paper; s2, c3, s4, squash, dropout and output come ready."""
+    """The layers are named as in the paper; s2, c3, s4, squash, dropout and output are passed in."""
 
     feature_map = "c3"  # the last convolution
 
@@ -118,7 +118,7 @@ class LeNet5(nn.Module):
         self.c3 = c3
         self.s4 = s4
         self.squash = squash
-        # Every activation rises, so that it commutes with a maximum, behind which it has a quarter of the work.
+        # Every activation is monotonic, so it commutes with max pooling, after which it costs a quarter.
         self.squash_before_pool = nn.Identity() if isinstance(s2, nn.MaxPool2d) else squash
         s4_size = [((max(32, side) - 4) // 2 - 4) // 2 for side in (height, width)]
         self.shrink = nn.AdaptiveAvgPool2d(5) if s4_size != [5, 5] else nn.Identity()
@@ -175,5 +175,5 @@ def _output(kind: str, classes: int) -> nn.Module:
     if kind == "linear":
         return nn.Linear(84, classes)
     if classes != 10:
-        raise UsageError(f"model option output is 'rbf', which draws the ten digits; the data has {classes} classes.")
+        raise UsageError(f"model option output is 'rbf', which has ten digits, but the data has {classes} classes.")
     return BitmapDistance()

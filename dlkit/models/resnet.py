@@ -1,4 +1,4 @@
-"""ResNet: blocks of two or three convolutions that add to what they were given.
+"""ResNet: blocks of two or three convolutions with residual connections.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 1512.03385, 2015.
 

@@ -1,4 +1,4 @@
-"""A transformer encoder: every step looks at every other by self-attention, layer after layer.
+"""A transformer encoder: every step attends to all others, layer after layer.
 
 Vaswani et al., "Attention is all you need", 2017 (1706.03762), sections 3.1 to 3.5: multi-head self-attention, position
 by sinusoids, the encoder alone. A sequence is read by its words or vectors, an image row by row (`vit` reads patches).

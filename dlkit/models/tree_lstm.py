@@ -74,7 +74,7 @@ class TreeLSTM(nn.Module):
             return x
         turned = turned_steps(trees.lengths.to(x.device, non_blocking=True), trees.leaves.shape[1])
         read = self.encoder(x[trees.leaves.clamp(min=0)], turned)  # (N, T, D)
-        places = trees.leaves.where(trees.leaves >= 0, len(x)).flatten()  # padding goes behind the last
+        places = trees.leaves.where(trees.leaves >= 0, len(x)).flatten()  # padding follows the last
         states: Tensor = read.new_zeros(len(x) + 1, read.shape[2]).index_copy(0, places, read.flatten(0, 1))
         return states[:-1]
 
@@ -89,9 +89,9 @@ class TreeLSTM(nn.Module):
     def _downwards(self, trees: Trees, states: Tensor, down: NaryLSTM) -> Tensor:
         """The states of the pass from the roots down, which reads those of the pass up."""
         way = descent(trees.parents, trees.children, trees.levels)
-        above = _columns(way.above, down.arity) if down.arity > 1 else way.above.amax(1, keepdim=True)
+        above = _columns(way.parent, down.arity) if down.arity > 1 else way.parent.amax(1, keepdim=True)
         x: Tensor = down(states.index_select(0, way.order), above, way.levels)
-        return x.index_select(0, way.place)
+        return x.index_select(0, way.position)
 
 
 def _columns(children: Tensor, arity: int) -> Tensor:

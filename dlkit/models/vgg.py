@@ -1,14 +1,14 @@
-"""VGG: 3×3 convolutions, more and more of them between five max pools, and three dense layers.
+"""VGG: stages of 3×3 convolutions between five max pools, and three dense layers.
 
 Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", 1409.1556, 2014.
 
 `vgg11`, `vgg13`, `vgg16` and `vgg19` are table 1's columns A, B, D and E, `vgg16_c` is C with its 1×1 convolutions;
-`…_bn` have batch normalization behind every convolution. Keys and numbers are torchvision's.
+`…_bn` have batch normalization after every convolution. Parameter names and counts are torchvision's.
 
-Differs from the paper: weights start by He's scheme, which trains the deep ones without a shallow one's weights to
-start from; a last map that is not 7×7 is averaged to it.
-The small stem, taken for images below 64 pixels, is the usual one for CIFAR-10: the dense layers have 512 units and see
-the average of the last map. Its pools round sizes up, so that five of them fit any image.
+Differs from the paper: weights are initialized by He's scheme, which trains the deep networks without the weights of
+a shallow one; a last map that is not 7×7 is averaged to it.
+The small stem, selected for images below 64 pixels, is the usual one for CIFAR-10: the dense layers have 512 units and
+take the average of the last map. Its pooling rounds sizes up, so that five of them fit any image.
 """
 
 from __future__ import annotations

@@ -2,17 +2,17 @@
 
 Dosovitskiy et al., "An image is worth 16×16 words: transformers for image recognition at scale", 2020 (2010.11929).
 
-Each patch becomes a vector by one linear map; a class token is put in front, a trained vector is added for each
-position, and behind `depth` encoder blocks the class token's state goes to the classes (equations 1 to 4). `vit_b_16`
-is the paper's ViT-B/16, with torchvision's parameter names, so that its weights load unchanged; `vit_small_16` and
-`vit_tiny_16` have DeiT's sizes (Touvron et al. 2021, 2012.12877). For images of about 32 pixels there are
-`vit_small_4`, `vit_tiny_4` and `vit_mini_4`, which a CPU can train; for 64 pixels set patch_size=8. An image that the
-patches do not divide is centred in zeros, the mean colour. `dropout` is behind the positions and in each branch,
-`attention_dropout` of the attention weights; `drop_path` leaves whole branches out, later ones more often. Weights that
-were trained on images of another size keep their positions, read between those of the old grid (section 3.2).
+Each patch becomes a vector by one linear map; a class token is prepended, a trained vector is added for each
+position, and after `depth` encoder blocks the class token's state is mapped to the classes (equations 1 to 4).
+`vit_b_16` is the paper's ViT-B/16, with torchvision's parameter names, so that its weights load unchanged;
+`vit_small_16` and `vit_tiny_16` have DeiT's sizes (Touvron et al. 2021, 2012.12877). For images of about 32 pixels
+there are `vit_small_4`, `vit_tiny_4` and `vit_mini_4`, which a CPU can train; for 64 pixels set patch_size=8. An image
+that the patches do not divide is padded with zeros, the mean color. `dropout` is applied after the positions and in
+each branch, `attention_dropout` to the attention weights; `drop_path` skips branches, later ones more often. The
+positions of weights that were trained on images of another size are interpolated (section 3.2).
 
-Differs from the paper: the output starts at random with deviation 0.02, not at zero, from which no gradient would reach
-the rest in the first step; the class token alone goes to a linear output when pretraining, too.
+Differs from the paper: the output is initialized randomly with deviation 0.02, not with zeros, which would block the
+gradient in the first step; the output is linear in pretraining, too.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Encoder(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """`grid` is (rows, columns) of patches; its positions follow row by row behind the class token's."""
+    """`grid` is (rows, columns) of patches; its positions follow the class token's row by row."""
 
-    feature_map: str | None = None  # what it looks at: dlkit.layers.attention.record_attention
+    feature_map: str | None = None  # its attention: dlkit.layers.attention.record_attention
     notes: tuple[str, ...] = ()
 
     def __init__(
@@ -134,7 +134,7 @@ def build(
     check_choice("init", init, ("vit", *SCHEMES))
     check_choice("activation", activation, ("gelu", *ACTIVATIONS))
     check_numbers(width, heads, patch_size=patch_size, depth=depth, mlp_ratio=mlp_ratio)
-    dropout_of(attention_dropout, "attention_dropout")  # refused here, taken as a number
+    dropout_of(attention_dropout, "attention_dropout")  # validated here, used as a number
     check_size(spec, patch_size, f"patches of {patch_size}", "Set model.options.patch_size, or take larger images.")
     blocks = [
         EncoderBlock(
@@ -174,7 +174,7 @@ def check_numbers(width: Any, heads: Any, **others: Any) -> None:
 
 @torch.no_grad()
 def start(model: VisionTransformer) -> None:
-    """As the paper's authors start it: Glorot's draw for the dense layers, one by fan-in for the patches' map."""
+    """The initialization of the paper's authors: Glorot for the dense layers, by fan-in for the patch projection."""
     nn.init.trunc_normal_(model.conv_proj.weight, std=1 / sqrt(model.conv_proj.weight[0].numel()))
     *dense, output = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     for layer in dense:

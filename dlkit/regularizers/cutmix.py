@@ -1,9 +1,9 @@
 """CutMix: a box of each image is replaced by the same box of another of its batch, and the targets follow the areas.
 
-The box has sides √(1 − λ) of the image's, λ ~ Beta(alpha, alpha), one λ and one box a batch, its centre anywhere in the
-image; what lies outside is cut off, and λ becomes the share of the image that is left: y ← λ y + (1 − λ) y′.
+The box has sides √(1 − λ) of the image's, λ ~ Beta(alpha, alpha), one λ and one box per batch, its center anywhere in
+the image; the box is clipped to the image, and λ becomes the remaining fraction of the image: y ← λ y + (1 − λ) y′.
 Yun, Han, Oh, Chun, Choe and Yoo, "CutMix: regularization strategy to train strong classifiers with localizable
-features", ICCV 2019, 1905.04899. With mixup on too, each batch falls to one of the two by an even chance, as in timm.
+features", ICCV 2019, 1905.04899. With mixup as well, each batch uses one of the two with equal probability, as in timm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Box = tuple[slice, slice]  # rows, columns
 
 
 def box_about(centre: tuple[int, int], size: tuple[int, int], share: float) -> Box:
-    """The box that covers 1 − share of an image (height, width) where no part of it lies outside."""
+    """The box that covers 1 − share of an image (height, width) if it is not clipped."""
     sides = (round(side * math.sqrt(1 - share)) for side in size)
     rows, columns = (
         slice(max(middle - cut // 2, 0), min(middle - cut // 2 + cut, side))
@@ -32,7 +32,7 @@ def box_about(centre: tuple[int, int], size: tuple[int, int], share: float) -> B
 
 
 def paste(images: Tensor, others: Tensor, box: Box) -> tuple[Tensor, float]:
-    """The images (N, C, H, W) with the others' box in them, and the share of each that is still its own."""
+    """The images (N, C, H, W) with the others' box in them, and the remaining fraction of each."""
     rows, columns = box
     pasted = images.clone()
     pasted[:, :, rows, columns] = others[:, :, rows, columns]

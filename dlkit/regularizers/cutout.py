@@ -1,8 +1,8 @@
-"""Cutout: a square of each image is painted over with the data's mean colour.
+"""Cutout: a square of each image is replaced by the data's mean color.
 
-The square has sides of `size` pixels, its centre is anywhere in the image, and what lies outside is cut off.
+The square has sides of `size` pixels, its center is anywhere in the image, and it is clipped to the image.
 DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017, 1708.04552: 16 pixels
-for CIFAR-10, 8 for CIFAR-100, 20 for SVHN, of 32. The colour is 0 in normalised images.
+for CIFAR-10, 8 for CIFAR-100, 20 for SVHN, of 32. The color is 0 in normalized images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OFF = {"size": 0}
 
 
 def paint_over(images: Tensor, rows: Tensor, columns: Tensor, size: int) -> Tensor:
-    """Images (N, C, H, W) with zeros in the `size` rows and columns about their centres (N,), (N,)."""
+    """Images (N, C, H, W) with zeros in the `size` rows and columns around their centers (N,), (N,)."""
     height, width = images.shape[-2:]
     in_rows = _within(rows, height, size)[:, None, :, None]  # (N, 1, H, 1)
     in_columns = _within(columns, width, size)[:, None, None, :]  # (N, 1, 1, W)
@@ -28,7 +28,7 @@ def paint_over(images: Tensor, rows: Tensor, columns: Tensor, size: int) -> Tens
 
 
 def _within(centres: Tensor, side: int, size: int) -> Tensor:
-    """Which of `side` places lie in the `size` about each centre: (N,) → (N, side)."""
+    """Which of `side` positions are in the `size` around each center: (N,) → (N, side)."""
     first = centres[:, None] - size // 2
     places = torch.arange(side, device=centres.device)[None]
     return (places >= first) & (places < first + size)

@@ -1,12 +1,12 @@
-"""Gaussian prior: MAP estimation, the weights being normal a priori about zero or about other trained weights.
+"""Gaussian prior: MAP estimation, with a normal prior of the weights around zero or around other trained weights.
 
 log p(w) = strength · Σ log N(w; mean, std²) joins the mean loss of n training samples as −log p(w) / n, less its
-constant, so that with cross entropy the whole is −log p(w | data) / n: at strength 1 the most probable weights.
-MacKay, "A practical Bayesian framework for backpropagation networks", Neural Computation 4, 1992. About zero it is
-L2 with strength 1 / (n · std²). About the weights that training starts from (mean: start) it is L2-SP (Li, Grandvalet
+constant, so that with cross entropy the sum is −log p(w | data) / n: at strength 1 the most probable weights.
+MacKay, "A practical Bayesian framework for backpropagation networks", Neural Computation 4, 1992. Around zero it is
+L2 with strength 1 / (n · std²). Around the initial weights (mean: start) it is L2-SP (Li, Grandvalet
 and Davoine, "Explicit inductive bias for transfer learning with convolutional networks", ICML 2018, 1802.01483), where
-what those weights lack, such as a new head, lies about zero with `new_std` (0: the same). mean may also name a run or
-a file. Each line of metrics.jsonl gives train/log_prior, the constant in it. Biases and gains of norms have no prior.
+new weights, such as a new head, have a prior around zero with `new_std` (0: the same). mean may also name a run or
+a file. Each line of metrics.jsonl has train/log_prior, including the constant. Biases and gains of norms have no prior.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def half_squared_distance(weight: Tensor, mean: Tensor, std: float) -> Tensor:
 
 
 def log_normal_constant(count: int, std: float) -> float:
-    """What log N(w; mean, std²) of `count` numbers is at the mean: −count · ½ log(2π std²)."""
+    """log N(w; mean, std²) of `count` numbers at the mean: −count · ½ log(2π std²)."""
     return -0.5 * count * math.log(2 * math.pi * std**2)
 
 
@@ -37,7 +37,7 @@ class GaussianPrior(Regularizer):
     def __init__(self, strength: float, mean: str, std: float, new_std: float) -> None:
         self.strength, self.mean, self.std, self.new_std = strength, mean, std, new_std or std
         self.samples = 0
-        self.means: dict[str, Tensor] = {}  # of the weights that have one; the others lie about zero
+        self.means: dict[str, Tensor] = {}  # of the weights that have one; the others have a prior around zero
 
     def on_model(self, model: nn.Module, plan: Plan) -> None:
         self.samples = plan.samples
@@ -70,7 +70,7 @@ class GaussianPrior(Regularizer):
 
 
 def means_for(model: nn.Module, found: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Of the weights found, those that the model has in the same shape.
+    """The given weights that the model has in the same shape.
 
     Raises:
         ModelFileError: none fits.

@@ -1,4 +1,4 @@
-"""Gradient noise: normal noise on each gradient, less of it as training goes on.
+"""Gradient noise: normal noise on each gradient, decreasing during training.
 
 g ← g + N(0, σ²) with σ² = eta / (1 + step)^gamma. Neelakantan et al., "Adding gradient noise improves learning for very
 deep networks", 2015, 1511.06807: gamma 0.55, eta 0.01, 0.3 or 1. The noise is the same on every rank.

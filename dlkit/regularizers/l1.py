@@ -1,7 +1,7 @@
 """L1: the sum of the weights' absolute values, added to the loss; it drives weights to zero.
 
 penalty = strength · Σ |w|. Tibshirani, "Regression shrinkage and selection via the lasso", J. R. Stat. Soc. B 58(1),
-1996. At w = 0 the gradient is 0. Biases and the gains of norms are left alone.
+1996. At w = 0 the gradient is 0. Biases and the gains of norms are not penalized.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 penalty = strength · ½ Σ w². Krogh and Hertz, "A simple weight decay can improve generalization", NIPS 1991; with
 strength 5e-4 in Krizhevsky et al. 2012. The gradient is strength · w: what `optimizer.weight_decay` adds for plain SGD,
-but seen by Adam's moments and reported in the loss. Biases and the gains of norms are left alone.
+but included in Adam's moments and in the loss. Biases and the gains of norms are not penalized.
 """
 
 from __future__ import annotations

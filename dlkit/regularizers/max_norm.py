@@ -1,7 +1,7 @@
-"""Max-norm: the weights into each unit or filter are scaled back, after a step, to a greatest length.
+"""Max-norm: after each step the weights of each unit or filter are scaled to a maximum length.
 
 w ← w · min(1, limit / ‖w‖) for each row of a matrix and each kernel. Srebro and Shraibman, "Rank, trace-norm and
-max-norm", COLT 2005; beside dropout, with limits of 3 to 4, in Srivastava et al. 2014. A limit of 0 is none.
+max-norm", COLT 2005; with dropout, with limits of 3 to 4, in Srivastava et al. 2014. A limit of 0 is none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OFF = {"limit": 0.0}
 
 
 def scales(weight: Tensor, limit: float) -> Tensor:
-    """What brings each row to at most that length: (out, in, …) → (out, 1, …), 1 where it is short enough."""
+    """The factor that limits each row to that length: (out, in, …) → (out, 1, …), 1 if it is short enough."""
     lengths: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
     return (limit / lengths).clamp(max=1.0)  # a row of zeros: infinity, so 1
 

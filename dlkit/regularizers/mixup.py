@@ -1,8 +1,8 @@
 """Mixup: each image is blended with another of its batch, and their targets likewise.
 
-x ← λ x + (1 − λ) x′ and y ← λ y + (1 − λ) y′ with λ ~ Beta(alpha, alpha), one λ a batch, x′ a permutation of x.
-Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018, 1710.09412. With cutmix on
-too, each batch falls to one of the two by an even chance, as in timm. Training accuracy counts the likelier class.
+x ← λ x + (1 − λ) x′ and y ← λ y + (1 − λ) y′ with λ ~ Beta(alpha, alpha), one λ per batch, x′ a permutation of x.
+Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018, 1710.09412. With cutmix
+as well, each batch uses one of the two with equal probability, as in timm. Training accuracy counts the likelier class.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Mixup(Regularizer):
         self.classes = len(plan.spec.classes)
 
     def on_batch(self, batch: Batch) -> Batch:
-        if batch.targets.ndim == 2:  # cutmix had this batch
+        if batch.targets.ndim == 2:  # cutmix is used for this batch
             return batch
         share = float(self.share.sample())
         order = torch.randperm(len(batch)).to(batch.targets.device)

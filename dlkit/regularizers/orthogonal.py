@@ -1,6 +1,6 @@
-"""Orthogonality: each layer's weights are drawn towards rows that are orthonormal.
+"""Orthogonality: each layer's weights are pulled towards orthonormal rows.
 
-penalty = strength · Σ ‖W Wᵀ − I‖²_F over layers, W being (out, in · kernel), or Wᵀ W where W is taller than wide.
+penalty = strength · Σ ‖W Wᵀ − I‖²_F over layers, W being (out, in · kernel), or Wᵀ W if W has more rows than columns.
 "Soft orthogonality" in Bansal, Chen and Wang, "Can we gain more from orthogonality regularizations in training deep
 CNNs?", NeurIPS 2018, 1810.09102.
 """

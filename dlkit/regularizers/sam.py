@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: the gradient is taken at the worst place near the weights, so that flat minima win.
+"""Sharpness-aware minimization: the gradient at the worst point near the weights, which favors flat minima.
 
 g₂ = ∇ loss(w + ρ g / ‖g‖) with g = ∇ loss(w); the optimizer then steps from w by g₂. Foret, Kleiner, Mobahi and
 Neyshabur, "Sharpness-aware minimization for efficiently improving generalization", ICLR 2021, 2010.01412: ρ 0.05.
@@ -22,7 +22,7 @@ OFF = {"rho": 0.0}
 
 
 def ascent(gradients: Sequence[Tensor], rho: float) -> list[Tensor]:
-    """ρ g / ‖g‖, where the loss rises most within ρ; nowhere if g is not finite, and the loop will find it so."""
+    """ρ g / ‖g‖, where the loss rises most within ρ; zero if g is not finite, which the loop then reports."""
     norm = float(torch.nn.utils.get_total_norm(gradients))
     scale = rho / (norm + 1e-12) if math.isfinite(norm) else 0.0
     return [gradient * scale if scale else torch.zeros_like(gradient) for gradient in gradients]
@@ -36,7 +36,7 @@ class SAM(Regularizer):
 
     @contextmanager
     def ascended(self, model: nn.Module) -> Iterator[None]:
-        """Weights at w + ρ g / ‖g‖, buffers free to change; after the block both are what they were, bit for bit."""
+        """Weights at w + ρ g / ‖g‖, buffers free to change; after the block both are restored bit for bit."""
         moving = [(weight, weight.grad) for weight in model.parameters() if weight.grad is not None]
         changed = [*(weight for weight, _ in moving), *model.buffers()]
         before = [tensor.detach().clone() for tensor in changed]

@@ -1,12 +1,12 @@
-"""Stochastic weight averaging: from an epoch on, the mean of each epoch's last weights is what is evaluated.
+"""Stochastic weight averaging: after a certain epoch, the mean of the weights at the end of each epoch is evaluated.
 
-w̄ ← (n w̄ + w) / (n + 1) at the end of every epoch after the first `start` of them (a fraction of all), w̄ being w up to
-there. Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, "Averaging weights leads to wider optima and better
-generalization", UAI 2018, 1803.05407. It wants a learning rate that stays up: constant, or cosine with `final`.
+w̄ ← (n w̄ + w) / (n + 1) at the end of every epoch after the first `start` of them (a fraction of all), w̄ = w before
+that. Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, "Averaging weights leads to wider optima and better
+generalization", UAI 2018, 1803.05407. It needs a learning rate that stays high: constant, or cosine with `final`.
 
-The running statistics of batch norm are of w, not of w̄, so they are taken anew at the end of each epoch from that
-epoch's first `norm_batches` batches, as changed by `data.augment`, with dropout off (as evaluation has it; 200 are
-ample: Wu and Johnson, 2105.07576).
+The running statistics of batch norm are of w, not of w̄, so they are computed again at the end of each epoch from that
+epoch's first `norm_batches` batches, augmented by `data.augment`, without dropout (as in evaluation; 200 are
+sufficient: Wu and Johnson, 2105.07576).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OFF = {"start": 1.0}
 
 
 def share_of_newest(steps: int, first: int, every: int) -> float:
-    """The newest weights' share in the mean: 1 up to step `first`, then 1/2, 1/3, … every `every` steps, else 0."""
+    """The newest weights' weight in the mean: 1 up to step `first`, then 1/2, 1/3, … every `every` steps, else 0."""
     if steps <= first:
         return 1.0
     count, rest = divmod(steps - first, every)

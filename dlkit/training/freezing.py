@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from dlkit.errors import UsageError
-from dlkit.layers.order import Layer, layers, matching
+from dlkit.layers.order import NamedLayer, layers, matching
 
 Say = Callable[[str], None]
 Unfreeze = int | Sequence[int] | None  # epochs between two thaws, or those after which one comes
@@ -84,7 +84,7 @@ def choose_frozen(
     return result
 
 
-def _check_freezing(model: nn.Module, result: Freezing, freeze: int | str, found: Sequence[Layer]) -> None:
+def _check_freezing(model: nn.Module, result: Freezing, freeze: int | str, found: Sequence[NamedLayer]) -> None:
     if not result.groups:
         raise UsageError(f"train.freeze {freeze} freezes nothing that was taken over. The layers: {_named(found)}.")
     if all(name in result.frozen(0) for name, parameter in model.named_parameters() if parameter.requires_grad):
@@ -98,6 +98,6 @@ def _tell_freezing(model: nn.Module, result: Freezing, count: int, say: Say) -> 
     say(f"frozen: {len(result.groups)} of {count} layers, {numbers}{thaws}")
 
 
-def _named(found: Sequence[Layer]) -> str:
+def _named(found: Sequence[NamedLayer]) -> str:
     names = [layer.name for layer in found]
     return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:9])}, … {', '.join(names[-2:])}"

@@ -48,7 +48,7 @@ class Bench:
         return self.run("predict", "--run", self.trained.path, "--json", *inputs)
 
     def weights(self, path: Path, *more: object) -> int:
-        """Answer an image with a bare file of weights."""
+        """Classify an image with a bare file of weights."""
         classes = self.write("classes.txt", "a\nb\nc\n")
         model = ["--model", "mlp", "--weights", path, "--img-size", "28", "--classes", classes]
         return self.run("predict", *model, *more, self.image())

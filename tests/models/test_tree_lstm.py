@@ -180,7 +180,7 @@ def test_descent_orders_nodes_by_their_distance_from_the_root() -> None:
             node, steps = int(trees.parents[node]), steps + 1
         depth.append(steps)
     by_depth = torch.tensor(depth)[way.order]
-    assert (by_depth.diff() >= 0).all() and torch.equal(way.order[way.place], torch.arange(len(depth)))
+    assert (by_depth.diff() >= 0).all() and torch.equal(way.order[way.position], torch.arange(len(depth)))
     assert way.levels == [0, *torch.bincount(by_depth).cumsum(0).tolist()]
 
 

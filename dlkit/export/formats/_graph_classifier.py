@@ -11,7 +11,15 @@ import numpy.typing as npt
 
 from dlkit.data.link import log_probabilities
 from dlkit.export_metadata import About
-from dlkit.inference.classifier import Answer, LogProbabilities, Outputs, Pixels, checked_outputs, log_of, normalized
+from dlkit.inference.classifier import (
+    LogProbabilities,
+    NetworkOutput,
+    Outputs,
+    Pixels,
+    checked_outputs,
+    log_of,
+    normalized,
+)
 from dlkit.specs import ImageSpec, SequenceSpec
 
 Feeds = Mapping[str, npt.NDArray[Any]]  # by the name of the graph's input
@@ -31,13 +39,13 @@ class GraphClassifier:
             return self.answer(inputs).log_probabilities
         return log_of(self._values(inputs, self.about.output), self.about.link)
 
-    def answer(self, inputs: Any) -> Answer:
+    def answer(self, inputs: Any) -> NetworkOutput:
         name = self.about.outputs
         if name is None:
             logs = self(inputs)
-            return Answer(logs, logs)
+            return NetworkOutput(logs, logs)
         outputs = self._values(inputs, name)
-        return Answer(outputs, log_probabilities(outputs, self.about.link))
+        return NetworkOutput(outputs, log_probabilities(outputs, self.about.link))
 
     def _values(self, inputs: Any, name: str) -> Outputs:
         width = len(self.about.spec.classes)
