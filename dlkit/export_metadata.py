@@ -47,7 +47,7 @@ FEEDS: Mapping[str, tuple[Feed, ...]] = {  # by the kind of the spec, its own fi
 
 
 @dataclass(frozen=True)
-class About:
+class ExportMetadata:
     """What is needed to use an exported file, and where it comes from."""
 
     model: str
@@ -69,10 +69,10 @@ class About:
         """Whether the network is calibrated."""
         return self.scale != (1.0,) or self.bias != (0.0,)
 
-    def with_(self, **changes: Any) -> About:
+    def with_(self, **changes: Any) -> ExportMetadata:
         return replace(self, **changes)
 
-    def raw(self) -> About:
+    def raw(self) -> ExportMetadata:
         """The same of the bare network: what goes in is what it reads itself, and logits come out."""
         return replace(self, feed=FEEDS[self.spec.kind][-1], output="logits")
 
@@ -115,7 +115,7 @@ class About:
         return found | {"reading": dict(self.reading)} | words
 
     @classmethod
-    def from_json(cls, text: str) -> About:
+    def from_json(cls, text: str) -> ExportMetadata:
         """Raises: ModelFileError where the document is not one, or promises what cannot be; a file may be hostile."""
         try:
             document = json.loads(text)

@@ -20,7 +20,7 @@ from dlkit import documents
 from dlkit.evaluation.model_file import open_model_file
 from dlkit.evaluation.prediction import Failure, Prediction
 from dlkit.export.formats import onnx as onnx_exporter
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.specs import ImageSpec
 
 
@@ -49,7 +49,7 @@ class File:
     def proto(self) -> onnx.ModelProto:
         return onnx.load_model(self.path)
 
-    def about(self) -> About:
+    def about(self) -> ExportMetadata:
         return open_model_file(self.path).about
 
 
@@ -63,17 +63,17 @@ def small_onnx(spec: ImageSpec) -> bytes:
     weight = np.ones((spec.height * spec.width * spec.channels, classes), np.float32)
     graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    return onnx_exporter.serialize(proto, About("mlp", spec, opset=20))
+    return onnx_exporter.serialize(proto, ExportMetadata("mlp", spec, opset=20))
 
 
-def changed(file: File, change: Callable[[onnx.ModelProto, About], About | None]) -> bytes:
+def changed(file: File, change: Callable[[onnx.ModelProto, ExportMetadata], ExportMetadata | None]) -> bytes:
     """The file with its graph or what it says of itself changed, and sealed again."""
     proto, about = file.proto(), file.about()
     about = change(proto, about) or about
     return onnx_exporter.serialize(proto, about)
 
 
-def other_mean(proto: onnx.ModelProto, about: About) -> None:
+def other_mean(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     """The normalisation's mean, a constant of the graph, half a grey level up and more."""
     means = [tensor for tensor in proto.graph.initializer if list(tensor.dims) in ([3, 1, 1], [1, 3, 1, 1])]
     assert len(means) >= 1

@@ -20,7 +20,7 @@ from dlkit.evaluation.matching import EvalSplit, by_name, check_kind, readable, 
 from dlkit.evaluation.model_file import ModelFile, is_model_file, open_model_file
 from dlkit.evaluation.options import check_batch_size, check_split, resolve_topk
 from dlkit.evaluation.result import Evaluation, class_results
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.runs.run_folder import CheckpointName
 from dlkit.specs import ImageSpec, Spec
 
@@ -131,7 +131,7 @@ def open_model(
         lay_out(module, torch_device)
         return torch_classifier(module, torch_device, network.spec, network.source.link)
 
-    return ModelFile(Path(str(weights)), About(network.name, network.spec, link=network.source.link), load)
+    return ModelFile(Path(str(weights)), ExportMetadata(network.name, network.spec, link=network.source.link), load)
 
 
 def _data(file: ModelFile, dataset: str | None, data_dir: Path | str | None) -> Data:

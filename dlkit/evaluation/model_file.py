@@ -15,7 +15,7 @@ from dlkit import export_metadata, packages
 from dlkit.data.text.encoding import Text
 from dlkit.errors import ModelFileError, UsageError, VerificationError
 from dlkit.export.formats import _onnx_safety, onnx, safetensors
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.inference.classifier import Classifier, LogProbabilities, NetworkOutput
 
 SUFFIXES = (".onnx", ".safetensors", ".pt2")
@@ -26,7 +26,7 @@ class ModelFile:
     """A checked file; `load` makes its classifier on a device."""
 
     path: Path
-    about: About
+    about: ExportMetadata
     load: Callable[[str], Classifier]
 
 
@@ -68,14 +68,18 @@ def from_bytes(data: bytes, path: Path) -> ModelFile:
         return ModelFile(path, about_file, lambda device: _on_device(path, data, about_file, device))
 
 
-def _on_device(path: Path, data: bytes, about: About, device: str) -> Classifier:
+def _on_device(path: Path, data: bytes, about: ExportMetadata, device: str) -> Classifier:
     from dlkit.training.precision import choose_device
 
     return _named(path, safetensors.classifier, data, about, str(choose_device(device)))
 
 
 def _named(
-    path: Path, load: Callable[[bytes, About, str], Classifier], data: bytes, about: About, device: str
+    path: Path,
+    load: Callable[[bytes, ExportMetadata, str], Classifier],
+    data: bytes,
+    about: ExportMetadata,
+    device: str,
 ) -> Classifier:
     with _errors_of(path):
         return FileClassifier(path, load(data, about, device))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dlkit import atomic_io, export_metadata, registry
 from dlkit.errors import StorageError, UsageError
 from dlkit.export.record import REPORT, ExportResult, read_entries, write_export
-from dlkit.export_metadata import FEEDS, About
+from dlkit.export_metadata import FEEDS, ExportMetadata
 from dlkit.runs.run_folder import CheckpointName, RunFolder, select_run
 from dlkit.specs import ImageSpec, TreeSpec
 from dlkit.training.weights import portable, trained_on
@@ -139,7 +139,7 @@ def _check_output(path: Path, files: dict[str, Any]) -> None:
         raise UsageError(f"{path} exists, but {REPORT} has no entry for it. Remove it, or use another -o.")
 
 
-def _about(restored: Restored, checkpoint: str) -> About:
+def _about(restored: Restored, checkpoint: str) -> ExportMetadata:
     from dlkit.data.text.tokenization import describe_rules
 
     run, recipe, spec = restored.run, restored.recipe, restored.spec
@@ -164,7 +164,7 @@ def _about(restored: Restored, checkpoint: str) -> About:
     resolved = registry.resolved_options("models", recipe.model.name, dict(recipe.model.options))
     options = {key: value for key, value in resolved.items() if key in settable}
     reading = {} if isinstance(spec, ImageSpec) else describe_rules(spec.tokens)
-    about = About(recipe.model.name, spec, options, training, reading, FEEDS[spec.kind][0], link=restored.link)
+    about = ExportMetadata(recipe.model.name, spec, options, training, reading, FEEDS[spec.kind][0], link=restored.link)
     calibration = restored.calibration
     return about if calibration is None else about.with_(scale=calibration.scale, bias=calibration.bias)
 

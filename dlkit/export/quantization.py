@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dlkit.export.formats import onnx as exporter
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.inference.classifier import Pixels
 
 KINDS = ("int8",)
@@ -29,7 +29,7 @@ OPERATORS = (
 BATCH = 16  # calibration images
 
 
-def quantize(data: bytes, about: About, images: Pixels, folder: Path) -> bytes:
+def quantize(data: bytes, about: ExportMetadata, images: Pixels, folder: Path) -> bytes:
     """The exported file in int8; `images` (N, C, H, W) are training images. Temporary files are in `folder`."""
     import onnx
     from onnxruntime import quantization

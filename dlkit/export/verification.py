@@ -17,7 +17,7 @@ from dlkit import registry
 from dlkit.errors import UsageError, VerificationError
 from dlkit.export.examples import MIN_EXAMPLES, Inputs, VerificationExamples
 from dlkit.export.record import REPORT, ExportResult, read_entry
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.runs import run_folder
 from dlkit.runs.run_folder import RunFolder, select_run
 from dlkit.specs import ImageSpec
@@ -79,7 +79,7 @@ def verify(
     return ExportResult(path, entry)
 
 
-def open_export(data: bytes, path: Path) -> tuple[About, Classifier]:
+def open_export(data: bytes, path: Path) -> tuple[ExportMetadata, Classifier]:
     """The description in the file and its classifier, with the checks for files of unknown origin."""
     if path.suffix.lower() == ".pt2":  # only files that dlkit wrote: see formats/torch_export.py
         exporter = exporter_for(path)

@@ -20,9 +20,9 @@ class PartialConv2d(nn.Module):
     def __init__(self, in_channels: int, sources: Sequence[Sequence[int]], kernel_size: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, len(sources), kernel_size
-        places = [out * in_channels + source for out, maps in enumerate(sources) for source in maps]
-        self.register_buffer("kernel_at", torch.tensor(places), persistent=False)
-        self.weight = nn.Parameter(torch.empty(len(places), kernel_size, kernel_size))
+        connections = [out * in_channels + source for out, maps in enumerate(sources) for source in maps]
+        self.register_buffer("kernel_at", torch.tensor(connections), persistent=False)
+        self.weight = nn.Parameter(torch.empty(len(connections), kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(len(sources)))
         with torch.no_grad():  # like nn.Conv2d
             self.weight.uniform_(-1, 1).div_(self.fan_in.sqrt())

@@ -18,9 +18,10 @@ for CIFAR-10 (cuda-convnet, 2011); the dense layers then have 1,024 units and us
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.conv_classifier import ConvClassifier
 from dlkit.layers.dropout import dropout as dropout_of
 from dlkit.layers.init import SCHEMES, initialize
 from dlkit.layers.local_response_norm import LocalResponseNorm
@@ -47,23 +48,8 @@ NOTES = {
 }
 
 
-class AlexNet(nn.Module):
-    """features, averaged to a grid, then the dense layers: torchvision's names."""
-
-    def __init__(
-        self, features: nn.Module, avgpool: nn.Module, classifier: nn.Module, *, feature_map: str, note: str
-    ) -> None:
-        super().__init__()
-        self.features = features
-        self.avgpool = avgpool
-        self.classifier = classifier
-        self.feature_map = feature_map
-        self.notes = (note,)
-
-    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
-        x = self.avgpool(self.features(images))  # (N, 256, 6, 6)
-        logits: Tensor = self.classifier(x.flatten(1))
-        return logits
+class AlexNet(ConvClassifier):
+    """The network of the paper; see build."""
 
 
 def build(

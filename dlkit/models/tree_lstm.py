@@ -74,8 +74,8 @@ class TreeLSTM(nn.Module):
             return x
         turned = turned_steps(trees.lengths.to(x.device, non_blocking=True), trees.leaves.shape[1])
         read = self.encoder(x[trees.leaves.clamp(min=0)], turned)  # (N, T, D)
-        places = trees.leaves.where(trees.leaves >= 0, len(x)).flatten()  # padding follows the last
-        states: Tensor = read.new_zeros(len(x) + 1, read.shape[2]).index_copy(0, places, read.flatten(0, 1))
+        index = trees.leaves.where(trees.leaves >= 0, len(x)).flatten()  # padding follows the last
+        states: Tensor = read.new_zeros(len(x) + 1, read.shape[2]).index_copy(0, index, read.flatten(0, 1))
         return states[:-1]
 
     def _upwards(self, trees: Trees, x: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ take the average of the last map. Its pooling rounds sizes up, so that five of t
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from dlkit.layers.activation import activation as activation_named
+from dlkit.layers.conv_classifier import ConvClassifier
 from dlkit.layers.dropout import dropout as dropout_of
 from dlkit.layers.init import initialize
 from dlkit.layers.norm import norm as norm_named
@@ -51,23 +52,8 @@ NOTES = {
 }
 
 
-class VGG(nn.Module):
-    """features, averaged to a grid, then the dense layers: torchvision's names."""
-
-    def __init__(
-        self, features: nn.Module, avgpool: nn.Module, classifier: nn.Module, *, feature_map: str, note: str
-    ) -> None:
-        super().__init__()
-        self.features = features
-        self.avgpool = avgpool
-        self.classifier = classifier
-        self.feature_map = feature_map
-        self.notes = (note,)
-
-    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
-        x = self.avgpool(self.features(images))  # (N, 512, 7, 7)
-        logits: Tensor = self.classifier(x.flatten(1))
-        return logits
+class VGG(ConvClassifier):
+    """The network of the paper; see build."""
 
 
 def build(

@@ -27,11 +27,11 @@ def paint_over(images: Tensor, rows: Tensor, columns: Tensor, size: int) -> Tens
     return images.clone().masked_fill_(in_rows & in_columns, 0.0)  # a clone keeps the memory format
 
 
-def _within(centres: Tensor, side: int, size: int) -> Tensor:
+def _within(centers: Tensor, side: int, size: int) -> Tensor:
     """Which of `side` positions are in the `size` around each center: (N,) → (N, side)."""
-    first = centres[:, None] - size // 2
-    places = torch.arange(side, device=centres.device)[None]
-    return (places >= first) & (places < first + size)
+    first = centers[:, None] - size // 2
+    positions = torch.arange(side, device=centers.device)[None]
+    return (positions >= first) & (positions < first + size)
 
 
 class Cutout(Regularizer):

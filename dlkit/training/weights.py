@@ -19,7 +19,7 @@ from dlkit import cache, imagenet, registry
 from dlkit.data.download import download, http, hub
 from dlkit.data.splits import Source
 from dlkit.errors import DlkitError, ModelFileError, UsageError
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.privacy import offline
 from dlkit.registry import did_you_mean
 from dlkit.runs.run_folder import RunFolder, is_run, list_runs
@@ -201,14 +201,14 @@ def portable(records: Sequence[TrainedOn]) -> list[TrainedOn]:
     ]
 
 
-def _records(about: About) -> tuple[TrainedOn, ...]:
+def _records(about: ExportMetadata) -> tuple[TrainedOn, ...]:
     """What an exported file says of its training; anybody may have written it."""
     found = about.training.get("trained_on")
     listed = found if isinstance(found, list) else []
     return tuple(record for record in listed if isinstance(record, dict) and isinstance(record.get("name"), str))
 
 
-def _export_about(file: Path) -> About | None:
+def _export_about(file: Path) -> ExportMetadata | None:
     """What an exported .safetensors file says of itself, or none of another file.
 
     Raises:

@@ -22,7 +22,7 @@ from corpus import tar_member, tar_of
 from dlkit import documents
 from dlkit.evaluation.model_summary import natural_spec
 from dlkit.export.formats import safetensors as exporter
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.runs.run_folder import RunFolder
 from dlkit.training.restore import build
 
@@ -176,7 +176,7 @@ def _weights(make: Callable[[], bytes], suffix: str = "pt") -> Attempt:
 
 def _exported_name(bench: Bench) -> int:
     spec = natural_spec(3, 28, 28, 3)
-    data = exporter.export(build("mlp", spec, OPTIONS), spec, About("os.system", spec, OPTIONS))
+    data = exporter.export(build("mlp", spec, OPTIONS), spec, ExportMetadata("os.system", spec, OPTIONS))
     return bench.run("predict", "--model", bench.write("a.safetensors", data), bench.image())
 
 

@@ -12,7 +12,7 @@ from exported_files import small_onnx
 
 from dlkit.evaluation.model_summary import natural_spec
 from dlkit.export.formats import onnx as exporter
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 
 SPEC = natural_spec(3, 28, 28, 3)
 Change = Callable[[onnx.ModelProto], object]
@@ -90,7 +90,7 @@ def _bytes(change: Callable[[bytes], bytes]) -> Attempt:
 
 def _predict(bench: Bench, proto: onnx.ModelProto) -> int:
     """Sealed again, so that what is refused is refused for what it holds."""
-    path = bench.write("in/a.onnx", exporter.serialize(proto, About("mlp", SPEC, opset=20)))
+    path = bench.write("in/a.onnx", exporter.serialize(proto, ExportMetadata("mlp", SPEC, opset=20)))
     return bench.run("predict", "--model", path, bench.image())
 
 

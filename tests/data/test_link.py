@@ -26,7 +26,7 @@ from dlkit.evaluation.predict import predict
 from dlkit.experiments.baseline import fit_baseline
 from dlkit.explanation.explain import explain
 from dlkit.export.export import export
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.runs.run_folder import RunFolder
 from dlkit.serve.model import open_model
 from dlkit.specs import LINKS, Link
@@ -146,10 +146,10 @@ def test_exported_files_give_the_probabilities_and_the_figures_of_the_run(
 
 
 def test_a_file_without_a_link_is_read_as_softmax(tmp_path: Path, runs: dict[str, RunFolder]) -> None:
-    document = About("mlp", runs["mse"].spec(), link="clip").document()
-    assert About.from_json(json.dumps(document)).link == "clip"
+    document = ExportMetadata("mlp", runs["mse"].spec(), link="clip").document()
+    assert ExportMetadata.from_json(json.dumps(document)).link == "clip"
     del document["output"]["link"]
-    assert About.from_json(json.dumps(document)).link == "softmax"
+    assert ExportMetadata.from_json(json.dumps(document)).link == "softmax"
 
 
 def test_a_baseline_refuses_a_loss_that_it_is_not_fitted_by(tmp_path: Path) -> None:

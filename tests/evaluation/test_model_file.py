@@ -23,7 +23,7 @@ from dlkit.evaluation.predict import predict
 from dlkit.export import export as verb
 from dlkit.export.formats import onnx as onnx_exporter
 from dlkit.export.verification import verify
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec
 from dlkit_cli.main import run as dlkit_command
@@ -37,12 +37,12 @@ def flipped_weight(file: File) -> bytes:
     return bytes(data)
 
 
-def other_order(proto: onnx.ModelProto, about: About) -> About:
+def other_order(proto: onnx.ModelProto, about: ExportMetadata) -> ExportMetadata:
     spec = about.spec
     return about.with_(spec=ImageSpec.from_json({**spec.to_json(), "classes": list(reversed(spec.classes))}))
 
 
-def wrong_weights(proto: onnx.ModelProto, about: About) -> None:
+def wrong_weights(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     tensor = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     values = onnx.numpy_helper.to_array(tensor).copy()
     values[0] += 3
@@ -206,37 +206,37 @@ def test_corpus_79_weights_hidden_in_a_nodes_subgraph_are_found(onnx_file: File,
     refused(onnx_exporter.serialize(proto, onnx_file.about()), tmp_path / "model.onnx", "own folder")
 
 
-def no_opset(proto: onnx.ModelProto, about: About) -> None:
+def no_opset(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     del proto.opset_import[:]
 
 
-def custom_op(proto: onnx.ModelProto, about: About) -> None:
+def custom_op(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     proto.opset_import.add(domain="evil", version=1)
     proto.graph.node[0].domain = "evil"
 
 
-def unknown_op(proto: onnx.ModelProto, about: About) -> None:
+def unknown_op(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     proto.graph.node[0].op_type = "NoSuchOperator"
 
 
-def wrong_shape(proto: onnx.ModelProto, about: About) -> None:
+def wrong_shape(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 29
 
 
-def wrong_type(proto: onnx.ModelProto, about: About) -> None:
+def wrong_type(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     proto.graph.input[0].type.tensor_type.elem_type = 1
 
 
-def fewer_classes(proto: onnx.ModelProto, about: About) -> About:
+def fewer_classes(proto: onnx.ModelProto, about: ExportMetadata) -> ExportMetadata:
     spec = about.spec
     return about.with_(spec=ImageSpec.from_json({**spec.to_json(), "classes": list(spec.classes[:3])}))
 
 
-def two_inputs(proto: onnx.ModelProto, about: About) -> None:
+def two_inputs(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     proto.graph.input.append(helper.make_tensor_value_info("more", 1, [1]))
 
 
-def negative_size(proto: onnx.ModelProto, about: About) -> None:
+def negative_size(proto: onnx.ModelProto, about: ExportMetadata) -> None:
     proto.graph.initializer[0].dims[0] = -1
 
 
@@ -246,7 +246,7 @@ def negative_size(proto: onnx.ModelProto, about: About) -> None:
     ids=lambda change: change.__name__,
 )
 def test_corpus_80_a_graph_that_is_not_what_it_says(
-    onnx_file: File, change: Callable[[onnx.ModelProto, About], About | None], tmp_path: Path
+    onnx_file: File, change: Callable[[onnx.ModelProto, ExportMetadata], ExportMetadata | None], tmp_path: Path
 ) -> None:
     refused(changed(onnx_file, change), tmp_path / "model.onnx", by_onnxruntime=change is unknown_op)
 
@@ -313,8 +313,8 @@ def test_what_a_file_says_of_itself_is_not_believed_blindly(onnx_file: File, cha
     for key, value in change.items():
         document[key] = {**document[key], **value} if key == "input" and value else value
     with pytest.raises(ModelFileError):
-        About.from_json(json.dumps(document))
-    assert About.from_json(onnx_file.about().to_json()) == onnx_file.about()
+        ExportMetadata.from_json(json.dumps(document))
+    assert ExportMetadata.from_json(onnx_file.about().to_json()) == onnx_file.about()
 
 
 def test_a_bare_or_foreign_safetensors_file_is_refused_with_advice(weights_file: File, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from dlkit.export.formats import onnx as onnx_exporter
 from dlkit.export.formats import safetensors as safetensors_exporter
 from dlkit.export.formats import torch_export
 from dlkit.export.verification import verify
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.inference.torch_classifier import torch_classifier
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import TOKENIZATIONS, SequenceSpec
@@ -220,8 +220,8 @@ def test_what_a_file_says_of_its_words_is_not_believed_blindly(onnx_file: Path, 
     document = about.document()
     document["input"] |= change
     with pytest.raises(ModelFileError):
-        About.from_json(json.dumps(document))
-    assert About.from_json(about.to_json()) == about
+        ExportMetadata.from_json(json.dumps(document))
+    assert ExportMetadata.from_json(about.to_json()) == about
 
 
 def test_more_words_than_the_network_has_vectors_for_is_an_error_of_the_file(onnx_file: Path, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_every_network_of_text_answers_alike_in_every_format(name: str, options:
     torch.manual_seed(0)
     resolved = registry.resolved_options("models", name, options)
     model = registry.load("models", name).build(SPEC, **resolved).eval()
-    about = About(name, SPEC, resolved, feed="tokens")
+    about = ExportMetadata(name, SPEC, resolved, feed="tokens")
     rng = np.random.default_rng(0)
     texts = [[f"w{index}" for index in rng.integers(0, 14, length)] for length in (4, 1, 9, 2, 30)]
     expected = np.exp(torch_classifier(model, torch.device("cpu"), SPEC)(texts))
@@ -267,7 +267,7 @@ def test_a_network_that_is_computed_step_by_step_is_refused_with_the_reason() ->
     resolved = registry.resolved_options("models", "gru", {"kernel": "paper"})
     model = registry.load("models", "gru").build(SPEC, **resolved).eval()
     with pytest.raises(UsageError, match="its code fixes the batch size"):
-        onnx_exporter.export(model, SPEC, About("gru", SPEC, resolved, feed="tokens"))
+        onnx_exporter.export(model, SPEC, ExportMetadata("gru", SPEC, resolved, feed="tokens"))
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from dlkit.export.formats import onnx as onnx_exporter
 from dlkit.export.formats import safetensors as safetensors_exporter
 from dlkit.export.formats._onnx_resize import prepend_resize
 from dlkit.export.verification import verify
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.inference.torch_classifier import torch_classifier
 from dlkit.runs.run_folder import RunFolder
 from dlkit.specs import ImageSpec
@@ -56,7 +56,7 @@ class Stubborn(nn.Module):
 def test_a_network_that_a_graph_cannot_represent_is_refused_with_the_reason(exporter: Any) -> None:
     spec = natural_spec(1, 8, 8, 2)
     with pytest.raises(UsageError, match=r"cannot be exported to .*\w.* Use --to safetensors") as caught:
-        exporter.export(Stubborn().eval(), spec, About("stubborn", spec))
+        exporter.export(Stubborn().eval(), spec, ExportMetadata("stubborn", spec))
     assert "\n" not in str(caught.value)
 
 
@@ -119,7 +119,8 @@ def test_resizing_in_the_graph_is_prepares_to_the_bit(spec: ImageSpec, crop: flo
         prepared = resize_crop.prepare(flat, spec)
         assert (found == prepared).all(), image.size
         again = session.run(
-            None, {"images": _graph_classifier._images(prepared[None], spec, About("x", spec, feed="any_size"))}
+            None,
+            {"images": _graph_classifier._images(prepared[None], spec, ExportMetadata("x", spec, feed="any_size"))},
         )[0]
         assert (again[0].transpose(2, 0, 1) == prepared).all(), (
             image.size
@@ -174,7 +175,7 @@ def test_every_family_is_exported_and_answers_alike(name: str, tmp_path: Path) -
     spec = natural_spec(*SMALL[name])
     options = registry.resolved_options("models", name, {})
     model = registry.load("models", name).build(spec, **options).eval()
-    about = About(name, spec, options)
+    about = ExportMetadata(name, spec, options)
     pixels = np.random.default_rng(0).integers(0, 256, (7, spec.channels, spec.height, spec.width), np.uint8)
     expected = torch_classifier(model, torch.device("cpu"), spec)(pixels)
     for exporter in (onnx_exporter, torch_export, safetensors_exporter):

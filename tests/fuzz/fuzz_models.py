@@ -24,7 +24,7 @@ from dlkit import documents, export_metadata
 from dlkit.evaluation.model_file import open_model_file
 from dlkit.export.formats import onnx
 from dlkit.export.formats import safetensors as exporter
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.specs import ImageSpec
 from dlkit.training.restore import build
 from dlkit.training.weights_file import read_weights
@@ -49,7 +49,7 @@ def exported(suffix: str, folder: Path, fixture: Fixture) -> Target:
 
 def _small_safetensors(spec: ImageSpec) -> bytes:
     options = {"hidden": "4"}
-    return exporter.export(build("mlp", spec, options), spec, About("mlp", spec, options))
+    return exporter.export(build("mlp", spec, options), spec, ExportMetadata("mlp", spec, options))
 
 
 def _headers(suffix: str, valid: bytes) -> Any:

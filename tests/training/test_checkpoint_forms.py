@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from dlkit.errors import ModelFileError, VerificationError
 from dlkit.evaluation.model_summary import natural_spec
 from dlkit.export.formats import safetensors as exporter
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.specs import ImageSpec
 from dlkit.training import transfer, weights_file
 from dlkit.training.key_names import adapt_channels, renamed
@@ -198,7 +198,7 @@ def test_a_document_without_weights_is_refused(content: object, tmp_path: Path) 
 
 def test_an_export_says_what_it_is_and_a_changed_one_is_refused(tmp_path: Path) -> None:
     model, file = build("mlp", SPEC, {}), tmp_path / "m.safetensors"
-    file.write_bytes(exporter.export(model, SPEC, About("mlp", SPEC)))
+    file.write_bytes(exporter.export(model, SPEC, ExportMetadata("mlp", SPEC)))
     found = find(str(file), None, tmp_path, print)
     assert (found.model, found.spec) == ("mlp", SPEC) and found.read().keys() == model.state_dict().keys()
     whole = file.read_bytes()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit.data.link import log_probabilities
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.inference.classifier import (
     LogProbabilities,
     NetworkOutput,
@@ -30,7 +30,7 @@ Compute = Callable[[Feeds, str], npt.NDArray[np.float32]]  # from the inputs, an
 class GraphClassifier:
     """Classifies by a runtime's function `compute`."""
 
-    about: About
+    about: ExportMetadata
     compute: Compute
 
     def __call__(self, inputs: Any) -> LogProbabilities:
@@ -55,7 +55,7 @@ class GraphClassifier:
         return np.concatenate(values)
 
 
-def _feeds(inputs: Any, about: About) -> Iterator[tuple[Feeds, int]]:
+def _feeds(inputs: Any, about: ExportMetadata) -> Iterator[tuple[Feeds, int]]:
     """Inputs of the graph with their batch sizes: one batch of images, or a batch for each length of texts."""
     if isinstance(about.spec, ImageSpec):
         yield {"images": _images(inputs, about.spec, about)}, len(inputs)
@@ -69,7 +69,7 @@ def _feeds(inputs: Any, about: About) -> Iterator[tuple[Feeds, int]]:
         yield {"tokens": tokens, "lengths": lengths}, len(part)
 
 
-def _images(pixels: Pixels, spec: ImageSpec, about: About) -> npt.NDArray[Any]:
+def _images(pixels: Pixels, spec: ImageSpec, about: ExportMetadata) -> npt.NDArray[Any]:
     if about.feed == "normalised":
         return normalized(pixels, spec)
     if about.feed == "any_size" and pixels.shape[2:] == (spec.height, spec.width) and not spec.legacy_resize:

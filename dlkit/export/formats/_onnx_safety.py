@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit.errors import ModelFileError
 from dlkit.export.formats._onnx_proto import MARKER, MAX_BYTES, messages
-from dlkit.export_metadata import KEY, About, check_seal
+from dlkit.export_metadata import KEY, ExportMetadata, check_seal
 from dlkit.specs import ImageSpec, SequenceSpec
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
-def check_file(data: bytes, path: Path) -> tuple[bytes, About]:
+def check_file(data: bytes, path: Path) -> tuple[bytes, ExportMetadata]:
     """The bytes for onnxruntime with all weights in them, and the file's description; `path` is the file's.
 
     Raises:
@@ -81,16 +81,16 @@ def _parse(data: bytes) -> ModelProto:
     return proto
 
 
-def _about(proto: ModelProto) -> About:
+def _about(proto: ModelProto) -> ExportMetadata:
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     if KEY not in texts:
         raise ModelFileError(
             "it was not exported by dlkit: it does not describe its inputs and classes. Use dlkit export --to onnx."
         )
-    return About.from_json(texts[KEY])
+    return ExportMetadata.from_json(texts[KEY])
 
 
-def _check_signature(proto: ModelProto, about: About) -> None:
+def _check_signature(proto: ModelProto, about: ExportMetadata) -> None:
     """Raises: ModelFileError if the graph's inputs or outputs do not match the file's description."""
     from onnx import TensorProto
 
@@ -109,7 +109,7 @@ def _check_signature(proto: ModelProto, about: About) -> None:
                 raise ModelFileError(f"its {role} {value.name!r} has the shape {actual_text}, not {text}.")
 
 
-def _inputs(about: About) -> Signature:
+def _inputs(about: ExportMetadata) -> Signature:
     from onnx import TensorProto
 
     spec = about.spec

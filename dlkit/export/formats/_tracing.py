@@ -15,7 +15,7 @@ from dlkit.data.batches import normalize
 from dlkit.data.link import probabilities
 from dlkit.data.text.padding import Sequences
 from dlkit.export.formats._recurrent import opaque_recurrent_layers
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.specs import ImageSpec, Link, SequenceSpec, Spec
 
 Shapes = tuple[dict[int, Dim], ...]
@@ -47,13 +47,13 @@ class TextGraph(nn.Module):
         return (probabilities(logits, self.link), logits) if self.outputs else probabilities(logits, self.link)
 
 
-def trace(model: nn.Module, about: About, raw: bool, outputs: bool = False) -> ExportedProgram:
+def trace(model: nn.Module, about: ExportMetadata, raw: bool, outputs: bool = False) -> ExportedProgram:
     """The network as a graph, from original inputs to probabilities; with raw, from preprocessed inputs to logits."""
     inputs, shapes = _example(about.spec, raw)
     return torch.export.export(_graph_module(model, about, raw, outputs), inputs, dynamic_shapes=shapes, strict=False)
 
 
-def _graph_module(model: nn.Module, about: About, raw: bool, outputs: bool) -> nn.Module:
+def _graph_module(model: nn.Module, about: ExportMetadata, raw: bool, outputs: bool) -> nn.Module:
     if isinstance(about.spec, ImageSpec):
         return model if raw else ImageGraph(model, about.spec, about.link, outputs).eval()
     return TextGraph(model, None if raw else about.link, outputs).eval()

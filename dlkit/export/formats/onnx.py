@@ -22,7 +22,7 @@ from dlkit import export_metadata
 from dlkit.errors import ModelFileError, UsageError
 from dlkit.export.formats._graph_classifier import Feeds, GraphClassifier
 from dlkit.export.formats._onnx_proto import MARKER, MAX_BYTES, messages
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.inference.classifier import Classifier
 from dlkit.specs import ImageSpec, Spec
 
@@ -37,7 +37,7 @@ OPSETS = (18, 19, 20, 21, 22, 23)  # supported by torch's exporter
 
 
 def export(
-    model: nn.Module, spec: Spec, about: About, *, raw: bool = False, resize: bool = False, opset: int = 20
+    model: nn.Module, spec: Spec, about: ExportMetadata, *, raw: bool = False, resize: bool = False, opset: int = 20
 ) -> bytes:
     if raw and resize:
         raise UsageError("--raw and --resize exclude each other: raw files take preprocessed images. Remove one.")
@@ -63,7 +63,7 @@ def export(
     return serialize(proto, about.with_(opset=opset))
 
 
-def serialize(proto: ModelProto, about: About) -> bytes:
+def serialize(proto: ModelProto, about: ExportMetadata) -> bytes:
     """The sealed file, with its description."""
     import onnx
 
@@ -75,7 +75,7 @@ def serialize(proto: ModelProto, about: About) -> bytes:
     return export_metadata.seal(proto.SerializeToString(), MARKER)
 
 
-def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
+def classifier(data: bytes, about: ExportMetadata, device: str = "auto") -> Classifier:
     """The file's classifier in onnxruntime. The bytes must have been checked by _onnx_safety.py.
 
     Raises:
@@ -104,7 +104,7 @@ def runtime() -> str:
     return f"onnxruntime {version('onnxruntime')}"
 
 
-def _trace(model: nn.Module, about: About, opset: int) -> ModelProto:
+def _trace(model: nn.Module, about: ExportMetadata, opset: int) -> ModelProto:
     import torch
 
     from dlkit.export.formats._recurrent import translations

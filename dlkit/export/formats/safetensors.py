@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlkit import atomic_io, export_metadata, registry
 from dlkit.errors import MALFORMED, ModelFileError, UsageError, VerificationError
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.inference.classifier import Classifier
 from dlkit.specs import Spec
 
@@ -28,7 +28,7 @@ MARKER = b'"' + export_metadata.SEAL_KEY.encode() + b'":"'
 MAX_HEADER = 100 << 20  # bytes, the format's own limit
 
 
-def export(model: nn.Module, spec: Spec, about: About) -> bytes:
+def export(model: nn.Module, spec: Spec, about: ExportMetadata) -> bytes:
     import safetensors.torch
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -36,7 +36,7 @@ def export(model: nn.Module, spec: Spec, about: About) -> bytes:
     return export_metadata.seal(safetensors.torch.save(weights, metadata), MARKER)
 
 
-def read_about(data: bytes) -> About | None:
+def read_about(data: bytes) -> ExportMetadata | None:
     """The description in the header; None if dlkit did not write the file.
 
     Raises:
@@ -50,10 +50,10 @@ def read_about(data: bytes) -> About | None:
         text = header.get("__metadata__", {}).get(export_metadata.KEY)
     except MALFORMED as error:
         raise ModelFileError("it is not a safetensors file: its header is not a JSON object.") from error
-    return None if text is None else About.from_json(text)
+    return None if text is None else ExportMetadata.from_json(text)
 
 
-def read_export(path: Path) -> About | None:
+def read_export(path: Path) -> ExportMetadata | None:
     """The description of an exported .safetensors file; None if dlkit did not export it.
 
     Raises:
@@ -71,7 +71,7 @@ def read_export(path: Path) -> About | None:
     return about
 
 
-def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
+def classifier(data: bytes, about: ExportMetadata, device: str = "auto") -> Classifier:
     """The registry's network with the file's weights, by torch.
 
     Raises:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from dlkit import export_metadata
 from dlkit.errors import MALFORMED, ModelFileError, UsageError
 from dlkit.export.formats._graph_classifier import Feeds, GraphClassifier
-from dlkit.export_metadata import About
+from dlkit.export_metadata import ExportMetadata
 from dlkit.inference.classifier import Classifier
 from dlkit.specs import Spec
 
@@ -34,7 +34,7 @@ SUFFIX = ".pt2"
 NEEDS = ()
 
 
-def export(model: nn.Module, spec: Spec, about: About, *, raw: bool = False) -> bytes:
+def export(model: nn.Module, spec: Spec, about: ExportMetadata, *, raw: bool = False) -> bytes:
     import torch
 
     from dlkit.export.formats._tracing import failure_reason, trace, tracing
@@ -60,19 +60,19 @@ def _strip(program: ExportedProgram) -> None:
             node.meta.pop(name, None)
 
 
-def read_about(data: bytes) -> About:
+def read_about(data: bytes) -> ExportMetadata:
     """Raises: ModelFileError if the file is not a torch.export file of dlkit."""
     import zipfile
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith(f"extra/{export_metadata.KEY}"))
-            return About.from_json(archive.read(name).decode())
+            return ExportMetadata.from_json(archive.read(name).decode())
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, *MALFORMED) as error:
         raise ModelFileError("it is not a torch.export file of dlkit.") from error
 
 
-def classifier(data: bytes, about: About, device: str = "auto") -> Classifier:
+def classifier(data: bytes, about: ExportMetadata, device: str = "auto") -> Classifier:
     """The classifier of an exported program; only for files that dlkit itself wrote.
 
     Raises:
