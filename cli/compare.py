@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from dlkit.errors import GateError, UsageError
 
 from . import console
 from .console import Format
+from .help import Command
 
 if TYPE_CHECKING:
     from dlkit.runs.run_folder import RunFolder
@@ -26,7 +26,7 @@ class EvaluatedSplit(StrEnum):
     test = "test"
 
 
-class CompareCommand(TyperCommand):
+class CompareCommand(Command):
     """A command whose option --against takes several values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

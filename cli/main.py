@@ -70,7 +70,7 @@ def _built(name: str) -> Any:
         whole.command(name, cls=getattr(module, "CLASS", Command))(getattr(module, f"{stem}_command"))
     else:
         for command in group.registered_commands:
-            command.cls = Command
+            command.cls = command.cls if issubclass(command.cls, Command) else Command
         whole.add_typer(group, name=name, cls=Group)
     return prepare(typer.main.get_group(whole).commands[name], name, EXAMPLES)
 
