@@ -153,7 +153,7 @@ def test_a_file_without_a_link_is_read_as_softmax(tmp_path: Path, runs: dict[str
 
 
 def test_a_baseline_refuses_a_loss_that_it_is_not_fitted_by(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"loss.name is 'mse': knn is fitted"):
+    with pytest.raises(UsageError, match=r"loss.name is 'mse', but knn is fitted"):
         fit_baseline(
             resolve("knn", "shapes", flags={"loss.name": "mse"}).recipe,
             limit=None, name=None, runs_dir=tmp_path, argv=[], say=print,
