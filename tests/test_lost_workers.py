@@ -68,7 +68,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(workers, "STOP_S", 0.2)
     yield
     for process in multiprocessing.active_children():
-        process.join(20)
+        process.join(60)
     assert not multiprocessing.active_children(), "a worker is left over"
 
 

@@ -33,7 +33,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(workers, "_warned", set())
     yield
     for process in multiprocessing.active_children():
-        process.join(20)  # killed, but a busy machine takes its time
+        process.join(60)  # killed, but a busy machine takes its time
     assert not multiprocessing.active_children(), "a worker is left over"
 
 

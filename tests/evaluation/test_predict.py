@@ -152,7 +152,7 @@ def test_the_first_answer_does_not_wait_for_the_last_path(tiny_run: RunFolder, i
 
     def slow() -> Iterator[Path]:
         yield images[0]
-        assert answered.wait(20), "the second path was wanted before the first was answered"
+        assert answered.wait(60), "the second path was wanted before the first was answered"
         yield images[1]
 
     answers = predict(tiny_run, slow())
@@ -430,7 +430,7 @@ def test_the_program_answers_each_line_as_it_comes_and_without_torchvision(
             assert json.loads(process.stdout.readline())["path"] == str(path)
         process.stdin.close()
         assert process.stdout.read() == b"False\n"
-        assert process.stderr.read() == b"" and process.wait(20) == 0
+        assert process.stderr.read() == b"" and process.wait(60) == 0
 
 
 def test_a_missing_run_is_said_without_torch(tmp_path: Path) -> None:

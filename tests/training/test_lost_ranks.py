@@ -50,10 +50,10 @@ def error_without(act: Callable[[World], object], rank: int, *, silent: bool) ->
         try:
             act(World(number, 2, number))
             if number == rank:
-                assert silent or left.wait(20)
+                assert silent or left.wait(120)
                 act(World(number, 2, number))
             elif silent:
-                done.wait(20)
+                done.wait(120)
         except BaseException as error:
             errors.append(error)
         finally:
@@ -64,7 +64,7 @@ def error_without(act: Callable[[World], object], rank: int, *, silent: bool) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     (error,) = errors
     return error
 
