@@ -16,7 +16,7 @@ from dlkit.errors import DataError, PartialError, StorageError, UsageError
 from dlkit.privacy import offline
 
 if TYPE_CHECKING:
-    from dlkit.data.inputs import Given
+    from dlkit.data.inputs import InputLike
 
 STDIN_LIMIT = 512 << 20  # bytes of an image on stdin
 
@@ -112,7 +112,7 @@ def begun(answers: Iterator[Answer]) -> Iterator[Answer]:
     return answers if first is None else chain([first], answers)
 
 
-def given(paths: list[str], null: bool, stdin_image: bool) -> list[str | bytes] | Iterator[Given]:
+def given(paths: list[str], null: bool, stdin_image: bool) -> list[str | bytes] | Iterator[InputLike]:
     """What to answer: a list where all is known at once, an iterator where stdin brings it."""
     if stdin_image:
         if paths or null:

@@ -20,5 +20,5 @@ def made_up_mnist(place: Path) -> dict[str, np.ndarray]:
         "t10k-labels-idx1-ubyte": rng.integers(0, 10, 10).astype(np.uint8),
     }
     for name, values in arrays.items():
-        (place / name).write_bytes(idx.written(values))
+        (place / name).write_bytes(idx.encode(values))
     return arrays

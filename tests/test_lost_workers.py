@@ -97,7 +97,7 @@ def fail(error: Exception) -> None:
             WorkerLostError,
             r"died .*killed by SIGKILL\) while .*/\d+\.png",
         ),
-        (lambda: time.sleep(60), WorkerLostError, r"hang: nothing was done for 0.5 s while .*/\d+\.png"),
+        (lambda: time.sleep(60), WorkerLostError, r"hang: no activity for 0.5 s while .*/\d+\.png"),
         (lambda: fail(DataError("a bad image")), DataError, "^a bad image"),
     ],
     ids=["killed", "hung", "raising"],

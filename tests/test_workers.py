@@ -78,7 +78,7 @@ HANG, STOP, KILL, EXIT, RAISE = (
 @pytest.mark.parametrize(
     ("act", "error", "words"),
     [
-        (HANG, WorkerLostError, "hang: nothing was done for 0.6 s while item-"),
+        (HANG, WorkerLostError, "hang: no activity for 0.6 s while item-"),
         (STOP, WorkerLostError, "--loader-timeout"),
         (KILL, WorkerLostError, r"killed by SIGKILL\) while item-[02].png"),
         (EXIT, WorkerLostError, "ended with exit code 3"),

@@ -1,4 +1,4 @@
-"""A batch, and how uint8 images become what a network reads."""
+"""Batches, and the normalization of uint8 images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from dlkit.specs import ImageSpec
 
-AT_ONCE = 1 << 20  # numbers that are worked on
+CHUNK_ELEMENTS = 1 << 20  # of images processed at a time, to stay in the CPU's cache
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step sees: inputs, of which a model gives one row of logits for each of the targets.
+    """The input of a step: a model returns one row of logits per target.
 
-    inputs are normalised images (N, C, H, W), Sequences or Trees; targets (N,) classes, or (N, 1) numbers where the
-    spec has no classes; indices (N,) places in the split. Of trees N counts the nodes that are asked for. total counts
-    the samples of the whole batch, of which this is one rank's share.
+    inputs are normalized images (N, C, H, W), Sequences or Trees; targets (N,) classes, or (N, 1) numbers if the spec
+    has no classes; indices (N,) refer to the split. For trees, N counts output nodes. total is the size of the global
+    batch, of which this is the share of one rank.
     """
 
     inputs: Any
@@ -33,7 +33,7 @@ class Batch:
         return len(self.targets)
 
     def parts(self, count: int, smallest: int = 1) -> Iterator[Batch]:
-        """The batch cut into at most `count` parts of like sizes, none of fewer than `smallest` samples."""
+        """Split the batch into at most `count` parts of similar size, each of at least `smallest` samples."""
         count = max(1, min(count, len(self) // smallest))
         if count == 1:
             yield self
@@ -41,8 +41,8 @@ class Batch:
         pieces = self.inputs.tensor_split(count) if isinstance(self.inputs, Tensor) else self.inputs.chunk(count)
         sizes = [len(piece) for piece in pieces]
         targets, indices = torch.split(self.targets, sizes), torch.split(self.indices, sizes)
-        for place, piece in enumerate(pieces):
-            yield Batch(piece, targets[place], indices[place], self.total)
+        for part in zip(pieces, targets, indices, strict=True):
+            yield Batch(*part, self.total)
 
 
 def normalize(images: Tensor, spec: ImageSpec) -> Tensor:
@@ -50,37 +50,37 @@ def normalize(images: Tensor, spec: ImageSpec) -> Tensor:
     return standardize(images.float().div_(255), spec)
 
 
-def normalized(images: Tensor, spec: ImageSpec, channels_last: bool = False) -> Tensor:
-    """What `normalize` gives, bit for bit, and quicker for a batch."""
-    return in_parts(images, lambda part, _: normalize(part, spec), channels_last)
+def normalize_batch(images: Tensor, spec: ImageSpec, channels_last: bool = False) -> Tensor:
+    """The same as `normalize`, bit for bit, and faster for a batch."""
+    return map_chunks(images, lambda chunk, _: normalize(chunk, spec), channels_last)
 
 
-def in_parts(images: Tensor, change: Callable[[Tensor, slice], Tensor], channels_last: bool = False) -> Tensor:
-    """change(part, its places) of uint8 images (N, C, H, W), as one float32 tensor.
+def map_chunks(images: Tensor, function: Callable[[Tensor, slice], Tensor], channels_last: bool = False) -> Tensor:
+    """function(chunk, slice) of each chunk of uint8 images (N, C, H, W), as one float32 tensor.
 
-    On a CPU a part is few images, so that all that happens to them happens in its cache.
+    On a CPU a chunk is a few images, so that all operations on it run in the cache.
     """
     count, channels, height, width = images.shape
     channels_last = channels_last and channels > 1
     if images.device.type != "cpu":
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        return change(images, slice(0, count)).contiguous(memory_format=layout)
-    size = max(1, AT_ONCE // (channels * height * width))
+        return function(images, slice(0, count)).contiguous(memory_format=layout)
+    size = max(1, CHUNK_ELEMENTS // (channels * height * width))
     if count <= size and not channels_last:
-        return change(images, slice(0, count))
-    # numpy's memory, because it asks for large pages: the small ones of a new tensor cost more than the work on it
+        return function(images, slice(0, count))
+    # allocated by numpy, which requests huge pages: page faults of a new tensor cost more than the computation
     if channels_last:
-        found = torch.from_numpy(np.empty((count, height, width, channels), np.float32)).permute(0, 3, 1, 2)
+        result = torch.from_numpy(np.empty((count, height, width, channels), np.float32)).permute(0, 3, 1, 2)
     else:
-        found = torch.from_numpy(np.empty((count, channels, height, width), np.float32))
+        result = torch.from_numpy(np.empty((count, channels, height, width), np.float32))
     for start in range(0, count, size):
-        places = slice(start, start + size)
-        found[places].copy_(change(images[places], places))
-    return found
+        chunk = slice(start, start + size)
+        result[chunk].copy_(function(images[chunk], chunk))
+    return result
 
 
 def standardize(images: Tensor, spec: ImageSpec) -> Tensor:
-    """Images (N, C, H, W) in [0, 1], minus the mean, over the standard deviation: in place."""
+    """Subtract the mean from images (N, C, H, W) in [0, 1] and divide by the standard deviation, in place."""
     mean = torch.tensor(spec.mean, dtype=images.dtype, device=images.device)[:, None, None]
     std = torch.tensor(spec.std, dtype=images.dtype, device=images.device)[:, None, None]
     return images.sub_(mean).div_(std)

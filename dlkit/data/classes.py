@@ -1,4 +1,4 @@
-"""The names of classes: their order, and which of them could be confused."""
+"""Class names: their order, and names that are too similar."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from dlkit.errors import DataError
 
 
 def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """A sort key that counts: "2" before "10", "img9" before "img10", case ignored until all else is equal."""
+    """Sort key of natural order: "2" before "10", "img9" before "img10"; case breaks ties."""
     parts = re.split(r"([0-9]+)", name.casefold())
-    return tuple(_counted(part) if part.isdecimal() else (1, 0, part) for part in parts if part), name
+    return tuple(_number_key(part) if part.isdecimal() else (1, 0, part) for part in parts if part), name
 
 
-def _counted(digits: str) -> tuple[int, int, str]:
-    """The order of whole numbers without making one: Python refuses to read more than 4,300 digits."""
+def _number_key(digits: str) -> tuple[int, int, str]:
+    """Sort key of a number given as digits: int() refuses more than 4,300 of them."""
     significant = digits.lstrip("0")
     return 0, len(significant), significant
 
 
 def class_name(name: str) -> str:
-    """The name in Unicode's composed form, so that it is the same on every system.
+    """The name in composed form (NFC), so that it is the same on every system.
 
     Raises:
-        DataError: it holds a control character or a step upwards; without its place.
+        DataError: it contains a control character or ".."; the message does not name the file.
     """
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
-        raise DataError(f"the class name {name!a} holds a line break or another control character.")
+        raise DataError(f"the class name {name!a} contains a line break or another control character.")
     if ".." in re.split(r"[/\\]", name):
-        raise DataError(f"the class name {name!a} would lead out of a folder that is called like it.")
+        raise DataError(f"the class name {name!a} contains '..', so a folder of this name would be outside its parent.")
     return unicodedata.normalize("NFC", name)
 
 
 def refuse_twins(names: Iterable[str]) -> None:
-    """Two names that a person or another file system could take for one are refused.
+    """Refuse names that a person or another file system could confuse.
 
     Raises:
-        DataError: without its place.
+        DataError: two such names; the message does not name the file.
     """
-    found: dict[str, str] = {}
+    first: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if other != name:
             raise DataError(
-                f"the classes {other!a} and {name!a} differ only in case or in how a letter is encoded. "
+                f"the classes {other!a} and {name!a} differ only in case or in the encoding of a letter. "
                 "Rename or merge them."
             )
 
 
 def classes_of(labels: Collection[str]) -> tuple[str, ...]:
-    """The classes that labels name, in natural order.
+    """The distinct labels, in natural order.
 
     Raises:
-        DataError: fewer than two, or two that could be confused; without its place.
+        DataError: fewer than two, or two that could be confused; the message does not name the file.
     """
     names = tuple(sorted(set(labels), key=natural))
     if len(names) < 2:
-        found = f"one class only, {names[0]!r}" if names else "no sample"
-        raise DataError(f"holds {found}; there is nothing to tell apart.")
+        content = f"one class only, {names[0]!r}" if names else "no samples"
+        raise DataError(f"has {content}; a classifier needs two.")
     refuse_twins(names)
     return names
 

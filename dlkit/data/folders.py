@@ -1,4 +1,4 @@
-"""Walking through a person's folders: sorted, links followed, loops refused, what systems leave behind ignored."""
+"""Traversal of data folders: sorted; follows links, refuses loops, ignores hidden and system files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ JUNK = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "$recyc
 
 
 def listed(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What is in a folder, without hidden entries, what systems leave behind and dlkit's own runs; sorted by name.
+    """The entries of a folder, sorted by name, without hidden and system files and dlkit's own runs.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: the folder cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
-            kept = [entry for entry in entries if not _is_ignored(entry)]
+            data = [entry for entry in entries if not _is_ignored(entry)]
     except OSError as error:
         raise StorageError(f"{folder}: cannot be read: {error.strerror or error}.") from error
-    return sorted(kept, key=lambda entry: entry.name)
+    return sorted(data, key=lambda entry: entry.name)
 
 
 def _is_ignored(entry: os.DirEntry[str]) -> bool:
@@ -33,7 +33,7 @@ def _is_ignored(entry: os.DirEntry[str]) -> bool:
 
 
 def _has_runs(folder: str) -> bool:
-    """Whether a folder is where dlkit puts its runs, as after `dlkit train .`: it has some, or is still empty."""
+    """Whether a folder contains runs of dlkit, as after `dlkit train .`, or is still empty."""
     try:
         names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError:
@@ -42,7 +42,7 @@ def _has_runs(folder: str) -> bool:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether this is a folder or a link to one. A link to itself, or to where nobody may look, is none."""
+    """Whether this is a folder or a link to one; False for a link that cannot be resolved."""
     try:
         return entry.is_dir()
     except OSError:
@@ -54,12 +54,12 @@ def _raise(error: DlkitError) -> NoReturn:
 
 
 def files_below(folder: Path | str, failed: Callable[[DlkitError], object] = _raise) -> Iterator[str]:
-    """All files below a folder, its own before those of the folders in it. A folder linked twice is entered once.
+    """All files below a folder, its own before those of its subfolders; visits a folder only once.
 
-    `failed` takes the error of a folder that cannot be read or is a loop, and the rest goes on; by default it raises.
+    `failed` is called with the error of a folder that cannot be read or is a loop; by default it raises.
 
     Raises:
-        DataError: a link leads to a folder that it is in.
+        DataError: a link to a folder that contains it.
         StorageError: a folder cannot be read.
     """
     seen: set[tuple[int, int]] = set()
@@ -69,7 +69,7 @@ def files_below(folder: Path | str, failed: Callable[[DlkitError], object] = _ra
         try:
             identity = _identity(path)
             if identity in above:
-                raise DataError(f"{path}: is a link to a folder that it is in. Remove the link.")
+                raise DataError(f"{path}: is a link to a folder that contains it. Remove the link.")
             entries = listed(path)
         except DlkitError as error:
             failed(error)

@@ -1,4 +1,4 @@
-"""Which samples a split takes out of another: a share of each class, or whole groups where samples belong together."""
+"""Holdout splits: a fraction of each class, or of whole groups of samples."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from dlkit.data import rng
 from dlkit.errors import DataError
 
 Indices = npt.NDArray[np.int64]
-Chosen = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
 
 
-def holdout_mask(targets: Indices, fraction: float, seed: int, groups: Indices | None = None) -> Chosen:
-    """Which samples are held out: the fraction of the whole, spread evenly over the classes.
+def holdout_mask(targets: Indices, fraction: float, seed: int, groups: Indices | None = None) -> Mask:
+    """(N,) True for held-out samples: `fraction` of the split, stratified by class.
 
-    The classes are cut one after another, each so that the total so far is right to the nearest sample. Of a class of
-    two or more both sides get at least one. With groups (N,), those of one group stay together.
+    Goes through the classes in order and keeps the running total correct to the nearest sample. Both sides get at least
+    one sample of each class that has two or more. With groups (N,), the samples of a group stay together.
     """
     if groups is not None:
-        return _held_out_groups(targets, groups, fraction, seed)
-    chosen = np.zeros(len(targets), dtype=bool)
-    seen = taken = 0
+        return _holdout_groups(targets, groups, fraction, seed)
+    mask = np.zeros(len(targets), dtype=bool)
+    seen = total = 0
     for target in np.unique(targets):
-        places = np.flatnonzero(targets == target)
-        seen += len(places)
-        count = min(max(round(seen * fraction) - taken, 1), len(places) - 1)
-        taken += count
-        order = rng.permutation(seed, int(target), len(places))
-        chosen[places[order[:count]]] = True
-    return chosen
+        members = np.flatnonzero(targets == target)
+        seen += len(members)
+        count = min(max(round(seen * fraction) - total, 1), len(members) - 1)
+        total += count
+        order = rng.permutation(seed, int(target), len(members))
+        mask[members[order[:count]]] = True
+    return mask
 
 
-def _held_out_groups(targets: Indices, groups: Indices, fraction: float, seed: int) -> Chosen:
-    """Whole groups, taken by lot where they bring the classes nearer to their share and leave some of each behind.
+def _holdout_groups(targets: Indices, groups: Indices, fraction: float, seed: int) -> Mask:
+    """Whole groups in random order, if they bring the classes closer to the fraction and leave samples of each class.
 
     Raises:
-        DataError: no group can go.
+        DataError: no group qualifies.
     """
-    kept = np.bincount(targets)  # (K,) so far
-    wanted = fraction * kept  # (K,) still
+    remaining = np.bincount(targets)  # (K,) samples outside the holdout
+    missing = fraction * remaining  # (K,) samples still to hold out
     order = np.argsort(groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    chosen = np.zeros(len(targets), dtype=bool)
+    mask = np.zeros(len(targets), dtype=bool)
     spare: list[Indices] = []
-    for place in rng.permutation(seed, 0, len(members)):
-        classes, counts = np.unique(targets[members[place]], return_counts=True)
-        if (counts >= kept[classes]).any():
+    for index in rng.permutation(seed, 0, len(members)):
+        classes, counts = np.unique(targets[members[index]], return_counts=True)
+        if (counts >= remaining[classes]).any():
             continue
-        if np.abs(wanted[classes] - counts).sum() >= np.abs(wanted[classes]).sum():
-            spare.append(members[place])
+        if np.abs(missing[classes] - counts).sum() >= np.abs(missing[classes]).sum():
+            spare.append(members[index])
             continue
-        chosen[members[place]] = True
-        kept[classes] -= counts
-        wanted[classes] -= counts
-    if not chosen.any():
+        mask[members[index]] = True
+        remaining[classes] -= counts
+        missing[classes] -= counts
+    if not mask.any():
         if not spare:
-            raise DataError(f"no part can be held out by group: each of the {len(members)} groups has all of a class.")
-        chosen[min(spare, key=len)] = True
-    return chosen
+            raise DataError(f"cannot hold out by group: each of the {len(members)} groups has all samples of a class.")
+        mask[min(spare, key=len)] = True
+    return mask

@@ -1,8 +1,7 @@
-"""Inputs named by a person, read in order and ahead of their use: files, folders, globs, URLs, bytes, a pipe.
+"""Inputs of predict and explain, read ahead in order: files, folders, globs, URLs, bytes, a pipe.
 
-A thread reads the names and a few decode, ahead of the model by a bounded number of inputs. What comes through a pipe
-are the names of images, but of text the examples themselves, a line each, and a block of lines where a dependency tree
-is written so; a .conllu file holds as many.
+One thread reads the names and a few decode, a bounded number of inputs ahead of the model. A pipe contains names of
+images; for text it contains the examples, one per line, or CoNLL-U blocks of dependency trees, as does a .conllu file.
 """
 
 from __future__ import annotations
@@ -32,44 +31,44 @@ if TYPE_CHECKING:
 
     from dlkit.data.text.treebank import ParsedTree
 
-DECODERS = 2  # threads; decoding leaves the interpreter's lock
-URL_LIMIT = 100 << 20  # bytes of an image from the network
+DECODERS = 2  # threads; decoding releases the GIL
+URL_LIMIT = 100 << 20  # bytes
 DESCRIPTOR = re.compile(r"/dev/stdin$|(/dev|/proc/self)/fd/\d+$")
-STDIN_NAME = "-"  # the path of an image given as bytes; -:3 is the third line of text
+STDIN_NAME = "-"  # the path of an image in bytes; -:3 is the third line of text
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What arrives through a pipe, chunk by chunk; its parts end in the separator."""
+    """Chunks of a pipe; the separator ends each of its items."""
 
     chunks: Iterable[bytes]
     separator: bytes = b"\n"
 
 
 # Bytes are an image or a text, not a name; a PIL image, an array or a tensor is an image or a batch (images.in_memory).
-Given = Any
+InputLike = Any
 NAMED = (str, Path, bytes, Stream)
 
 
 @dataclass(frozen=True)
 class Input:
-    """One image to be read, or why it cannot be."""
+    """One input to read, or the error that prevents it."""
 
     name: str
     source: Path | bytes | str | DlkitError  # a str is a URL
 
 
 @dataclass(frozen=True)
-class Read:
-    """What came of an input: pixels (C, H, W), words or a tree, or what is wrong with it; and what was forgiven."""
+class LoadedInput:
+    """The result of reading an input: pixels (C, H, W), words, a tree or an error; notes are tolerated problems."""
 
     name: str
     content: npt.NDArray[np.uint8] | list[str] | ParsedTree | DlkitError
     notes: tuple[str, ...] = ()
 
 
-def inputs(paths: Iterable[Given], spec: Spec) -> Iterator[Input]:
-    """Every input that the paths stand for, in order; folders and globs are searched through as they come up."""
+def inputs(paths: Iterable[InputLike], spec: Spec) -> Iterator[Input]:
+    """All inputs of the paths, in order; folders and globs are expanded lazily."""
     count = 0  # of images, for the names of those in memory
     for path in paths:
         if not isinstance(path, NAMED):
@@ -79,22 +78,22 @@ def inputs(paths: Iterable[Given], spec: Spec) -> Iterator[Input]:
             continue
         count += 1
         if isinstance(path, Stream):
-            yield from _in_stream(path, spec)
+            yield from _stream_inputs(path, spec)
             continue
         if isinstance(path, bytes):
             yield Input(STDIN_NAME, path)
             continue
         name = os.fspath(path)
         if name.startswith(("http://", "https://")):
-            yield Input(_without_credentials(name), name)
+            yield Input(_strip_credentials(name), name)
         elif os.path.isdir(name):
-            what = "image" if isinstance(spec, ImageSpec) else "text"
-            yield from _or_failure(_in_folder(name, spec), name, f"the folder holds no {what}.")
+            kind = "images" if isinstance(spec, ImageSpec) else "texts"
+            yield from _or_failure(_folder_inputs(name, spec), name, f"the folder contains no {kind}.")
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.iglob(name, recursive=True))
-            yield from _or_failure(_matched(matches, spec), name, "nothing matches.")
+            yield from _or_failure(_glob_inputs(matches, spec), name, "nothing matches.")
         else:
-            yield from _in_file(name, spec)
+            yield from _file_inputs(name, spec)
 
 
 def listed(given: Any) -> Any:
@@ -117,28 +116,28 @@ def _in_memory(value: Any, spec: Spec, count: int) -> Iterator[tuple[str, bytes]
         yield file or f"image {number}", content
 
 
-def _or_failure(found: Iterator[Input], name: str, reason: str) -> Iterator[Input]:
+def _or_failure(inputs: Iterator[Input], name: str, reason: str) -> Iterator[Input]:
     empty = True
-    for item in found:
+    for item in inputs:
         empty = False
         yield item
     if empty:
         yield Input(name, DataError(f"{name}: {reason}"))
 
 
-def pieces(stream: Stream, most: int | None = None) -> Iterator[bytes]:
-    """The parts of a stream, each as soon as its end has come. Of a longer one, no more than `most` bytes and one."""
+def split_stream(stream: Stream, most: int | None = None) -> Iterator[bytes]:
+    """The items of a stream as soon as they are complete; a longer one is cut after `most` + 1 bytes."""
     rest = b""
     for chunk in stream.chunks:
-        *whole, rest = (rest + chunk).split(stream.separator)
-        yield from whole
+        *complete, rest = (rest + chunk).split(stream.separator)
+        yield from complete
         rest = rest if most is None else rest[: most + 1]
     if rest:
         yield rest
 
 
 def _utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of a list of lines without its byte order mark; UTF-16 with one, as PowerShell writes, in UTF-8."""
+    """Remove a UTF-8 byte order mark; recode UTF-16 with a byte order mark (PowerShell) to UTF-8."""
     chunks, head = iter(chunks), b""
     for chunk in chunks:
         head += chunk
@@ -152,26 +151,28 @@ def _utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield from (decoder.decode(chunk).encode() for chunk in chain([head], chunks))
 
 
-def _without_return(path: bytes) -> bytes:
-    """A line of a list as Windows writes it, unless a file is called so."""
+def _strip_carriage_return(path: bytes) -> bytes:
+    """Remove a carriage return (Windows), unless a file with this name exists."""
     return path.removesuffix(b"\r") if not os.path.lexists(path) else path
 
 
-def _in_stream(stream: Stream, spec: Spec) -> Iterator[Input]:
+def _stream_inputs(stream: Stream, spec: Spec) -> Iterator[Input]:
     if stream.separator == b"\n":
         stream = Stream(_utf8(stream.chunks))
     if isinstance(spec, ImageSpec):
-        yield from inputs((os.fsdecode(path) for path in map(_without_return, pieces(stream)) if path), spec)
+        yield from inputs(
+            (os.fsdecode(path) for path in map(_strip_carriage_return, split_stream(stream)) if path), spec
+        )
         return
     from dlkit.data.text.lines import MAX_BYTES
 
-    lines = pieces(stream, MAX_BYTES)
-    for number, written in _trees(lines) if isinstance(spec, TreeSpec) else enumerate(lines, start=1):
-        yield Input(f"{STDIN_NAME}:{number}", written)
+    lines = split_stream(stream, MAX_BYTES)
+    for number, line in _trees(lines) if isinstance(spec, TreeSpec) else enumerate(lines, start=1):
+        yield Input(f"{STDIN_NAME}:{number}", line)
 
 
-def _in_file(name: str, spec: Spec) -> Iterator[Input]:
-    """The one input that a file is, or the dependency trees that it holds."""
+def _file_inputs(name: str, spec: Spec) -> Iterator[Input]:
+    """A file as one input, or the dependency trees of a .conllu file."""
     if DESCRIPTOR.match(name):
         yield Input(name, _read_pipe(name))
         return
@@ -182,9 +183,9 @@ def _in_file(name: str, spec: Spec) -> Iterator[Input]:
 
 
 def _read_pipe(name: str) -> bytes | DlkitError | Path:
-    """What a shell hands over by descriptor, as in `predict <(curl …)`; only those have a writer that is known to come.
+    """Read a pipe that the shell passes as a descriptor, as in `predict <(curl …)`; other pipes may never get a writer.
 
-    A file behind the name is read like any other.
+    A regular file is read later, like any other.
     """
     try:
         if not stat.S_ISFIFO(os.stat(name).st_mode):
@@ -200,9 +201,9 @@ def _dependency_trees(name: str) -> Iterator[Input]:
     from dlkit.data.text.lines import read_raw_lines
 
     try:
-        for number, written in _trees(read_raw_lines(Path(name))):
-            if written.strip():
-                yield Input(f"{name}:{number}", written)
+        for number, block in _trees(read_raw_lines(Path(name))):
+            if block.strip():
+                yield Input(f"{name}:{number}", block)
     except DlkitError as error:
         yield Input(name, error)
 
@@ -213,62 +214,62 @@ def _trees(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     return split_examples(lines)
 
 
-def _matched(matches: list[str], spec: Spec) -> Iterator[Input]:
+def _glob_inputs(matches: list[str], spec: Spec) -> Iterator[Input]:
     for name in matches:
         if os.path.isdir(name):
-            yield from _in_folder(name, spec)
+            yield from _folder_inputs(name, spec)
         else:
-            yield from _in_file(name, spec)
+            yield from _file_inputs(name, spec)
 
 
-def _in_folder(folder: str, spec: Spec) -> Iterator[Input]:
-    """The inputs below a folder as the data sets walk it; what cannot be read is an answer too."""
+def _folder_inputs(folder: str, spec: Spec) -> Iterator[Input]:
+    """The inputs below a folder, traversed as in data sets; errors are inputs too."""
     from dlkit.data.folders import files_below
     from dlkit.data.images.formats import EXTENSIONS
 
-    wanted = (
+    suffixes = (
         EXTENSIONS if isinstance(spec, ImageSpec) else {".txt", ".conllu"} if isinstance(spec, TreeSpec) else {".txt"}
     )
     failures: list[DlkitError] = []
     for name in files_below(folder, failures.append):
-        if os.path.splitext(name)[1].lower() in wanted:
-            yield from _in_file(name, spec)
+        if os.path.splitext(name)[1].lower() in suffixes:
+            yield from _file_inputs(name, spec)
     for error in failures:
         yield Input(str(error).partition(": ")[0], error)
 
 
-def _without_credentials(url: str) -> str:
+def _strip_credentials(url: str) -> str:
     scheme, _, rest = url.partition("://")
     host, slash, tail = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{tail}"
 
 
-def _read(item: Input, spec: Spec) -> Read:
+def _read(item: Input, spec: Spec) -> LoadedInput:
     from dlkit.data.images import decode
 
     notes: list[str] = []
     try:
         if isinstance(item.source, DlkitError):
-            return Read(item.name, item.source)
-        source = _fetched(item.source) if isinstance(item.source, str) else item.source
+            return LoadedInput(item.name, item.source)
+        source = _fetch(item.source) if isinstance(item.source, str) else item.source
         if not isinstance(spec, ImageSpec):
-            return Read(item.name, _read_text(item.name, source, spec))
-        return Read(item.name, decode.load(source, spec, notes=notes), tuple(notes))
+            return LoadedInput(item.name, _read_text(item.name, source, spec))
+        return LoadedInput(item.name, decode.load(source, spec, notes=notes), tuple(notes))
     except DlkitError as error:
-        return Read(item.name, error)
+        return LoadedInput(item.name, error)
     except MemoryError:
-        return Read(item.name, DataError(f"{item.name}: it does not fit in memory."))
+        return LoadedInput(item.name, DataError(f"{item.name}: does not fit in memory."))
 
 
 def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -> list[str] | ParsedTree:
-    """One example, cut into words or parsed."""
+    """Tokenize or parse one example."""
     from dlkit.data.text import lines, tokenization, treebank
 
     try:
-        written = lines.decode_text(source if isinstance(source, bytes) else lines.read_example(source))
+        text = lines.decode_text(source if isinstance(source, bytes) else lines.read_example(source))
         if isinstance(spec, TreeSpec):
-            return treebank.parse_example(written, spec.labels)
-        words = tokenization.tokenize(written, spec.tokens)
+            return treebank.parse_example(text, spec.labels)
+        words = tokenization.tokenize(text, spec.tokens)
     except DataError as error:
         raise DataError(f"{name}: {error}.") from error
     if not words:
@@ -276,63 +277,63 @@ def _read_text(name: str, source: Path | bytes, spec: SequenceSpec | TreeSpec) -
     return words
 
 
-def _fetched(url: str) -> bytes:
+def _fetch(url: str) -> bytes:
     from dlkit.data.download import http
 
     if offline():
-        raise StorageError(f"{http.redact_url(url)}: DLKIT_OFFLINE forbids the network. Unset it, or give a file.")
+        raise StorageError(f"{http.redact_url(url)}: DLKIT_OFFLINE forbids the network. Unset it, or pass a file.")
     return http.read(url, URL_LIMIT)
 
 
-class Ahead:
-    """Inputs read ahead of their use, in order, at most `most` of them."""
+class ReadAhead:
+    """Reads at most `most` inputs ahead of their use, in order."""
 
     def __init__(self, items: Iterable[Input], spec: Spec, most: int) -> None:
-        self._queue: queue.Queue[Future[Read] | BaseException | None] = queue.Queue(most)
+        self._queue: queue.Queue[Future[LoadedInput] | BaseException | None] = queue.Queue(most)
         self._closed = threading.Event()
-        self._deadline: float | None = None  # of the batch that has begun
+        self._deadline: float | None = None  # of the current batch
         self._pool = ThreadPoolExecutor(DECODERS, "decode")
-        # A daemon: it may sit in a read of stdin that never returns.
+        # A daemon, because it may wait for stdin forever.
         threading.Thread(target=self._submit, args=(items, spec), name="read", daemon=True).start()
 
-    def batches(self, size: int, wait_s: float | None) -> Iterator[list[Read]]:
-        """Full batches; with `wait_s`, also what is there so long after the first image of a batch."""
-        batch: list[Read] = []
-        for found in self._arrivals():
-            if found is not None:
+    def batches(self, size: int, wait_s: float | None) -> Iterator[list[LoadedInput]]:
+        """Full batches; with `wait_s`, also incomplete ones that long after their first input."""
+        batch: list[LoadedInput] = []
+        for item in self._arrivals():
+            if item is not None:
                 if not batch and wait_s is not None:
                     self._deadline = time.monotonic() + wait_s
-                batch.append(found)
-            if found is None or len(batch) == size:
+                batch.append(item)
+            if item is None or len(batch) == size:
                 self._deadline = None
                 yield batch
                 batch = []
         yield batch
 
     def close(self) -> None:
-        """Stop reading; what was read and not used is dropped."""
+        """Stop reading and drop unused inputs."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _arrivals(self) -> Iterator[Read | None]:
-        """What was read, in order; None where what is there should be answered before going on."""
+    def _arrivals(self) -> Iterator[LoadedInput | None]:
+        """Loaded inputs in order; None if the batch should be answered before waiting any longer."""
         while True:
             try:
-                entry = self._queue.get(timeout=self._left())
+                entry = self._queue.get(timeout=self._remaining_s())
             except queue.Empty:
                 yield None
                 continue
             if not isinstance(entry, Future):
                 if entry is None:
                     return
-                yield None  # what came before is answered first
+                yield None  # answer earlier inputs first
                 raise entry
             try:
-                found = entry.result(timeout=self._left())
+                item = entry.result(timeout=self._remaining_s())
             except TimeoutError:
                 yield None
-                found = entry.result()
-            yield found
+                item = entry.result()
+            yield item
 
     def _submit(self, items: Iterable[Input], spec: Spec) -> None:
         end: BaseException | None = None
@@ -341,11 +342,11 @@ class Ahead:
                 if self._closed.is_set():
                     return
                 self._put(self._pool.submit(_read, item, spec))
-        except BaseException as error:  # the caller's iterable may raise anything; it is raised where it is read
+        except BaseException as error:  # the caller's iterable may raise anything; `_arrivals` raises it again
             end = error
         self._put(end)
 
-    def _put(self, entry: Future[Read] | BaseException | None) -> None:
+    def _put(self, entry: Future[LoadedInput] | BaseException | None) -> None:
         while not self._closed.is_set():
             try:
                 self._queue.put(entry, timeout=0.1)
@@ -353,5 +354,5 @@ class Ahead:
             except queue.Full:
                 continue
 
-    def _left(self) -> float | None:
+    def _remaining_s(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

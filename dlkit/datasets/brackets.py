@@ -1,15 +1,15 @@
-"""brackets: what does [MAX 2 [MIN 4 7 ] 0 ] give? Nested operations over digits; made by code, nothing to download.
+"""brackets: the value of [MAX 2 [MIN 4 7 ] 0 ], nested operations over digits; generated, no download.
 
 After Nangia and Bowman, "ListOps: a diagnostic dataset for latent tree learning", 2018 (1804.06028). Operations: [MAX,
-[MIN, [MED (the median, of an even number the lower of the two in the middle) and [SM (the sum, modulo 10). The
-ten answers are the classes; the best reachable accuracy is 1, as every answer is computed.
+[MIN, [MED (the median; for an even number of arguments the lower of the two middle ones) and [SM (the sum modulo 10).
+The ten values are the classes; the best possible accuracy is 1, as every value is computed.
 
-form "sequences" is the expression as it is written, "trees" its structure. An operation's tree is binary, as ListOps
-has it: ((((([MAX 2) 9) …) 0) ]), or, with binary=false, a node with the operation's word and its arguments below.
-nodes says which nodes of a tree have a label: "root", or "all" that have a value, each digit and inner expression too.
+form "sequences" is the expression as text, "trees" its structure. The tree of an operation is binary, as in ListOps:
+((((([MAX 2) 9) …) 0) ]), or, with binary=false, a node with the word of the operation and the arguments as children.
+nodes selects the labelled nodes of a tree: "root", or "all" nodes with a value, including digits and subexpressions.
 
-depth is that of the deepest expression, length the most words, arguments the most that an operation has. Whether an
-expression is one of train or of test is decided by a hash of it, so none is in both, however many are asked for.
+depth, length (words) and arguments (of an operation) are maximums. A hash assigns each expression to train or test, so
+that none is in both, regardless of their sizes.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ OPERATIONS: dict[str, Callable[[list[int]], int]] = {
     "[MED": lambda values: sorted(values)[(len(values) - 1) // 2],
     "[SM": lambda values: sum(values) % 10,
 }
-INNER = 0.3  # how probable an argument is an expression of its own, where it may be
-TEST_SHARE = 8  # one expression in so many is one of test
+INNER = 0.3  # probability that an argument is an expression, up to the maximum depth
+TEST_SHARE = 8  # one expression in 8 is for test
 
 ABOUT = About(
-    title="Nested list operations over digits, made by code",
+    title="Nested list operations over digits, generated",
     classes=10,
     sizes={"train": 20_000, "test": 2000},
     licence="none needed: the expressions are computed",
@@ -58,59 +58,62 @@ def load(
     nodes: str = "root",
     seed: int = 0,
 ) -> Splits:
-    """Make both splits up from `seed`."""
+    """Generate both splits from `seed`."""
     _check(form, train, test, depth, length, arguments, nodes, seed)
-    made = {
-        split: [_tree(found, binary, nodes == "all") for found in _made(count, split, depth, length, arguments, seed)]
+    trees = {
+        split: [
+            _tree(expression, binary, nodes == "all")
+            for expression in _generate(count, split, depth, length, arguments, seed)
+        ]
         for split, count in (("train", train), ("test", test))
     }
-    corpus = text.TreeCorpus(made, {digit: int(digit) for digit in DIGITS}, "space")
+    corpus = text.TreeCorpus(trees, {digit: int(digit) for digit in DIGITS}, "space")
     return corpus.splits(DIGITS, form, 1, 100, labels=DIGITS)
 
 
 def value(expression: Expression) -> int:
-    """What an expression gives."""
+    """The value of an expression."""
     if isinstance(expression, int):
         return expression
     operation, arguments = expression
     return OPERATIONS[operation]([value(argument) for argument in arguments])
 
 
-def written(expression: Expression) -> str:
+def format_expression(expression: Expression) -> str:
     """[MAX 2 9 [MIN 4 7 ] 0 ]"""
     if isinstance(expression, int):
         return str(expression)
     operation, arguments = expression
-    return " ".join([operation, *map(written, arguments), "]"])
+    return " ".join([operation, *map(format_expression, arguments), "]"])
 
 
 def _check(form: str, train: int, test: int, depth: int, length: int, arguments: int, nodes: str, seed: int) -> None:
     text.check_options("brackets", form, 1, 1)
-    right = 1 <= depth <= 50 and 2 <= arguments <= 50 and length >= arguments + 2 and nodes in ("root", "all")
-    if not right or min(train, test) < 1 or seed < 0:
+    is_valid = 1 <= depth <= 50 and 2 <= arguments <= 50 and length >= arguments + 2 and nodes in ("root", "all")
+    if not is_valid or min(train, test) < 1 or seed < 0:
         raise UsageError(
-            "data set 'brackets' takes depth 1 to 50, arguments 2 to 50, length from arguments + 2, nodes root or all, "
-            f"train and test from 1 and seed from 0; not depth={depth}, arguments={arguments}, length={length}, "
+            "data set 'brackets' takes depth 1 to 50, arguments 2 to 50, length ≥ arguments + 2, nodes root or all, "
+            f"train and test ≥ 1 and seed ≥ 0; not depth={depth}, arguments={arguments}, length={length}, "
             f"nodes={nodes}, train={train}, test={test}, seed={seed}."
         )
 
 
-def _made(count: int, split: str, depth: int, length: int, arguments: int, seed: int) -> Iterator[Expression]:
+def _generate(count: int, split: str, depth: int, length: int, arguments: int, seed: int) -> Iterator[Expression]:
     rng = random.Random(f"{seed} {split}")
     while count:
-        found = _expression(rng, depth, arguments)
-        words = written(found)
-        of_test = zlib.crc32(words.encode()) % TEST_SHARE == 0
-        if of_test == (split == "test") and words.count(" ") < length:
+        expression = _expression(rng, depth, arguments)
+        words = format_expression(expression)
+        is_test = zlib.crc32(words.encode()) % TEST_SHARE == 0
+        if is_test == (split == "test") and words.count(" ") < length:
             count -= 1
-            yield found
+            yield expression
 
 
-def _expression(rng: random.Random, depth: int, most: int) -> Expression:
+def _expression(rng: random.Random, depth: int, max_arguments: int) -> Expression:
     operation = list(OPERATIONS)[int(rng.random() * len(OPERATIONS))]
-    count = 2 + int(rng.random() * (most - 1))
+    count = 2 + int(rng.random() * (max_arguments - 1))
     return operation, [
-        _expression(rng, depth - 1, most) if depth > 1 and rng.random() < INNER else int(rng.random() * 10)
+        _expression(rng, depth - 1, max_arguments) if depth > 1 and rng.random() < INNER else int(rng.random() * 10)
         for _ in range(count)
     ]
 
@@ -124,7 +127,7 @@ def _tree(expression: Expression, binary: bool, label_all: bool) -> ParsedTree:
 
 
 def _node(tree: ParsedTree, parent: int, label: str | None, word: str | None = None) -> int:
-    """Add a node; returns its place."""
+    """Add a node and return its index."""
     node = len(tree.parents)
     tree.parents.append(parent)
     tree.labels.append(label)
@@ -145,7 +148,7 @@ def _add(tree: ParsedTree, expression: Expression, parent: int) -> None:
 
 
 def _add_binary(tree: ParsedTree, expression: Expression, parent: int) -> None:
-    """Left first: the innermost node joins the operation and its first argument, the outermost closes the bracket."""
+    """Left-branching: the innermost node joins the operation and its first argument, the outermost the bracket."""
     if isinstance(expression, int):
         _node(tree, parent, str(expression), str(expression))
         return

@@ -1,7 +1,7 @@
-"""CIFAR-10: 60,000 photographs of ten kinds of things, 32 × 32, colour.
+"""CIFAR-10: 60,000 photographs of ten kinds of things, 32 × 32, color.
 
 Krizhevsky, "Learning multiple layers of features from tiny images", technical report, University of Toronto, 2009.
-The binary version: no pickle is read. Its publisher states an MD5 alone.
+The binary version: no pickle is read. Its publisher states only an MD5.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ABOUT = About(
     licence="none stated by its authors; they ask to be cited",
     citation="Krizhevsky, technical report, University of Toronto, 2009",
     files={
-        ARCHIVE: [Source(place + ARCHIVE, "md5:c32a1d4ab5d03f1284b67883e8d87530", 170_052_171) for place in MIRRORS]
+        ARCHIVE: [Source(mirror + ARCHIVE, "md5:c32a1d4ab5d03f1284b67883e8d87530", 170_052_171) for mirror in MIRRORS]
     },
 )
 
@@ -54,14 +54,14 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
 
 
 def spec() -> ImageSpec:
-    """What its images and classes are, known without them."""
+    """The spec, without the data."""
     return ImageSpec(3, 32, 32, CLASSES, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
 def load(folder: Path) -> Splits:
-    """Train and test as their author splits them."""
-    look = replace(spec(), classes=_classes(folder))
-    return Splits(look, train=_batches(folder, TRAIN), test=_batches(folder, ["test_batch.bin"]))
+    """The published train and test splits."""
+    image_spec = replace(spec(), classes=_classes(folder))
+    return Splits(image_spec, train=_batches(folder, TRAIN), test=_batches(folder, ["test_batch.bin"]))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     with storage_errors(path):
         names = tuple(path.read_text(encoding="ascii", errors="replace").split())
     if len(names) != 10 or len(set(names)) != 10:
-        raise VerificationError(f"{path}: holds {len(names)} class names instead of ten different ones.")
+        raise VerificationError(f"{path}: has {len(names)} class names instead of ten different ones.")
     return names
 
 
@@ -83,8 +83,8 @@ def _records(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     with storage_errors(path):
         values = np.fromfile(path, np.uint8)
     if values.size == 0 or values.size % RECORD:
-        raise VerificationError(f"{path}: {values.size} bytes are not a whole number of records of {RECORD} bytes.")
+        raise VerificationError(f"{path}: {values.size} bytes are not a multiple of the record size, {RECORD} bytes.")
     records = values.reshape(-1, RECORD)
     if records[:, 0].max() > 9:
-        raise VerificationError(f"{path}: holds label {records[:, 0].max()}; the classes are 0 to 9.")
+        raise VerificationError(f"{path}: contains label {records[:, 0].max()}; the classes are 0 to 9.")
     return records

@@ -1,7 +1,7 @@
-"""CIFAR-100: 60,000 photographs of a hundred kinds of things, 32 × 32, colour.
+"""CIFAR-100: 60,000 photographs of a hundred kinds of things, 32 × 32, color.
 
 Krizhevsky, "Learning multiple layers of features from tiny images", technical report, University of Toronto, 2009.
-The binary version: no pickle is read. `cifar100` has the hundred classes, `cifar100_coarse` the twenty groups of them.
+The binary version: no pickle is read. `cifar100` has the hundred classes, `cifar100_coarse` their twenty superclasses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VARIANTS = {"cifar100": {"labels": "fine"}, "cifar100_coarse": {"labels": "coars
 ARCHIVE = "cifar-100-binary.tar.gz"
 FOLDER = "cifar-100-binary"
 RECORD = 2 + 3 * 32 * 32  # bytes: the coarse label, the fine label, then the planes red, green, blue
-LABELS = {"coarse": (0, 20), "fine": (1, 100)}  # place in the record, number of classes
+LABELS = {"coarse": (0, 20), "fine": (1, 100)}  # position in the record, number of classes
 FILES = ("train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt")
 COARSE = (
     "aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices "
@@ -47,7 +47,7 @@ MIRRORS = (
     "https://www.cs.toronto.edu/~kriz/",
     "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/",
 )
-SOURCES = [Source(place + ARCHIVE, "md5:03b5dce01913d631647c71ecec9e9cb8", 168_513_733) for place in MIRRORS]
+SOURCES = [Source(mirror + ARCHIVE, "md5:03b5dce01913d631647c71ecec9e9cb8", 168_513_733) for mirror in MIRRORS]
 
 
 def _about(title: str, labels: str) -> About:
@@ -63,7 +63,7 @@ def _about(title: str, labels: str) -> About:
 
 ABOUT = {
     "cifar100": _about("CIFAR-100, small photographs", "fine"),
-    "cifar100_coarse": _about("CIFAR-100, its classes in twenty groups", "coarse"),
+    "cifar100_coarse": _about("CIFAR-100, twenty superclasses", "coarse"),
 }
 
 
@@ -80,18 +80,18 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
 
 
 def spec(*, labels: str = "fine") -> ImageSpec:
-    """What its images and classes are, known without them."""
+    """The spec, without the data."""
     if labels not in CLASSES:
         raise UsageError(f"data set 'cifar100' has no labels {labels!r}. {did_you_mean(labels, CLASSES)}")
     return ImageSpec(3, 32, 32, CLASSES[labels], mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
 
 
 def load(folder: Path, *, labels: str = "fine") -> Splits:
-    """Train and test as their author splits them."""
-    look = spec(labels=labels)
-    classes = _names(folder / f"{labels}_label_names.txt", len(look.classes))
+    """The published train and test splits."""
+    image_spec = spec(labels=labels)
+    classes = _names(folder / f"{labels}_label_names.txt", len(image_spec.classes))
     return Splits(
-        replace(look, classes=classes),
+        replace(image_spec, classes=classes),
         train=_records(folder / "train.bin", labels),
         test=_records(folder / "test.bin", labels),
     )
@@ -101,18 +101,18 @@ def _names(path: Path, count: int) -> tuple[str, ...]:
     with storage_errors(path):
         names = tuple(path.read_text(encoding="ascii", errors="replace").split())
     if len(names) != count or len(set(names)) != count:
-        raise VerificationError(f"{path}: holds {len(names)} class names instead of {count} different ones.")
+        raise VerificationError(f"{path}: has {len(names)} class names instead of {count} different ones.")
     return names
 
 
 def _records(path: Path, labels: str) -> MemoryImages:
-    place, count = LABELS[labels]
+    column, count = LABELS[labels]
     with storage_errors(path):
         values = np.fromfile(path, np.uint8)
     if values.size == 0 or values.size % RECORD:
-        raise VerificationError(f"{path}: {values.size} bytes are not a whole number of records of {RECORD} bytes.")
+        raise VerificationError(f"{path}: {values.size} bytes are not a multiple of the record size, {RECORD} bytes.")
     records = values.reshape(-1, RECORD)
-    targets = records[:, place].astype(np.int64)
+    targets = records[:, column].astype(np.int64)
     if targets.max() >= count:
-        raise VerificationError(f"{path}: holds {labels} label {targets.max()}; the classes are 0 to {count - 1}.")
+        raise VerificationError(f"{path}: contains {labels} label {targets.max()}; the classes are 0 to {count - 1}.")
     return MemoryImages(np.ascontiguousarray(records[:, 2:]).reshape(-1, 3, 32, 32), targets)

@@ -1,11 +1,11 @@
 """Your own images in a table: a .csv or .tsv file of paths and labels, or a folder with train.csv.
 
-The first row names the columns; data.options.path_column and label_column say which they are, "path" and "label"
-by default. Commas, semicolons and tabs between columns are told apart. Paths are relative to the table's folder; those
-that lead out of it are refused, unless data.options.outside=true. If a table has the column "split" (split_column), its
-fields are train, val or test, or their usual synonyms; a folder holds train, and val and test if there are any, each
-.csv or .tsv. Rows with the same field in group_column, or of one data.options.group as in the data set `folder`, stay
-together when validation is cut from train, and test by data.options.test=0.1. Classes are the labels of train, "2"
+The first row names the columns; data.options.path_column and label_column select them, by default "path" and
+"label". Columns are separated by commas, semicolons or tabs. Paths are relative to the folder of the table; paths
+outside of it are refused, unless data.options.outside=true. If a table has the column "split" (split_column), its
+fields are train, val or test, or their usual synonyms; a folder has train and, optionally, val and test, each .csv or
+.tsv. Rows with the same field in group_column, or in one data.options.group as in the data set `folder`, stay in one
+split when validation, or test with data.options.test=0.1, is held out from train. Classes are the labels of train, "2"
 before "10".
 """
 
@@ -24,12 +24,12 @@ from dlkit.data.splits import ImageFiles, Splits
 from dlkit.errors import DataError, UsageError
 from dlkit.registry import did_you_mean
 
-HINT = "data.options.path_column and label_column say which they are."
+HINT = "Select columns with data.options.path_column and label_column."
 
 
 @dataclass(frozen=True)
 class _Row:
-    place: str  # file and line
+    line: str  # file:line
     image: Path
     label: str
     split: str
@@ -58,35 +58,35 @@ def load(
     channels: int = 3,
     crop: float = 1.0,
 ) -> Splits:
-    """The splits that the table tells, as paths; nothing is decoded here.
+    """The splits of the table, as paths; no image is decoded.
 
     Raises:
-        DataError: no such table or column, or a row whose image, label or split will not do; with its line.
+        DataError: no such table or column, or an invalid image, label or split in a row; with its line.
     """
     options = user_images.ImageOptions("csv", size, channels, crop)
     columns = _Columns(path_column, label_column, split_column, group_column)
     files = tables.files(folder)
     rows = [row for split, path in files.items() for row in _rows(path, columns, split, len(files) == 1, outside)]
     _refuse_contradictions(rows)
-    rows.sort(key=lambda row: user_images.rank(row.label, row.image))
+    rows.sort(key=lambda row: user_images.sort_key(row.label, row.image))
     parts = {split: [row for row in rows if row.split == split] for split in ("train", "validation", "test")}
     classes = _classes(files["train"], parts["train"])
     samples = {split: _samples(part, classes) for split, part in parts.items() if part}
     if group and group_column:
-        raise UsageError(f"data.options.group is {group!r} and group_column is {group_column!r}: give one of them.")
+        raise UsageError(f"data.options.group is {group!r} and group_column is {group_column!r}. Set only one of them.")
     groups = user_images.groups_of(group, samples["train"].paths, (str(row.image) for row in parts["train"]))
-    groups = user_images.numbered([row.group for row in parts["train"]]) if group_column else groups
-    notes = [line for split, part in samples.items() for line in user_images.missing(split, part, classes)]
+    groups = user_images.number_groups([row.group for row in parts["train"]]) if group_column else groups
+    notes = [line for split, part in samples.items() for line in user_images.missing_class_notes(split, part, classes)]
     return user_images.splits(options.spec(classes), samples, test=test, groups=groups, notes=notes)
 
 
-def _rows(path: Path, columns: _Columns, split: str, alone: bool, outside: bool) -> Iterator[_Row]:
-    """The rows of a table; one that stands alone may have a column of splits."""
-    wanted = [columns.path, columns.label, *([columns.group] if columns.group else [])]
-    perhaps = [columns.split] if alone else []
-    if alone and columns.split != "split":  # who names it knows that it is there
-        wanted, perhaps = wanted + perhaps, []
-    for line, fields in tables.rows(path, wanted, if_there=perhaps, hint=HINT):
+def _rows(path: Path, columns: _Columns, split: str, is_single: bool, outside: bool) -> Iterator[_Row]:
+    """The rows of a table; a single table may have a split column."""
+    required = [columns.path, columns.label, *([columns.group] if columns.group else [])]
+    optional = [columns.split] if is_single else []
+    if is_single and columns.split != "split":  # named explicitly
+        required, optional = required + optional, []
+    for line, fields in tables.rows(path, required, optional=optional, hint=HINT):
         fields = {column: field.strip() for column, field in fields.items()}
         if empty := [column for column, field in fields.items() if not field]:
             raise DataError(f"{path}:{line}: the field {empty[0]!r} is empty.")
@@ -99,20 +99,20 @@ def _rows(path: Path, columns: _Columns, split: str, alone: bool, outside: bool)
         yield _Row(f"{path}:{line}", image, label, split, fields[columns.group] if columns.group else "")
 
 
-def _image(folder: Path, written: str, outside: bool) -> Path:
-    given = Path(written)
-    if not outside and (given.is_absolute() or ".." in given.parts):
-        raise DataError(f"{written!a} leads out of the table's folder. Allow it: data.options.outside=true.")
-    image = folder / given
+def _image(folder: Path, field: str, outside: bool) -> Path:
+    path = Path(field)
+    if not outside and (path.is_absolute() or ".." in path.parts):
+        raise DataError(f"{field!a} is outside the table's folder. Allow it: data.options.outside=true.")
+    image = folder / path
     if not os.path.isfile(image):
         raise DataError(f"there is no file {os.fspath(image)!a}.")
     return image
 
 
-def _split(written: str) -> str:
-    split = split_of(written) or split_in(written)
+def _split(field: str) -> str:
+    split = split_of(field) or split_in(field)
     if split is None:
-        raise DataError(f"the split {written!a} is none that dlkit knows. {did_you_mean(written, SYNONYMS)}")
+        raise DataError(f"unknown split {field!a}. {did_you_mean(field, SYNONYMS)}")
     return split
 
 
@@ -121,16 +121,16 @@ def _refuse_contradictions(rows: Sequence[_Row]) -> None:
     for row in rows:
         other = first.setdefault(row.image, row)
         if other.label != row.label:
-            raise DataError(f"{row.place}: {row.image.name!a} is {row.label!r}, and {other.label!r} at {other.place}.")
+            raise DataError(f"{row.line}: {row.image.name!a} is {row.label!r}, but {other.label!r} at {other.line}.")
 
 
 def _classes(path: Path, train: Sequence[_Row]) -> tuple[str, ...]:
-    classes = user_images.classes_of_train(path, [row.label for row in train])
+    classes = user_images.train_classes(path, [row.label for row in train])
     if len(classes) > max(1000, len(train) // 2):
-        raise DataError(f"{path}: {len(classes):,} labels for {len(train):,} images. Is it the column of the classes?")
+        raise DataError(f"{path}: {len(classes):,} labels for {len(train):,} images. Does the column contain classes?")
     return classes
 
 
 def _samples(rows: Sequence[_Row], classes: tuple[str, ...]) -> ImageFiles:
-    images, labels, places = [row.image for row in rows], [row.label for row in rows], (row.place for row in rows)
-    return user_images.labelled(images, labels, classes, places)
+    images, labels = [row.image for row in rows], [row.label for row in rows]
+    return user_images.label_images(images, labels, classes, (row.line for row in rows))

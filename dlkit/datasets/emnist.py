@@ -1,8 +1,8 @@
 """EMNIST: handwritten digits and letters, up to 814,255 of them, 28 × 28, gray.
 
-Cohen, Afshar, Tapson and van Schaik, "EMNIST: an extension of MNIST to handwritten letters", 2017 (1702.05373). Its six
-splits, of one download: byclass (62 classes), bymerge and balanced (47; letters whose two cases look alike are one),
-letters (26), digits and mnist (10). Published images lie on their side; here they stand upright.
+Cohen, Afshar, Tapson and van Schaik, "EMNIST: an extension of MNIST to handwritten letters", 2017 (1702.05373). One
+download has six splits: byclass (62 classes), bymerge and balanced (47; letters with similar cases are merged), letters
+(26), digits and mnist (10). The published images are transposed; here they are upright.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CHARACTERS = {
     "byclass": digits + ascii_uppercase + ascii_lowercase, "bymerge": MERGED, "balanced": MERGED,
     "letters": ascii_uppercase, "digits": digits, "mnist": digits,
 }  # fmt: skip
-STATISTICS = {  # mean and std as published code states them; load measures those of the images that are here
+STATISTICS = {  # mean and std from published code; load computes those of the actual images
     "byclass": (0.1736, 0.3317), "bymerge": (0.1736, 0.3317), "balanced": (0.1751, 0.3332), "letters": (0.1722, 0.3309),
     "digits": (0.1733, 0.3317), "mnist": (0.1733, 0.3317),
 }  # fmt: skip
@@ -75,21 +75,21 @@ ABOUT = {name: _about(fixed["split"]) for name, fixed in VARIANTS.items()}
 
 
 def fetch(folder: Path, download: Callable[[str], Path]) -> None:
-    """The images, labels and class tables of every split, compressed as they are published."""
+    """Extract the images, labels and class tables of every split, compressed as published."""
     unpacked = folder / "unpacked"
     extract(download(ARCHIVE), unpacked)
     with storage_errors(folder):
         for split in COUNTS:
             for name in (*(f"{_file(split, part, kind)}.gz" for part in PARTS for kind in KINDS), _table(split)):
-                found = next(iter(sorted(unpacked.rglob(name))), None)
-                if found is None:
+                file = next(iter(sorted(unpacked.rglob(name))), None)
+                if file is None:
                     raise VerificationError(f"{ARCHIVE} has no {name}.")
-                found.rename(folder / name)
+                file.rename(folder / name)
         shutil.rmtree(unpacked)
 
 
 def spec(*, split: str = "balanced") -> ImageSpec:
-    """What its images and classes are, known without them."""
+    """The spec, without the data."""
     if split not in COUNTS:
         raise UsageError(f"data set 'emnist' has no split {split!r}. {did_you_mean(split, COUNTS)}")
     mean, std = STATISTICS[split]
@@ -97,12 +97,12 @@ def spec(*, split: str = "balanced") -> ImageSpec:
 
 
 def load(folder: Path, *, split: str = "balanced") -> Splits:
-    """One of the six splits; train and test as their authors cut them."""
-    look = spec(split=split)
+    """One of the six published splits."""
+    image_spec = spec(split=split)
     classes, first = _classes(folder / _table(split))
     train, test = (_samples(folder, split, part, first, len(classes)) for part in PARTS)
     mean, std = pixel_statistics(train.images)
-    return Splits(replace(look, classes=classes, mean=mean, std=std), train=train, test=test)
+    return Splits(replace(image_spec, classes=classes, mean=mean, std=std), train=train, test=test)
 
 
 def _samples(folder: Path, split: str, part: str, first: int, classes: int) -> MemoryImages:
@@ -116,7 +116,7 @@ def _samples(folder: Path, split: str, part: str, first: int, classes: int) -> M
 
 
 def _classes(table: Path) -> tuple[tuple[str, ...], int]:
-    """The characters, and the label of the first. Each line is a label and its character's codes, upper case first."""
+    """The characters, and the first label. Each line is a label and the codes of its characters, upper case first."""
     with storage_errors(table):
         lines = [line.split() for line in table.read_text(encoding="ascii", errors="replace").splitlines() if line]
     try:
@@ -124,7 +124,7 @@ def _classes(table: Path) -> tuple[tuple[str, ...], int]:
     except (ValueError, OverflowError) as error:
         raise VerificationError(f"{table}: not a table of labels and characters.") from error
     if list(labels) != list(range(labels[0], labels[0] + len(labels))) or len(set(names)) != len(names):
-        raise VerificationError(f"{table}: its labels are not in order, or a character comes twice.")
+        raise VerificationError(f"{table}: its labels are not in order, or a character occurs twice.")
     return names, labels[0]
 
 

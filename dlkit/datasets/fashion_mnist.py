@@ -1,7 +1,7 @@
 """Fashion-MNIST: 70,000 pictures of clothes in ten kinds, 28 × 28, gray.
 
 Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms", 2017
-(1708.07747). Made to the pattern of MNIST, and harder.
+(1708.07747). In the format of MNIST, and harder.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ fetch = idx.fetch
 
 
 def spec() -> ImageSpec:
-    """What its images and classes are, known without them."""
+    """The spec, without the data."""
     return ImageSpec(1, 28, 28, CLASSES, mean=(0.2860,), std=(0.3530,))
 
 
 def load(folder: Path) -> Splits:
-    """Train and test as their authors split them."""
+    """The published train and test splits."""
     return Splits(spec(), train=idx.images(folder, "train"), test=idx.images(folder, "t10k"))

@@ -6,7 +6,7 @@ order ("2" before "10", case ignored); the other splits use the same classes. Im
 in nested folders too. Links to folders are followed, but a link to a folder that contains it is refused. Hidden files
 and folders, `__MACOSX`, `Thumbs.db` and the like are ignored.
 
-If there is no test split, data.options.test=0.1 takes a tenth of train as test: the same files for every seed.
+If there is no test split, data.options.test=0.1 holds out a tenth of train for test: the same files for every seed.
 data.options.group keeps related files together, in this split and in the one for validation. It is a regular expression
 for a file's path below the folder; the text in its brackets is the file's group: with group=(patient[0-9]+) no patient
 is on both sides. group=near groups copies of a picture, saved again, resized or mirrored; this decodes all images

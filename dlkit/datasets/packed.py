@@ -1,11 +1,12 @@
-"""Your own images in one file that `dlkit dataset pack` wrote: an epoch of it decodes nothing.
+"""Your own images in one file that `dlkit dataset pack` wrote: epochs decode nothing.
 
-The images were decoded and resized once. Training sees what it would have seen in the folder they came from, in the
-same order and with the same augmentation, so the weights come out the same. Size, channels and classes are the pack's.
+The images were decoded and resized once. Training sees the same images as from the
+original folder, in the same order and with the same augmentation, so the weights are the same. Size, channels and
+classes are those of the pack.
 
-Random resized crops (data.augment.resized_crop) are cut from the images as they are in the pack. Pack them larger for
-that, with --side 256 or more. They are then not the folder's bit for bit: a small part of a photograph larger than that
-is softer than the photograph itself, and a part is resized without what lies around it.
+Random resized crops (data.augment.resized_crop) are taken from the images in the pack, so pack them larger, with --side
+256 or more. They then differ slightly from those of the folder: small crops of larger photographs are softer, and a
+crop is resized without the surrounding pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from dlkit.data.images import packed
 from dlkit.data.splits import ImageFiles, Splits
 
-VERIFIED_ON_USE = 1 << 30  # bytes; of a larger pack `dlkit dataset verify` alone reads all
+VERIFIED_ON_USE = 1 << 30  # bytes; only `dlkit dataset verify` reads larger packs completely
 
 
 def load(folder: Path) -> Splits:
@@ -23,7 +24,7 @@ def load(folder: Path) -> Splits:
 
     Raises:
         DataError: no such file, or not a pack.
-        VerificationError: it was cut or altered.
+        VerificationError: a truncated or altered pack.
     """
     pack = packed.opened(folder)
     if pack.bytes <= VERIFIED_ON_USE:

@@ -1,12 +1,12 @@
-"""SST, the Stanford Sentiment Treebank: 11,855 sentences of film reviews, parsed, every phrase labelled.
+"""SST, the Stanford Sentiment Treebank: 11,855 sentences of film reviews, parsed, with a label for every phrase.
 
 Socher, Perelygin, Wu, Chuang, Manning, Ng and Potts, "Recursive deep models for semantic compositionality over a
-sentiment treebank", EMNLP 2013. Five classes, or two (sst_binary: sentences that are neutral are left out, and the
-neutral phrases of the others have no label).
+sentiment treebank", EMNLP 2013. Five classes, or two (sst_binary: without neutral sentences; the neutral
+phrases of the others have no label).
 
-form "trees" gives the trees with a label on every node, "sequences" the same sentences as words. With phrases every
-labelled phrase of the training split is an example of its own in the sequences, as Tai, Socher and Manning (2015) train
-their LSTMs. Words are in lower case; those of the vocabulary occur at least `least` times in the training split.
+form "trees" is the trees with a label on every node, "sequences" the same sentences as words. With phrases, every
+labelled phrase of the training split is an example of its own in the sequences, as in Tai, Socher and Manning (2015).
+Words are lower-cased; those of the vocabulary occur at least `least` times in the training split.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LABELS = ("0", "1", "2", "3", "4")
 FINE = ("very negative", "negative", "neutral", "positive", "very positive")
 COARSE = ("negative", "positive")
 AS_COARSE = (0, 0, -1, 1, 1)
-FINE_VOCABULARY, COARSE_VOCABULARY = 8217, 7142  # with the default options, padding and the unknown word included
+FINE_VOCABULARY, COARSE_VOCABULARY = 8217, 7142  # with default options, including padding and the unknown word
 
 FIVE = About(
     title="Stanford Sentiment Treebank, parsed sentences of film reviews",
@@ -49,7 +49,7 @@ FIVE = About(
     sizes={"train": 8544, "validation": 1101, "test": 2210},
     licence="none stated by its authors; they ask to be cited",
     citation="Socher et al., EMNLP 2013",
-    files={ARCHIVE: [Source(place + ARCHIVE, SHA256, 789_539) for place in MIRRORS], **dict.fromkeys(CONTENTS, ())},
+    files={ARCHIVE: [Source(mirror + ARCHIVE, SHA256, 789_539) for mirror in MIRRORS], **dict.fromkeys(CONTENTS, ())},
 )
 ABOUT = {
     "sst": FIVE,
@@ -63,14 +63,14 @@ ABOUT = {
 
 
 def fetch(folder: Path, download: Callable[[str], Path]) -> None:
-    """The three files, from the archive, or as they stand in the place that --from names."""
+    """Install the three files, from the archive, or directly from the folder of --from."""
     try:
         packed = download(ARCHIVE)
     except UnreachableError as error:
         _copy(folder, download, error)
     else:
         _unpack(packed, folder)
-    for name in CONTENTS:  # before their digests are compared: a line is more to go by
+    for name in CONTENTS:  # before the digests are compared, since an error with its line is more helpful
         list(treebank.read_trees(folder / name, LABELS, shown=name))
 
 
@@ -100,24 +100,24 @@ def load(
     least: int = 2,
     vocabulary: int = 50000,
 ) -> Splits:
-    """Train, validation (dev) and test as their authors split them."""
+    """The published splits; validation is dev."""
     text.check_options("sst", form, least, vocabulary)
     if phrases and form == "trees":
-        raise UsageError("data set 'sst' takes phrases with form sequences; its trees have them as they are.")
+        raise UsageError("data set 'sst' takes phrases only with form=sequences; its trees contain all phrases.")
     files = {split: list(treebank.read_trees(folder / name, LABELS, shown=name)) for split, name in FILES.items()}
-    meaning = dict(zip(LABELS, AS_COARSE if binary else range(5), strict=True))
-    corpus = text.TreeCorpus(files, meaning, tokens="words")
+    class_of = dict(zip(LABELS, AS_COARSE if binary else range(5), strict=True))
+    corpus = text.TreeCorpus(files, class_of, tokens="words")
     return corpus.splits(COARSE if binary else FINE, form, least, vocabulary, phrases=phrases, labels=LABELS)
 
 
 def _copy(folder: Path, download: Callable[[str], Path], archive: UnreachableError) -> None:
     for name in CONTENTS:
         try:
-            found = download(name)
+            source = download(name)
         except UnreachableError as error:
             raise archive from error
         with atomic_io.storage_errors(folder):
-            shutil.copyfile(found, folder / name)
+            shutil.copyfile(source, folder / name)
 
 
 def _unpack(packed: Path, folder: Path) -> None:
@@ -125,8 +125,8 @@ def _unpack(packed: Path, folder: Path) -> None:
     extract(packed, unpacked)
     with atomic_io.storage_errors(folder):
         for name in CONTENTS:
-            found = next(iter(sorted(unpacked.rglob(name))), None)
-            if found is None:
+            file = next(iter(sorted(unpacked.rglob(name))), None)
+            if file is None:
                 raise VerificationError(f"{ARCHIVE} has no {name}.")
-            found.rename(folder / name)
+            file.rename(folder / name)
         shutil.rmtree(unpacked)

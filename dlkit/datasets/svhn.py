@@ -1,8 +1,8 @@
-"""SVHN: 99,289 house numbers' digits photographed from the street, 32 × 32, colour.
+"""SVHN: 99,289 digits of house numbers photographed from the street, 32 × 32, color.
 
 Netzer, Wang, Coates, Bissacco, Wu and Ng, "Reading digits in natural images with unsupervised feature learning", NIPS
-workshop, 2011. Format 2, the cropped digits; their label 10 is the digit 0 here. The 531,131 easier extra images are
-left out.
+workshop, 2011. Format 2, the cropped digits; label 10, the digit 0, becomes class 0. The 531,131 easier extra
+images are not used.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def fetch(folder: Path, download: Callable[[str], Path]) -> None:
 
 
 def spec() -> ImageSpec:
-    """What its images and classes are, known without them."""
+    """The spec, without the data."""
     return ImageSpec(3, 32, 32, tuple("0123456789"), mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
 
 
 def load(folder: Path) -> Splits:
-    """Train and test as their authors split them."""
+    """The published train and test splits."""
     return Splits(spec(), train=_samples(folder / "train_32x32.mat"), test=_samples(folder / "test_32x32.mat"))
 
 
@@ -59,8 +59,8 @@ def _samples(path: Path) -> MemoryImages:
     arrays = mat.arrays(path)
     images, labels = arrays.get("X"), arrays.get("y")
     if images is None or labels is None or images.shape[:3] != (32, 32, 3) or images.shape[3] != labels.size:
-        raise VerificationError(f"{path}: does not hold images X (32, 32, 3, N) and labels y (N, 1).")
+        raise VerificationError(f"{path}: lacks images X (32, 32, 3, N) or labels y (N, 1).")
     if labels.min(initial=1) < 1 or labels.max(initial=10) > 10:
-        raise VerificationError(f"{path}: holds a label outside 1 to 10.")
+        raise VerificationError(f"{path}: contains a label outside 1 to 10.")
     targets = labels.reshape(-1).astype(np.int64) % 10
     return MemoryImages(np.ascontiguousarray(images.transpose(3, 2, 0, 1)), targets)  # (N, 3, 32, 32)

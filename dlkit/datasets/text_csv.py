@@ -1,8 +1,8 @@
 """Your own texts in a table: a .csv or .tsv file with a column of texts and one of labels, or a folder with train.csv.
 
-In a folder stand train, and val (or dev) and test where there are any, each .csv or .tsv. The first row names the
-columns: `text_column` and `label_column` say which. .csv is read with quotes ("a ""quoted"" field"), .tsv without.
-Classes are the labels of train, "2" before "10". Words, vocabulary and length are as in the data set `text_folder`.
+A folder has train and, optionally, val (or dev) and test, each .csv or .tsv. The first row names the columns; select
+them with `text_column` and `label_column`. .csv files may have quotes ("a ""quoted"" field"), .tsv files not. Classes
+are the labels of train, "2" before "10". Words, vocabulary and length are as in the data set `text_folder`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dlkit.errors import DataError, UsageError
 from dlkit.registry import did_you_mean
 
 GIVES = ("sequences",)
-HINT = "--text-column and --label-column say which they are."
-MOST_CLASSES = 1000  # above it, the column is hardly one of labels
+HINT = "Select columns with --text-column and --label-column."
+MAX_CLASSES = 1000  # more suggest that the column does not contain labels
 
 Row = tuple[int, list[str], str]  # line, words, label
 
@@ -38,10 +38,10 @@ def load(
     normalize: str = "none",
     lower: bool = True,
 ) -> Splits:
-    """The splits of a file or a folder, read and cut into words.
+    """The splits of a file or a folder, tokenized.
 
     Raises:
-        DataError: no such file or column, a row that is short, empty or not UTF-8, or a label that train does not have.
+        DataError: no such file or column, a row that is too short, empty or not UTF-8, or a label that is not in train.
     """
     text.check_options("text_csv", "sequences", least, vocabulary)
     if longest < 1:
@@ -50,15 +50,15 @@ def load(
     files = tables.files(folder)
     rows = {split: list(_rows(path, text_column, label_column, tokens)) for split, path in files.items()}
     classes = _classes(files["train"], [label for _, _, label in rows["train"]], label_column)
-    places = {name: place for place, name in enumerate(classes)}
+    indices = {name: index for index, name in enumerate(classes)}
     for split, path in files.items():
         for line, _, label in rows[split]:
-            if label not in places:
+            if label not in indices:
                 hint = did_you_mean(label, classes)
                 raise DataError(f"{path}:{line}: the label {lines.quote(label)} is not in train. {hint}")
     corpus = text.SequenceCorpus(
         {split: [words for _, words, _ in part] for split, part in rows.items()},
-        {split: [places[label] for _, _, label in part] for split, part in rows.items()},
+        {split: [indices[label] for _, _, label in part] for split, part in rows.items()},
         tokens,
     )
     return corpus.splits(classes, least, vocabulary, longest=longest)
@@ -72,8 +72,8 @@ def _rows(path: Path, text_column: str, label_column: str, tokens: str) -> Itera
         yield line, _words(path, line, fields[text_column], tokens), label
 
 
-def _words(path: Path, line: int, written: str, tokens: str) -> list[str]:
-    words = tokenize(written, tokens)
+def _words(path: Path, line: int, content: str, tokens: str) -> list[str]:
+    words = tokenize(content, tokens)
     if not words:
         raise DataError(f"{path}:{line}: the text is empty.")
     return words
@@ -82,9 +82,9 @@ def _words(path: Path, line: int, written: str, tokens: str) -> list[str]:
 def _classes(path: Path, labels: Sequence[str], column: str) -> tuple[str, ...]:
     classes = tuple(sorted(set(labels), key=natural))
     if len(classes) < 2:
+        raise DataError(f"{path}: the column {column!r} has {len(classes)} label only; a classifier needs two.")
+    if len(classes) > MAX_CLASSES:
         raise DataError(
-            f"{path}: the column {column!r} holds {len(classes)} label only; there is nothing to tell apart."
+            f"{path}: the column {column!r} has {len(classes):,} different labels. Does it contain classes?"
         )
-    if len(classes) > MOST_CLASSES:
-        raise DataError(f"{path}: the column {column!r} holds {len(classes):,} labels. Is it the one of the classes?")
     return classes

@@ -1,13 +1,12 @@
 """Your own texts in folders: train/CLASS/*.txt, val/, test/; or CLASS/*.txt alone. A file is an example.
 
-Classes and splits are those of the data set `folder`. Text is UTF-8. The vocabulary has the words that occur at
-least `least` times in the training split, `vocabulary` of them at most. Only the first `longest`
-words of a text are used. Tokenization:
+Classes and splits are those of the data set `folder`. Text is UTF-8. The vocabulary is the words that occur at least
+`least` times in the training split, at most `vocabulary` of them. Texts are truncated to `longest` words. Tokenization:
 
-  tokenizer  unicode (new runs): words by Unicode's rules (UAX 29); Chinese, Japanese, Thai and the like in characters.
-             words (recipes that name no tokenizer): those of the Penn Treebank, for English
-  normalize  nfc (new runs): accents in one form; nfkc: full-width and other compatible letters as plain ones too; none
-  lower      whether all is in lower case
+  tokenizer  unicode (default of new runs): Unicode words (UAX 29); Chinese, Japanese, Thai etc. by character.
+             words (recipes without a tokenizer): Penn Treebank words, for English
+  normalize  nfc (default of new runs): composed accents; nfkc: also full-width and other compatibility letters; none
+  lower      whether to lower-case the text
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def load(
     """The splits of `folder`, tokenized.
 
     Raises:
-        DataError: what `find_class_folders` raises, or a file that is not UTF-8, too long or without a word.
+        DataError: what `find_class_folders` raises, or a file that is not UTF-8, too long or without words.
     """
     text.check_options("text_folder", "sequences", least, vocabulary)
     if longest < 1:

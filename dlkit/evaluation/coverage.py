@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dlkit.data.inputs import Read
+from dlkit.data.inputs import LoadedInput
 from dlkit.data.text.treebank import ParsedTree
 from dlkit.specs import ImageSpec, SequenceSpec, Spec
 
@@ -25,7 +25,7 @@ class Coverage:
         self._known = frozenset() if isinstance(spec, ImageSpec) else frozenset(spec.words)
         self._logged: set[str] = set()
 
-    def __call__(self, read: Read, say: Callable[[str], None]) -> Limits:
+    def __call__(self, read: LoadedInput, say: Callable[[str], None]) -> Limits:
         words = self._words(read)
         if words is None:
             return Limits()
@@ -42,7 +42,7 @@ class Coverage:
             say(f"warning: {notes[kind]} Further ones are in the records only.")
         return Limits(unknown, truncated, tuple(notes.values()))
 
-    def _words(self, read: Read) -> list[str] | None:
+    def _words(self, read: LoadedInput) -> list[str] | None:
         from dlkit.data.text.tokenization import unescape_word
 
         if isinstance(self.spec, ImageSpec):

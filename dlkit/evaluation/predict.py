@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit.calibration.decisions import Decision, decide, fields
-from dlkit.data.inputs import Ahead, Given, inputs, listed
+from dlkit.data.inputs import InputLike, ReadAhead, inputs, listed
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.bare_weights import Inputs
 from dlkit.evaluation.coverage import Coverage
@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 
 def predict(
     run: RunFolder | Path | str | None = None,
-    paths: Given | Iterable[Given] = (),
+    paths: InputLike | Iterable[InputLike] = (),
     *,
     model: str | None = None,
     weights: Path | str | None = None,
@@ -116,7 +116,7 @@ def without_abstained(prediction: Prediction | Failure) -> Prediction | Failure:
 
 def _predictions(
     network: Network,
-    paths: Iterable[Given],
+    paths: Iterable[InputLike],
     topk: int,
     min_prob: float,
     nodes: bool,
@@ -126,7 +126,7 @@ def _predictions(
 ) -> Generator[Prediction | Failure, None, None]:
     spec = network.spec
     coverage = Coverage(spec)
-    with closing(Ahead(inputs(paths, spec), spec, 2 * batch_size)) as ahead:  # decodes while torch is imported
+    with closing(ReadAhead(inputs(paths, spec), spec, 2 * batch_size)) as ahead:  # decodes while torch is imported
         classify = network.load(device)
         wait_s = None if isinstance(paths, Sequence) else WAIT_S
         for batch in ahead.batches(batch_size, wait_s):

@@ -14,7 +14,7 @@ from typing import Any
 
 from dlkit.config.resolve import with_changes
 from dlkit.config.schema import Recipe
-from dlkit.data.fingerprint import FileChange, told
+from dlkit.data.fingerprint import FileChange, describe_changes
 from dlkit.errors import ModelFileError, StoppedError, UsageError, VerificationError
 from dlkit.runs import run_creation
 from dlkit.runs.data_of_run import recipe_of_run
@@ -83,7 +83,7 @@ class ReproductionMonitor:
         changes = changed_files(self.run, data)
         if changes:
             if len(changes) > 1:
-                self.say(f"warning: the data has changed: {told(changes)}")
+                self.say(f"warning: the data has changed: {describe_changes(changes)}")
             raise MismatchError(_file_difference(changes[0]))
         for name, sha256 in data.fingerprints.items():
             old = before.get(name, {}).get("sha256")

@@ -115,7 +115,7 @@ class _CurrentConditions:
         if not changed:
             return ""
         if files and run.data_files.is_file():
-            changes = fingerprint.told(fingerprint.changes(fingerprint.read_files(run.data_files), files))
+            changes = fingerprint.describe_changes(fingerprint.changes(fingerprint.read_files(run.data_files), files))
             if changes:
                 return f"the data changed ({changes})"
         name = changed[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import documents, registry
-from dlkit.data.inputs import Given, Read, listed
+from dlkit.data.inputs import InputLike, LoadedInput, listed
 from dlkit.errors import DlkitError, ModelFileError, UsageError
 from dlkit.evaluation.prediction import Failure
 from dlkit.explanation.feature_maps import features as features
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 def explain(
     run: RunFolder | Path | str | None = None,
-    paths: Given | Iterable[Given] = (),
+    paths: InputLike | Iterable[InputLike] = (),
     *,
     method: str | None = None,
     target: str | None = None,
@@ -121,7 +121,7 @@ def _check_target(target: str | None, run: RunFolder) -> None:
 
 def _explanations(
     model: ExplainedModel,
-    paths: Iterable[Given],
+    paths: Iterable[InputLike],
     methods: Sequence[str],
     target: str | None,
     layer: str | None,
@@ -141,7 +141,7 @@ def _explanations(
 
 
 def _explanation(
-    model: ExplainedModel, view: View, item: Read, method: str, target: str | None, layer: str | None
+    model: ExplainedModel, view: View, item: LoadedInput, method: str, target: str | None, layer: str | None
 ) -> Explanation:
     import torch
 

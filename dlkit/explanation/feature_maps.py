@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit.data.inputs import Given, listed
+from dlkit.data.inputs import InputLike, listed
 from dlkit.errors import DlkitError, UsageError
 from dlkit.evaluation.prediction import Failure
 from dlkit.explanation.output_paths import OutputPaths
@@ -42,7 +42,7 @@ def layers(
 
 def features(
     run: RunFolder | Path | str | None = None,
-    paths: Given | Iterable[Given] = (),
+    paths: InputLike | Iterable[InputLike] = (),
     *,
     layer: str,
     output: Path | str | None = None,
@@ -91,7 +91,7 @@ def _image_model(run: RunFolder, checkpoint: CheckpointName, device: str, say: S
 
 
 def _features(
-    model: ExplainedModel, paths: Iterable[Given], layer: str, output_paths: OutputPaths
+    model: ExplainedModel, paths: Iterable[InputLike], layer: str, output_paths: OutputPaths
 ) -> Iterator[FeatureMaps | Failure]:
     import torch
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dlkit import registry
 from dlkit.data.batches import normalize
-from dlkit.data.inputs import Ahead, Given, Read, inputs
+from dlkit.data.inputs import InputLike, LoadedInput, ReadAhead, inputs
 from dlkit.data.text.encoding import size
 from dlkit.data.text.treebank import ParsedTree
 from dlkit.errors import DataError, UsageError
@@ -51,16 +51,16 @@ class ExplainedModel:
         assert isinstance(classifier, TextClassifier)
         return TextView.create(self.shuffled, classifier, content)
 
-    def read(self, paths: Iterable[Given]) -> Iterator[Read]:
+    def read(self, paths: Iterable[InputLike]) -> Iterator[LoadedInput]:
         """The inputs of the paths, in order, with a warning for each note about them."""
-        with closing(Ahead(inputs(paths, self.spec), self.spec, READ_AHEAD)) as ahead:
+        with closing(ReadAhead(inputs(paths, self.spec), self.spec, READ_AHEAD)) as ahead:
             for batch in ahead.batches(1, None):
                 for item in batch:
                     for note in item.notes:
                         self.say(f"warning: {note}")
                     yield self._check_length(item)
 
-    def _check_length(self, item: Read) -> Read:
+    def _check_length(self, item: LoadedInput) -> LoadedInput:
         """The item, or an error in its stead if the text is too long."""
         if not isinstance(item.content, list | ParsedTree):
             return item

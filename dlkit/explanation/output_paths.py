@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlkit.data.inputs import STDIN_NAME, Given
+from dlkit.data.inputs import STDIN_NAME, InputLike
 from dlkit.errors import StorageError, UsageError
 
 MAX_STEM = 40  # characters of the input's name in the output's name
@@ -23,7 +23,7 @@ class OutputPaths:
     sources: frozenset[str]  # real paths of the inputs, which must not be overwritten
 
     @classmethod
-    def create(cls, output: Path | str | None, default: Path, paths: Iterable[Given]) -> OutputPaths:
+    def create(cls, output: Path | str | None, default: Path, paths: Iterable[InputLike]) -> OutputPaths:
         """Raises: UsageError or StorageError if nothing can be written there; checked before any work."""
         path = default if output is None else Path(output)
         sources = frozenset(
@@ -40,7 +40,7 @@ class OutputPaths:
         _check_folder(path.parent if not path.exists() else path, path)
         return cls(path, None, set(), sources)
 
-    def check_capacity(self, methods: int, paths: Iterable[Given]) -> None:
+    def check_capacity(self, methods: int, paths: Iterable[InputLike]) -> None:
         """Raises: UsageError if a single file would have to hold more than one image."""
         if self.file is not None and (methods > 1 or (isinstance(paths, Sequence) and len(paths) > 1) or self.used):
             raise UsageError(

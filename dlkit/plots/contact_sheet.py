@@ -82,7 +82,7 @@ def _augmented(
         pixels = torch.from_numpy(images[0])
         if augment.resized_crop is not None:
             (pixels,) = fetcher(samples, spec, cpu, 0, seed, augment.resized_crop)([index], epoch)
-        augmented = training.changed(pixels, index, epoch) * std + mean  # (1, C, H, W)
+        augmented = training.preprocess(pixels, index, epoch) * std + mean  # (1, C, H, W)
         images.append(augmented.mul(255).round().clamp(0, 255).byte().numpy())
     return np.concatenate(images)
 

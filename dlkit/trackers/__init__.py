@@ -1,10 +1,10 @@
-"""Where else a run's figures are shown, a service a file; metrics.jsonl stays their source.
+"""Experiment trackers, one service per module; metrics.jsonl remains the source of the metrics.
 
-Each file defines `track(subject, history) -> Tracker`: history are the lines of metrics.jsonl so far, none of a new
-run, those up to the checkpoint of one that goes on. After it the tracker shows each of them once, whatever it showed
-before; then it is told every new line, and at last how the run ended: finished, stopped, diverged or failed. `NEEDS`
-are the packages of the extra `EXTRA` that it cannot do without; they are imported inside `track`. Where they send what
-they are given, their own environment variables say. Whatever they raise ends the tracking, not the training.
+A module defines `track(subject, history) -> Tracker`: history is the lines of metrics.jsonl so far, empty for a new
+run, up to the checkpoint for a resumed one. `track` logs each of them once, regardless of earlier logs; the tracker
+then gets every new line, and finally the status: finished, stopped, diverged or failed. `NEEDS` are the required
+packages of the extra `EXTRA`, imported inside `track`. Their own environment variables configure the destination.
+Exceptions end the tracking, not the training.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 Line = Mapping[str, Any]  # of metrics.jsonl
 
-PROJECT = "dlkit"  # what runs are filed under, where the service has such a thing and the user names none
+PROJECT = "dlkit"  # default project or experiment of services that have one
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The run that is tracked."""
+    """The tracked run."""
 
     folder: Path
     name: str
@@ -31,7 +31,7 @@ class Subject:
 
 
 class Tracker(Protocol):
-    """What is told how a run goes."""
+    """Receives the metrics and the status of a run."""
 
     def log(self, line: Line) -> None: ...
 

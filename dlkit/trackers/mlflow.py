@@ -1,4 +1,4 @@
-"""MLflow: a run beside the others, in $MLFLOW_TRACKING_URI or else in files at mlruns/ beside the run folder."""
+"""MLflow: a run in $MLFLOW_TRACKING_URI, by default in files at mlruns/ next to the run folder."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NEEDS, EXTRA = ("mlflow",), "mlflow"
 
 TAG = "dlkit.run_id"
 STATUS = {"finished": "FINISHED", "stopped": "KILLED"}  # else FAILED
-# MLflow keeps reading and writing files, but wants to be asked; a server that is away is not to hold up a training
+# allow the file store, and do not delay training if the server is unreachable
 DEFAULTS = {
     "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"
 }  # fmt: skip
 
 
 def check() -> None:
-    """Raises: StorageError if DLKIT_OFFLINE forbids to reach the server."""
+    """Raises: StorageError if DLKIT_OFFLINE forbids access to the server."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if offline() and uri.partition(":")[0] in ("http", "https", "databricks"):
-        raise StorageError("MLFLOW_TRACKING_URI names a server, and DLKIT_OFFLINE forbids the network. Unset either.")
+        raise StorageError("MLFLOW_TRACKING_URI is a server, but DLKIT_OFFLINE forbids the network. Unset one of them.")
 
 
 def track(subject: Subject, history: Sequence[Line]) -> Tracker:
-    """A run is known by its run_id. MLflow only adds, so the steps that it has are not told again."""
+    """Identifies the run by its run_id. MLflow only appends, so logged steps are skipped."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -58,14 +58,14 @@ class _Run:
 
 
 def _run_id(client: Any, subject: Subject) -> str:
-    """MLflow's name for our run: the one of before, or that of a new one."""
+    """MLflow's id of the run, created if necessary."""
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
-    found = client.get_experiment_by_name(experiment)
-    place = found.experiment_id if found else client.create_experiment(experiment)
-    for run in client.search_runs([place], f"tags.`{TAG}` = '{subject.run_id}'"):
+    existing = client.get_experiment_by_name(experiment)
+    experiment_id = existing.experiment_id if existing else client.create_experiment(experiment)
+    for run in client.search_runs([experiment_id], f"tags.`{TAG}` = '{subject.run_id}'"):
         client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
-    run = client.create_run(place, run_name=subject.name, tags={TAG: subject.run_id})
+    run = client.create_run(experiment_id, run_name=subject.name, tags={TAG: subject.run_id})
     for key, value in flatten(subject.recipe).items():
         client.log_param(run.info.run_id, key, value)
     return str(run.info.run_id)

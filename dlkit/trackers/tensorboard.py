@@ -11,7 +11,7 @@ NEEDS, EXTRA = ("tensorboard",), "track"
 
 
 def track(subject: Subject, history: Sequence[Line]) -> Tracker:
-    """Event files hold no line twice: those of before are removed, and the history is written anew."""
+    """Replaces earlier event files by the history, so that no line is logged twice."""
     from torch.utils.tensorboard import SummaryWriter
 
     folder = subject.folder / "tensorboard"
@@ -30,7 +30,7 @@ class _Events:
     def log(self, line: Line) -> None:
         for name, value in numbers(line).items():
             self.writer.add_scalar(name, value, global_step=line["step"])
-        self.writer.flush()  # or else a kill loses what two minutes brought
+        self.writer.flush()  # otherwise a kill loses up to two minutes
 
     def close(self, status: str) -> None:
         self.writer.close()

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run at wandb.ai, or in wandb/ of the run folder until `wandb sync`, as $WANDB_MODE says."""
+"""Weights & Biases: a run at wandb.ai, or in wandb/ of the run folder until `wandb sync`, depending on $WANDB_MODE."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dlkit.trackers import PROJECT, Line, Subject, Tracker, numbers
 
 NEEDS, EXTRA = ("wandb",), "wandb"
 
-SENT = "sent.json"  # the last step that was handed over: offline nothing else knows
+SENT = "sent.json"  # the last logged step, not available offline otherwise
 
 
 def track(subject: Subject, history: Sequence[Line]) -> Tracker:
-    """A run is known by its run_id. What was handed over is not handed over again."""
+    """Identifies the run by its run_id; skips logged steps."""
     use_cache_folders()
     import wandb
 

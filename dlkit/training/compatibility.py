@@ -63,7 +63,7 @@ def same_data(folder: RunFolder, info: Info, data: Prepared) -> None:
         if before.get("sha256") != sha256:
             count, known = len(data.splits[name]), str(before.get("sha256"))[:12]
             told = f"{before.get('samples')} samples, SHA-256 {known}…; now {count}, {sha256[:12]}…"
-            told = fingerprint.told(changed_files(folder, data)) or told
+            told = fingerprint.describe_changes(changed_files(folder, data)) or told
             raise DataError(
                 f"the {name} split is not what this run began with ({told}). Put it back, or train a new run."
             )

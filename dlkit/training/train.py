@@ -241,9 +241,9 @@ def go_on(
     """Run the loop from where the run stands to its end, and note in run.json how it ended."""
     training, validation = batches(run, recipe, data)
     leads = run.world.leads
-    if training.left_over:
+    if training.unused_samples:
         say(
-            f"batch norm cannot train on the last batch of an epoch, it is too small: {training.left_over} of "
+            f"batch norm cannot train on the last batch of an epoch, it is too small: {training.unused_samples} of "
             f"{len(training.samples):,} samples sit out each epoch, others in the next"
         )
 

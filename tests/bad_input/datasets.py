@@ -28,7 +28,7 @@ def cases() -> Iterator[Case]:
     yield Case(35, "hidden files", 0, _hidden_files)
     yield Case(36, "numbers", 0, _numbers_are_in_order)
     yield Case(36, "space and emoji", 0, _space_and_emoji)
-    yield Case(36, "way out", 4, _way_out, "would lead out of a folder")
+    yield Case(36, "way out", 4, _way_out, "would be outside its parent")
     yield Case(37, "copies in train and validation", 0, _copies, "4 of 4")
 
 

@@ -63,7 +63,7 @@ def test_a_batch_that_is_changed_in_parts_equals_one_changed_at_once(
 ) -> None:
     """Each part has the draws of its own samples."""
     at_once = stream(data(in_memory(), channels_last=channels_last))
-    monkeypatch.setattr(batches, "AT_ONCE", 3 * 12 * 12 * 3)  # three images a part
+    monkeypatch.setattr(batches, "CHUNK_ELEMENTS", 3 * 12 * 12 * 3)  # three images a part
     assert same(at_once, stream(data(in_memory(), channels_last=channels_last)))
 
 

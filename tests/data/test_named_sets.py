@@ -65,8 +65,8 @@ def test_a_set_after_mnists_pattern_holds_what_was_published(
         name: pixels(10, 28, 28) if "images" in name else np.arange(10, dtype=np.uint8) for name in idx.LIKE_MNIST
     }  # type: ignore[attr-defined]
     for name, values in arrays.items():
-        (place / f"{name}.gz").write_bytes(gzip.compress(idx.written(values)))
-    sizes = {name: len(idx.written(values)) for name, values in arrays.items()}
+        (place / f"{name}.gz").write_bytes(gzip.compress(idx.encode(values)))
+    sizes = {name: len(idx.encode(values)) for name, values in arrays.items()}
     monkeypatch.setattr(idx, "LIKE_MNIST", sizes)
     module.fetch(cached, lambda name: place / name)  # type: ignore[attr-defined]
     splits = module.load(cached)  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ def emnist_archive(path: Path, labels: dict[str, list[str]]) -> dict[str, np.nda
                 targets = np.tile(np.arange(len(names)) + first, 2).astype(np.uint8)
                 for kind, array in (("images-idx3", values), ("labels-idx1", targets)):
                     name = f"gzip/emnist-{split}-{part}-{kind}-ubyte.gz"
-                    archive.writestr(name, gzip.compress(idx.written(array)))
+                    archive.writestr(name, gzip.compress(idx.encode(array)))
                 if part == "train":
                     images[split] = values
     return images

@@ -116,7 +116,7 @@ def test_damaged_idx_file_is_refused(spoil: object, tmp_path: Path) -> None:
 
 def test_images_and_labels_that_do_not_match_are_refused(tmp_path: Path) -> None:
     made_up_mnist(tmp_path)
-    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx.written(np.full(10, 10, np.uint8)))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx.encode(np.full(10, 10, np.uint8)))
     with pytest.raises(VerificationError, match="do not belong together"):
         mnist.load(tmp_path)
 
@@ -360,7 +360,7 @@ def test_links_are_followed_and_loops_refused(tmp_path: Path) -> None:
     splits = folder.load(tmp_path)
     assert splits.spec.classes == ("a", "b", "linked") and len(splits.train) == 3
     (tmp_path / "b/again").symlink_to(tmp_path / "b")
-    refused(tmp_path, "b/again: is a link to a folder that it is in")
+    refused(tmp_path, "b/again: is a link to a folder that contains it")
     (tmp_path / "b/again").unlink()
     (tmp_path / "b/self").symlink_to(tmp_path / "b/self")  # which no system call can follow
     (tmp_path / "b/twice").symlink_to(tmp_path / "a")

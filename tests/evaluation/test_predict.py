@@ -378,7 +378,7 @@ def test_links_to_folders_are_followed_and_a_loop_is_one_error(images: list[Path
     good = [item for item in found if not isinstance(item.source, DlkitError)]
     assert [item.name for item in good] == [str(tmp_path / "classes" / path.parent.name / path.name) for path in images]
     assert [str(item.source) for item in found if item not in good] == [
-        f"{inside / 'loop'}: is a link to a folder that it is in. Remove the link."
+        f"{inside / 'loop'}: is a link to a folder that contains it. Remove the link."
     ]
 
 

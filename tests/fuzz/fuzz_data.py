@@ -24,7 +24,7 @@ from dlkit.config import yaml_file
 from dlkit.config.resolve import load, resolve
 from dlkit.data.download import archives, idx, mat
 from dlkit.data.images import decode, packed
-from dlkit.data.inputs import Ahead, Stream, inputs
+from dlkit.data.inputs import ReadAhead, Stream, inputs
 from dlkit.data.text.word_vectors import read_vectors
 from dlkit.datasets import csv, text_csv, trees, wds
 from dlkit.datasets import packed as packed_set
@@ -227,7 +227,7 @@ def stdin_lines(folder: Path) -> Target:
 
     def read(data: bytes) -> None:
         for spec in specs:
-            ahead = Ahead(inputs([Stream([data[:50], data[50:]])], spec), spec, 64)
+            ahead = ReadAhead(inputs([Stream([data[:50], data[50:]])], spec), spec, 64)
             try:
                 for batch in ahead.batches(16, None):
                     for item in batch:
@@ -257,7 +257,7 @@ def idx_file(folder: Path) -> Target:
     def read(data: bytes) -> None:
         idx.read(replace_file(folder / ("a.gz" if data[:1] == b"\x1f" else "a"), data), 3)
 
-    valid = [idx.written(values), gzip.compress(idx.written(values))]
+    valid = [idx.encode(values), gzip.compress(idx.encode(values))]
     return Target(mutants(valid), read, valid)
 
 

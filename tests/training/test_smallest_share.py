@@ -81,7 +81,7 @@ def training_data(samples: int, **settings: object) -> TrainingData:
 
 def test_the_sample_left_over_sits_out_and_in_another_epoch_it_trains() -> None:
     data = training_data(13)
-    assert data.steps_per_epoch == 3 and data.left_over == 1
+    assert data.steps_per_epoch == 3 and data.unused_samples == 1
     absent = set()
     for epoch in range(6):
         seen = [index for batch in data.epoch(epoch) for index in batch.indices.tolist()]
@@ -100,7 +100,7 @@ def test_no_rank_gets_one_sample(world_size: int) -> None:
         shares = [[len(batch) for batch in data.epoch(0)] for data in ranks]
         assert {len(share) for share in shares} == {ranks[0].steps_per_epoch}
         assert min(chain(*shares)) >= 2
-        assert sum(chain(*shares)) == samples - ranks[0].left_over and ranks[0].left_over < 2 * world_size
+        assert sum(chain(*shares)) == samples - ranks[0].unused_samples and ranks[0].unused_samples < 2 * world_size
 
 
 @pytest.mark.parametrize("smallest", [1, 2])

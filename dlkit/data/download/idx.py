@@ -44,7 +44,7 @@ def read(path: Path, dimensions: int) -> Bytes:
     return values.reshape(shape)
 
 
-def written(values: Bytes) -> bytes:
+def encode(values: Bytes) -> bytes:
     """The IDX file of an array of bytes."""
     return struct.pack(f">{1 + values.ndim}i", 0x0800 + values.ndim, *values.shape) + values.tobytes()
 

@@ -140,7 +140,7 @@ class Decoder(Dataset[Tensor | DlkitError]):
     def __getitem__(self, item: tuple[int, Indices]) -> Tensor | DlkitError:
         epoch, indices = item
         shape = (len(indices), self.spec.channels, self.spec.height, self.spec.width)
-        pixels = torch.from_numpy(np.empty(shape, np.uint8))  # numpy's memory, as in batches.in_parts
+        pixels = torch.from_numpy(np.empty(shape, np.uint8))  # numpy's memory, as in batches.map_chunks
         try:
             for place, index in enumerate(indices.tolist()):
                 pixels[place] = self.image(epoch, index)

@@ -186,16 +186,16 @@ def test_files_of_a_group_are_never_cut_apart(tmp_path: Path) -> None:
         assert [len(parts[name]) for name in ("test", "validation")] == [24, 24]
 
 
-def test_a_group_pattern_that_is_none_or_misses_a_file_is_told(tmp_path: Path) -> None:
+def test_an_invalid_group_pattern_is_reported(tmp_path: Path) -> None:
     folder_of(tmp_path, "a/x1.png", "a/x2.png", "b/x3.png", "b/other.png")
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         folders.load(tmp_path, group="(x")
-    with pytest.raises(DataError, match=r"matches nothing in 'b/other\.png'"):
+    with pytest.raises(DataError, match=r"does not match 'b/other\.png'"):
         folders.load(tmp_path, group="x[0-9]")
 
 
 def test_a_test_share_beside_a_test_split_or_out_of_range_is_refused(root: Path) -> None:
-    for options, said in (({"test": 0.1}, "of its own"), ({"test": 1.0}, "share")):
+    for options, said in (({"test": 0.1}, "has a test split"), ({"test": 1.0}, "fraction")):
         with pytest.raises(UsageError, match=said):
             folders.load(root, **options)
 
@@ -208,7 +208,7 @@ def test_a_class_that_a_cut_leaves_out_is_said(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_counted_where_it_is_much() -> None:
     samples = ImageFiles([], np.array([], dtype=np.int64))
-    (line,) = user_images.missing("test", samples, tuple(f"c{number}" for number in range(13)))
+    (line,) = user_images.missing_class_notes("test", samples, tuple(f"c{number}" for number in range(13)))
     assert line.endswith("'c9' and 3 more.")
 
 

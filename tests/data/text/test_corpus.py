@@ -1,4 +1,4 @@
-"""Text, trees and numbers as data: data reads back as written, and errors name file and line."""
+"""Text, trees and numbers as data: data reads back as format_expression, and errors name file and line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dlkit.data.checks.near_texts import SHORTEST, SIMILAR, near_pairs
 from dlkit.data.download import store as dataset_cache
 from dlkit.data.download.download import digest
 from dlkit.data.fingerprint import fingerprint
-from dlkit.data.inputs import Read
+from dlkit.data.inputs import LoadedInput
 from dlkit.data.loader import split
 from dlkit.data.splits import SequenceSamples, Splits, TreeSamples
 from dlkit.data.text import corpus
@@ -95,7 +95,7 @@ def test_a_tree_of_depth_5000_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "message"),
+    ("format_expression", "message"),
     [
         ("", "empty"),
         ("   ", "empty"),
@@ -110,9 +110,9 @@ def test_a_tree_of_depth_5000_is_read() -> None:
         ("(2 ())", "contains no word"),
     ],
 )
-def test_an_invalid_tree_is_reported(written: str, message: str) -> None:
+def test_an_invalid_tree_is_reported(format_expression: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        treebanks.parse_tree(written)
+        treebanks.parse_tree(format_expression)
 
 
 def test_a_tree_of_heads_has_every_word_at_a_node_and_keeps_their_order() -> None:
@@ -324,9 +324,9 @@ def test_a_folder_of_tables_has_splits_and_tsv_has_no_quotes(tmp_path: Path) -> 
     ("content", "message"),
     [
         ("review,label\na,1\n", ":1: has no column 'text'.*--text-column"),
-        ("text,text,label\na,b,1\n", ":1: has 2 columns that are called 'text'"),
+        ("text,text,label\na,b,1\n", ":1: has 2 columns named 'text'"),
         ("", ":1: has no column 'text'"),
-        ("text,label\na,1\nb\n", ":3: 1 fields, where the header has 2"),
+        ("text,label\na,1\nb\n", ":3: 1 fields, but the header has 2"),
         ("text,label\na,1\n,2\n", ":3: the text is empty"),
         ("text,label\na,1\nb, \n", ":3: the field 'label' is empty"),
         ("text,label\na,1\n\n", ":3: 0 fields"),
@@ -334,7 +334,7 @@ def test_a_folder_of_tables_has_splits_and_tsv_has_no_quotes(tmp_path: Path) -> 
         (b"text,label\na,1\n\xe9,2\n", ":3: byte 0xe9 is not UTF-8"),
         ("text,label\na,1\n" + "x" * 1_000_000 + ",2\n", ":3: more than 262,144 bytes"),
         ("text,label\na,1\nb,1\n", "1 label only"),
-        ("text,label\n" + "".join(f"a,{number}\n" for number in range(1001)), "1,001 labels. Is it"),
+        ("text,label\n" + "".join(f"a,{number}\n" for number in range(1001)), "1,001 different labels"),
     ],
 )
 def test_an_invalid_table_is_reported_by_file_and_line(content: str | bytes, message: str, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_label_missing_from_train_is_reported_by_file_and_line(tmp_path: Path)
         text_csv.load(tmp_path, least=1)
 
 
-# -- made by code
+# -- generated
 
 
 def computed(words: list[str]) -> int:
@@ -472,14 +472,14 @@ def test_a_pair_that_does_not_fit_is_refused_with_what_would() -> None:
 def test_check_finds_copies_leaks_and_contradicting_labels_of_texts_and_lists_no_text_for_deletion(
     tmp_path: Path,
 ) -> None:
-    for part, name, written in (
+    for part, name, format_expression in (
         ("train", "good", "a great film"), ("train", "good", "a great  film"), ("train", "bad", "a dull film"),
         ("train", "bad", "seen twice"), ("test", "bad", "a dull film"), ("test", "good", "seen twice"),
         ("test", "good", "unheard"),
     ):  # fmt: skip
         folder = tmp_path / "t" / part / name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{len(list(folder.iterdir()))}.txt").write_text(written)
+        (folder / f"{len(list(folder.iterdir()))}.txt").write_text(format_expression)
     fixes = tmp_path / "drop"
     report = check(str(tmp_path / "t"), fix_list=fixes)
     assert report.images == 7 and fixes.read_text() == ""
@@ -492,13 +492,13 @@ def test_check_finds_copies_leaks_and_contradicting_labels_of_texts_and_lists_no
 
 def test_predict_counts_unknown_words_and_those_that_are_not_read(tmp_path: Path) -> None:
     coverage, logged = Coverage(SequenceSpec(("a", "b"), 4, words=("x", "y"), longest=3)), list[str]()
-    one = coverage(Read("-:1", ["x", "z", "y", "x", "z"]), logged.append)
+    one = coverage(LoadedInput("-:1", ["x", "z", "y", "x", "z"]), logged.append)
     assert (one.unknown, one.truncated) == (1, 2) and "first 3" in one.notes[0]
-    none = coverage(Read("-:2", ["z"]), logged.append)
+    none = coverage(LoadedInput("-:2", ["z"]), logged.append)
     assert (none.unknown, none.truncated) == (1, 0) and "vocabulary" in none.notes[0]
-    coverage(Read("-:3", ["z"] * 4), logged.append)
+    coverage(LoadedInput("-:3", ["z"] * 4), logged.append)
     assert len(logged) == 2, "each kind is logged once"
-    assert coverage(Read("-:4", ["x"]), logged.append) == Limits(0, 0)
+    assert coverage(LoadedInput("-:4", ["x"]), logged.append) == Limits(0, 0)
 
 
 def test_near_copies_of_texts_are_those_that_share_most_pairs_of_words(tmp_path: Path) -> None:

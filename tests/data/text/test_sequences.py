@@ -16,7 +16,7 @@ from dlkit import atomic_io, specs
 from dlkit.config.resolve import resolve
 from dlkit.config.schema import Augment
 from dlkit.data.batches import Batch
-from dlkit.data.inputs import Stream, pieces
+from dlkit.data.inputs import Stream, split_stream
 from dlkit.data.loader import TrainingData, batches_in_order, split
 from dlkit.data.splits import SequenceSamples, Splits
 from dlkit.data.text import padding
@@ -284,7 +284,7 @@ def test_text_is_answered_a_line_an_example_and_bad_lines_by_an_error(run: RunFo
 
 
 def test_a_line_without_end_does_not_fill_the_memory() -> None:
-    (piece,) = pieces(Stream(b"x" * 1000 for _ in range(100)), most=2000)
+    (piece,) = split_stream(Stream(b"x" * 1000 for _ in range(100)), most=2000)
     assert len(piece) == 2001
 
 
