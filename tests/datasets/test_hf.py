@@ -81,7 +81,7 @@ def test_labels_may_be_text_and_columns_may_be_named(tmp_path: Path) -> None:
 def test_rows_of_a_group_stay_together(tmp_path: Path) -> None:
     place = saved(table(40, who=[f"p{n // 4}" for n in range(40)]), tmp_path / "a")
     parts = split(hf.load(place, group_column="who", test=0.2), 0.25, 0)
-    people = [{source.place // 4 for source in part.paths} for part in parts.values()]  # type: ignore[union-attr]
+    people = [{source.index // 4 for source in part.paths} for part in parts.values()]  # type: ignore[union-attr]
     assert sum(map(len, people)) == 10 and len(set.union(*people)) == 10 and len(parts) == 3
 
 
