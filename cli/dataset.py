@@ -86,7 +86,7 @@ def info_command(
     if is_pack(name):
         from dlkit.data.images import pack
 
-        show_pack(pack.described(Path(name)), console.resolve(format, json))
+        show_pack(pack.describe(Path(name)), console.resolve(format, json))
         return
     from dlkit.config.data_location import resolve_dataset
     from dlkit.data import library

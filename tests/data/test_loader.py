@@ -125,7 +125,7 @@ def test_what_is_large_or_cut_at_random_is_decoded_each_time(
     here = copied(files, tmp_path)
     cut = data(here, augment=Augment(resized_crop=(0.3, 1.0)))
     assert len(stream(cut, 0)) == 4 and not same(stream(cut, 0), stream(cut, 1))
-    monkeypatch.setattr(sources, "KEPT_BYTES", 30 * 3 * 12 * 12 - 1)
+    monkeypatch.setattr(sources, "CACHE_BYTES", 30 * 3 * 12 * 12 - 1)
     stream(data(here), 0)
     for path in tmp_path.iterdir():
         path.unlink()

@@ -117,7 +117,7 @@ def test_damaged_idx_file_is_refused(spoil: object, tmp_path: Path) -> None:
 def test_images_and_labels_that_do_not_match_are_refused(tmp_path: Path) -> None:
     made_up_mnist(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx.encode(np.full(10, 10, np.uint8)))
-    with pytest.raises(VerificationError, match="do not belong together"):
+    with pytest.raises(VerificationError, match="do not match"):
         mnist.load(tmp_path)
 
 

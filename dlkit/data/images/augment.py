@@ -1,6 +1,6 @@
-"""Random changes to a batch of images, as batched tensor code on the batch's own device.
+"""Augmentation of a batch of images as batched tensor operations on its device.
 
-Each change draws its numbers from `draw(name)`, a function of (seed, epoch, sample index): see randomness.py.
+Each operation draws its numbers with `draw(name)`, a function of (seed, epoch, sample index): see dlkit.data.rng.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dlkit.config.schema import Augment
 
 Draw = Callable[[str], Tensor]  # name → (N,) float32 in [0, 1), on the images' device
 
-ERASED_AREA = (0.02, 1 / 3)  # Zhong et al. 2017, random erasing: least and greatest fraction erased
+ERASED_AREA = (0.02, 1 / 3)  # Zhong et al. 2017, random erasing: minimum and maximum fraction
 ERASED_ASPECT = 0.3  # height / width between this and its inverse
 
 
 def move_pixels(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
-    """Crops and mirrors images (N, C, H, W) of any type: as bytes they are moved quickest."""
+    """Crop and flip images (N, C, H, W) of any type; uint8 is fastest."""
     if augment.crop_padding:
         images = random_crop(images, augment.crop_padding, draw)
     if augment.horizontal_flip:
@@ -32,16 +32,16 @@ def move_pixels(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
 
 
 def change_pixels(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
-    """The rest of geometry, then colour, on images (N, C, H, W) in [0, 1]."""
+    """Affine transforms, then color, on images (N, C, H, W) in [0, 1]."""
     if augment.rotation or augment.translate or augment.shear or augment.scale != (1.0, 1.0):
         images = random_affine(images, augment, draw)
     if augment.brightness or augment.contrast or augment.saturation or augment.hue:
-        images = colour_jitter(images, augment, draw)
+        images = color_jitter(images, augment, draw)
     return images
 
 
 def random_crop(images: Tensor, padding: int, draw: Draw) -> Tensor:
-    """Pad by zeros on each side, then cut the old size out at a random place."""
+    """Pad with zeros on each side, then crop to the original size at a random position."""
     height, width = images.shape[-2:]
     top = (draw("crop_top") * (2 * padding + 1)).long()
     left = (draw("crop_left") * (2 * padding + 1)).long()
@@ -51,14 +51,14 @@ def random_crop(images: Tensor, padding: int, draw: Draw) -> Tensor:
 
 
 def random_flip(images: Tensor, dim: int, probability: float, numbers: Tensor) -> Tensor:
-    """Mirror some of the images along a dimension."""
-    both = torch.cat([images, images.flip(dim)])  # what is copied whole is quicker than what is chosen pixel by pixel
-    places = torch.arange(len(images), device=images.device)
-    return both.index_select(0, places + len(images) * (numbers < probability))
+    """Flip each image along `dim` with a probability."""
+    both = torch.cat([images, images.flip(dim)])  # copying whole images is faster than torch.where
+    index = torch.arange(len(images), device=images.device)
+    return both.index_select(0, index + len(images) * (numbers < probability))
 
 
 def random_affine(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
-    """Rotate, scale, shear and shift about the centre; what comes from outside the image repeats its border."""
+    """Rotate, scale, shear and translate about the center; pixels outside the image repeat its border."""
     height, width = images.shape[-2:]
     angle = _around_zero(draw("rotation"), math.radians(augment.rotation))
     shear = torch.tan(_around_zero(draw("shear"), math.radians(augment.shear)))
@@ -68,7 +68,7 @@ def random_affine(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
     shift_y = _around_zero(draw("translate_y"), 2 * augment.translate)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     aspect = height / width
-    # The grid asks of each output place where it comes from: the inverse map, in units of half a side.
+    # The grid maps output to input positions, so this is the inverse map, in units of half a side.
     row_x = torch.stack([cos, (sin + cos * shear) * aspect, shift_x], dim=1)
     row_y = torch.stack([-sin / aspect, cos - sin * shear, shift_y], dim=1)
     theta = torch.stack([row_x, row_y], dim=1).to(images.dtype)  # (N, 2, 3)
@@ -76,10 +76,10 @@ def random_affine(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def colour_jitter(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
+def color_jitter(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
     """Brightness, contrast, saturation and hue, each by a random amount and clamped to [0, 1], as in torchvision.
 
-    In this order, where torchvision's ColorJitter draws one. Gray images have neither saturation nor hue.
+    Always in this order; torchvision's ColorJitter draws a random one. Gray images have neither saturation nor hue.
     """
     color = images.shape[1] == 3
     if augment.brightness:
@@ -95,7 +95,7 @@ def colour_jitter(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
 
 
 def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of HSV by `turns` (N,) of a full circle; saturation and value, the largest channel, are kept."""
+    """Rotate the hue of HSV by `turns` (N,) of a circle; saturation and value (the largest channel) stay the same."""
     red, green, blue = torch.split(images, 1, dim=1)  # (N, 1, H, W) each
     value = images.amax(dim=1, keepdim=True)
     chroma = value - images.amin(dim=1, keepdim=True)
@@ -108,7 +108,7 @@ def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def erase(images: Tensor, probability: float, draw: Draw) -> Tensor:
-    """Random erasing (Zhong et al. 2017) on normalised images: a box of zeros, the data set's mean colour."""
+    """Random erasing (Zhong et al. 2017) on normalized images: a box of zeros, the mean color."""
     height, width = images.shape[-2:]
     low, high = ERASED_AREA
     area = (low + draw("erase_area") * (high - low)) * height * width
@@ -121,22 +121,22 @@ def erase(images: Tensor, probability: float, draw: Draw) -> Tensor:
     columns = torch.arange(width, device=images.device)[None, :]
     in_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None])  # (N, H)
     in_columns = (columns >= left[:, None]) & (columns < (left + box_width)[:, None])  # (N, W)
-    chosen = (draw("erase") < probability)[:, None, None]
-    box = in_rows[:, :, None] & in_columns[:, None, :] & chosen
+    is_erased = (draw("erase") < probability)[:, None, None]
+    box = in_rows[:, :, None] & in_columns[:, None, :] & is_erased
     return images.masked_fill(box[:, None], 0.0)
 
 
 def apply_policy(images: Tensor, policy: str, seeds: list[int]) -> Tensor:
-    """TrivialAugment or RandAugment (torchvision's) on uint8 images, one after the other, each under its own seed."""
+    """TrivialAugment or RandAugment of torchvision on uint8 images, one by one, each with its own seed."""
     from torchvision.transforms import v2
 
     transform = v2.TrivialAugmentWide() if policy == "trivial" else v2.RandAugment()
     with torch.random.fork_rng(devices=[]):
-        changed = []
+        augmented = []
         for image, seed in zip(images, seeds, strict=True):
             torch.manual_seed(seed)
-            changed.append(transform(image))
-    return torch.stack(changed)
+            augmented.append(transform(image))
+    return torch.stack(augmented)
 
 
 def _gray(images: Tensor) -> Tensor:

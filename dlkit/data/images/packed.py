@@ -1,17 +1,17 @@
-"""Packs: the decoded images of a whole data set in one file that is mapped into memory, not read.
+"""Packs: the decoded images of a whole data set in one memory-mapped file.
 
-The file is a safetensors file: a JSON header, then arrays. Of each split, by names that begin with it:
+The file is a safetensors file: a JSON header, then arrays. For each split, prefixed by its name:
 
     targets  (N,) int64      class of each image
-    groups   (N,) int64      of train, where images belong together
+    groups   (N,) int64      of train, if images have groups
     sizes    (N, 2) int32    height and width
     digests  (N, 32) uint8   SHA-256 of each image: its name, class, size and pixels
-    names    uint8           what the images were called, with NUL behind each
-    pixels   uint8           of each image, one behind the other: (C, height, width), as a network reads them, or of
-                             whole pictures, which random parts are cut from, (height, width, C), which is cut quickest
+    names    uint8           names of the images, NUL-terminated
+    pixels   uint8           concatenated images: (C, height, width), as network input, or uncropped for random
+                             crops, (height, width, C), which is faster to crop
 
-The header's metadata hold the classes and what a network is to see of the images, with a SHA-256 of their own. Altered
-pixels are found by `verify`, a file that was cut or that is none of these when it is opened.
+The header's metadata contain the spec and its SHA-256. `verify` detects altered pixels; opening detects truncated and
+other files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dlkit.errors import MALFORMED, DataError, VerificationError
 from dlkit.specs import ImageSpec, from_json
 
 SCHEMA = "dlkit.pack/2"
-LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
+MAX_HEADER = 100_000_000  # bytes, safetensors' own limit
 TYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "U8": np.dtype("u1")}
 SPLITS = ("train", "validation", "test")
 
@@ -44,7 +44,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A split of a pack. Pickled, it is opened anew."""
+    """A split of a pack; unpickling reopens the file."""
 
     path: Path
     split: str
@@ -54,9 +54,9 @@ class Part:
     digests: Bytes
     names: Sequence[str]
     pixels: Bytes  # (bytes,), mapped
-    whole: bool  # pictures, not what a network sees of them
+    is_uncropped: bool
     groups: Ints | None = None
-    starts: Ints = field(init=False)  # (N + 1,) where each image begins in pixels
+    starts: Ints = field(init=False)  # (N + 1,) offsets of the images in pixels
 
     def __post_init__(self) -> None:
         lengths = self.sizes.astype(np.int64).prod(axis=1) * self.spec.channels
@@ -72,23 +72,23 @@ class Part:
         """(C, H, W), a view of the file."""
         height, width = self.sizes[row].tolist()
         pixels = self.pixels[self.starts[row] : self.starts[row + 1]]
-        if self.whole:
+        if self.is_uncropped:
             return pixels.reshape(height, width, self.spec.channels).transpose(2, 0, 1)
         return pixels.reshape(self.spec.channels, height, width)
 
     def digest(self, row: int) -> bytes:
-        """What the digest of this image is now."""
+        """Compute the digest of an image."""
         return digest_of(self.names[row], self.spec.classes[self.targets[row]], self.image(row))
 
-    def altered(self) -> str | None:
-        """The first image that is not what was packed."""
+    def find_altered(self) -> str | None:
+        """The name of the first image whose digest differs."""
         wrong = (row for row in range(len(self)) if self.digest(row) != self.digests[row].tobytes())
         return next((self.names[row] for row in wrong), None)
 
 
 @dataclass(frozen=True, slots=True)
 class PackedImage:
-    """One image of a pack; read as a file, it is a PPM or PGM."""
+    """One image of a pack; read() encodes it as PPM or PGM."""
 
     part: Part
     row: int
@@ -102,9 +102,9 @@ class PackedImage:
         return len(_header(*shape)) + math.prod(shape)
 
     def is_prepared_for(self, spec: ImageSpec) -> bool:
-        """Whether it is what a network of that spec sees, and no picture to be resized and cropped."""
+        """Whether the image needs no resizing or cropping for this spec."""
         size = (spec.channels, spec.height, spec.width)
-        return not self.part.whole and (self.part.spec.channels, *map(int, self.part.sizes[self.row])) == size
+        return not self.part.is_uncropped and (self.part.spec.channels, *map(int, self.part.sizes[self.row])) == size
 
     def read(self) -> bytes:
         pixels = self.part.image(self.row)
@@ -113,7 +113,7 @@ class PackedImage:
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """An open pack; side is the shorter side of its images where they are larger than what the network sees."""
+    """An open pack; side is the shorter side of uncropped images, or None."""
 
     path: Path
     spec: ImageSpec
@@ -125,19 +125,19 @@ class Pack:
         return os.path.getsize(self.path)
 
     def verify(self) -> None:
-        """Raises: VerificationError where an image is not what was packed."""
+        """Raises: VerificationError if an image was altered."""
         for part in self.parts.values():
-            if (name := part.altered()) is not None:
-                raise _damaged(self.path, f"the image {name!a} is not what was packed")
+            if (name := part.find_altered()) is not None:
+                raise _damaged(self.path, f"the image {name!a} was altered")
 
 
 def rows_of(sources: Sequence[ImageSource], spec: ImageSpec) -> tuple[Bytes, Ints] | None:
-    """The images (M, C, H, W) of a pack and the rows of these sources, where they are what the network sees as is."""
+    """The images (M, C, H, W) of a pack and the rows of these sources, if they need no preparation."""
     first = sources[0] if sources else None
     if not isinstance(first, PackedImage) or first.part.spec.channels != spec.channels:
         return None
     part = first.part
-    if part.whole or (part.sizes != (spec.height, spec.width)).any():
+    if part.is_uncropped or (part.sizes != (spec.height, spec.width)).any():
         return None
     rows = [source.row for source in sources if isinstance(source, PackedImage) and source.part is part]
     if len(rows) != len(sources):
@@ -146,7 +146,7 @@ def rows_of(sources: Sequence[ImageSource], spec: ImageSpec) -> tuple[Bytes, Int
 
 
 def digest_of(name: str, label: str, image: Bytes) -> bytes:
-    """The digest of an image (C, H, W) in a pack."""
+    """The digest of an image (C, H, W)."""
     digest = hashlib.sha256(repr((name, label, image.shape)).encode("utf-8", errors="surrogateescape"))
     digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
@@ -157,29 +157,29 @@ def opened(path: Path) -> Pack:
 
     Raises:
         DataError: no such file, or not a pack.
-        VerificationError: a pack that was cut or altered.
+        VerificationError: a truncated or altered pack.
         StorageError: it cannot be read.
     """
     if not path.is_file():
-        reason = "a folder, not a pack; --dataset folder reads it." if path.is_dir() else "there is no such file."
+        reason = "a folder, not a pack. Use --dataset folder." if path.is_dir() else "there is no such file."
         raise DataError(f"{path}: {reason}")
     with storage_errors(path):
         content: Bytes = np.empty(0, np.uint8)
-        if path.stat().st_size:  # nothing cannot be mapped
-            # a private map, of which nothing is written: torch warns of arrays that may not be
+        if path.stat().st_size:  # an empty file cannot be mapped
+            # copy-on-write, since torch warns about read-only arrays
             content = np.asarray(np.memmap(path, np.uint8, mode="c"))
-    metadata, places, begin = _read_header(path, content)
+    metadata, entries, begin = _read_header(path, content)
     try:
         if hashlib.sha256(metadata["document"].encode()).hexdigest() != metadata["sha256"]:
             raise ValueError("its header was altered")
         document = json.loads(metadata["document"])
         spec = from_json(document["spec"])
         assert isinstance(spec, ImageSpec), "a pack holds images"
-        arrays = {name: _array(content[begin:], place) for name, place in places.items()}
-        whole = document["side"] is not None
-        parts = {split: _checked(path, split, spec, arrays, whole) for split in document["splits"]}
+        arrays = {name: _array(content[begin:], entry) for name, entry in entries.items()}
+        is_uncropped = document["side"] is not None
+        parts = {split: _check_part(path, split, spec, arrays, is_uncropped) for split in document["splits"]}
     except (AssertionError, *MALFORMED) as error:
-        reason = str(error) if type(error) is ValueError else "its header does not fit its contents"
+        reason = str(error) if type(error) is ValueError else "its header does not match its contents"
         raise _damaged(path, reason) from error
     return Pack(path, spec, document["side"], parts)
 
@@ -191,48 +191,48 @@ def write(
     splits: Mapping[str, Mapping[str, Any]],
     images: Callable[[str], Iterable[Bytes]],
 ) -> None:
-    """Write a pack: of each split its targets, names and groups (or None), and its images (C, H, W) in order.
+    """Write a pack: targets, names and groups (or None) of each split, and its images (C, H, W) in order.
 
-    The pixels are written as they come; the header, which needs their sizes, last, into the room kept for it.
+    The header depends on the sizes of all images, so it is written last, into reserved space.
     """
     document = json.dumps({"spec": spec.to_json(), "side": side, "splits": list(splits)}, ensure_ascii=False)
     metadata = {"schema": SCHEMA, "document": document, "sha256": hashlib.sha256(document.encode()).hexdigest()}
-    tables = {name: array for split, facts in splits.items() for name, array in _tables(split, facts)}
+    tables = {name: array for split, table in splits.items() for name, array in _tables(split, table)}
     begin = _round8(len(json.dumps(metadata)) + 200 * (len(tables) + len(splits) + 1)) + 8
     file.seek(begin + sum(_round8(array.nbytes) for array in tables.values()))
-    places: dict[str, Any] = {}
-    for split, facts in splits.items():
+    entries: dict[str, Any] = {}
+    for split, table in splits.items():
         start = file.tell() - begin
-        labels = (spec.classes[target] for target in facts["targets"])
-        for row, (name, label, image) in enumerate(zip(facts["names"], labels, images(split), strict=True)):
+        labels = (spec.classes[target] for target in table["targets"])
+        for row, (name, label, image) in enumerate(zip(table["names"], labels, images(split), strict=True)):
             tables[f"{split}/sizes"][row] = image.shape[1:]
             tables[f"{split}/digests"][row] = np.frombuffer(digest_of(name, label, image), np.uint8)
             file.write(np.ascontiguousarray(image if side is None else image.transpose(1, 2, 0)).data)
         end = file.tell() - begin
-        places[f"{split}/pixels"] = {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
+        entries[f"{split}/pixels"] = {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
     file.seek(begin)
     for name, array in tables.items():
         start = file.tell() - begin
         padding = bytes(_round8(array.nbytes) - array.nbytes)
         file.write(array.tobytes() + padding)
         dtype = next(kind for kind, known in TYPES.items() if known == array.dtype)
-        places[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, start + array.nbytes]}
-    header = json.dumps({"__metadata__": metadata, **places}).encode().ljust(begin - 8)
-    assert len(header) == begin - 8, "more room is kept than any header needs"
+        entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, start + array.nbytes]}
+    header = json.dumps({"__metadata__": metadata, **entries}).encode().ljust(begin - 8)
+    assert len(header) == begin - 8, "reserved space fits any header"
     file.seek(0)
     file.write(len(header).to_bytes(8, "little") + header)
 
 
-def _tables(split: str, facts: Mapping[str, Any]) -> Iterable[tuple[str, npt.NDArray[Any]]]:
-    """What is written of a split besides its pixels, by its name; sizes and digests are filled in later."""
-    count = len(facts["targets"])
-    names = "".join(f"{name}\0" for name in facts["names"]).encode("utf-8", errors="surrogateescape")
-    yield f"{split}/targets", facts["targets"].astype("<i8")
-    if facts["groups"] is not None:
-        yield f"{split}/groups", facts["groups"].astype("<i8")
+def _tables(split: str, table: Mapping[str, Any]) -> Iterable[tuple[str, npt.NDArray[Any]]]:
+    """The arrays of a split except its pixels, by name; sizes and digests are filled in later."""
+    count = len(table["targets"])
+    names = "".join(f"{name}\0" for name in table["names"]).encode("utf-8", errors="surrogateescape")
+    yield f"{split}/targets", table["targets"].astype("<i8")
+    if table["groups"] is not None:
+        yield f"{split}/groups", table["groups"].astype("<i8")
     yield f"{split}/sizes", np.zeros((count, 2), "<i4")
     yield f"{split}/digests", np.zeros((count, 32), np.uint8)
-    # its length a multiple of eight: safetensors knows no gaps
+    # padded to a multiple of eight: safetensors allows no gaps
     yield f"{split}/names", np.frombuffer(names.ljust(_round8(len(names)), b"\0"), np.uint8)
 
 
@@ -241,47 +241,49 @@ def _round8(size: int) -> int:
 
 
 def _read_header(path: Path, content: Bytes) -> tuple[Any, dict[str, Any], int]:
-    """The metadata, where the arrays lie, and where their bytes begin."""
+    """The metadata, the entries of the arrays, and the offset of their data."""
     length = int.from_bytes(content[:8].tobytes(), "little")
-    if len(content) < 8 or not 2 <= length <= LONGEST_HEADER:
+    if len(content) < 8 or not 2 <= length <= MAX_HEADER:
         raise _foreign(path)
     header = content[8 : 8 + length].tobytes()
     if not header.startswith(b'{"__metadata__": {"schema": "dlkit.pack/'):
         raise _foreign(path)
     if len(header) < length:
-        raise _damaged(path, "it was cut short")
+        raise _damaged(path, "it was truncated")
     try:
-        places = json.loads(header)
-        metadata = places.pop("__metadata__")
-        ends = [place["data_offsets"][1] for place in places.values()]
+        entries = json.loads(header)
+        metadata = entries.pop("__metadata__")
+        ends = [entry["data_offsets"][1] for entry in entries.values()]
         schema = metadata["schema"]
     except MALFORMED as error:
         raise _damaged(path, "its header was altered") from error
     if schema != SCHEMA:
-        raise DataError(f"{path}: a pack of the form {schema!r}; this dlkit reads {SCHEMA}. Pack it again.")
+        raise DataError(f"{path}: pack schema {schema!r}, but this dlkit reads {SCHEMA}. Pack it again.")
     if not ends or not all(isinstance(end, int) for end in ends) or max(ends) != len(content) - 8 - length:
-        raise _damaged(path, "it was cut short, or something was added")
-    return metadata, places, 8 + length
+        raise _damaged(path, "it was truncated or extended")
+    return metadata, entries, 8 + length
 
 
-def _array(content: Bytes, place: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """Raises: ValueError, TypeError, KeyError where the header does not fit."""
-    dtype, shape, (start, end) = TYPES[place["dtype"]], tuple(place["shape"]), place["data_offsets"]
-    inside = 0 <= start <= end <= len(content) and start % dtype.itemsize == 0
-    if not inside or math.prod(shape) * dtype.itemsize != end - start:
+def _array(content: Bytes, entry: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Raises: ValueError, TypeError, KeyError if the header does not match."""
+    dtype, shape, (start, end) = TYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+    is_inside = 0 <= start <= end <= len(content) and start % dtype.itemsize == 0
+    if not is_inside or math.prod(shape) * dtype.itemsize != end - start:
         raise ValueError("its header was altered")
-    found: npt.NDArray[Any] = content[start:end].view(dtype).reshape(shape)
-    return found
+    array: npt.NDArray[Any] = content[start:end].view(dtype).reshape(shape)
+    return array
 
 
-def _checked(path: Path, split: str, spec: ImageSpec, arrays: Mapping[str, npt.NDArray[Any]], whole: bool) -> Part:
-    """A split, its arrays found to fit each other."""
+def _check_part(
+    path: Path, split: str, spec: ImageSpec, arrays: Mapping[str, npt.NDArray[Any]], is_uncropped: bool
+) -> Part:
+    """A split, after checks that its arrays match."""
     targets, sizes, digests, pixels = (arrays[f"{split}/{name}"] for name in ("targets", "sizes", "digests", "pixels"))
     count, groups = len(targets), arrays.get(f"{split}/groups")
     groups = None if groups is None else np.array(groups)
     names = arrays[f"{split}/names"].tobytes().decode("utf-8", errors="surrogateescape").split("\0")[:count]
-    part = Part(path, split, spec, np.array(targets), np.array(sizes), digests, names, pixels, whole, groups)
-    fits = (
+    part = Part(path, split, spec, np.array(targets), np.array(sizes), digests, names, pixels, is_uncropped, groups)
+    is_valid = (
         split in SPLITS
         and targets.shape == (count,)
         and sizes.shape == (count, 2)
@@ -292,8 +294,8 @@ def _checked(path: Path, split: str, spec: ImageSpec, arrays: Mapping[str, npt.N
         and part.starts[-1] == len(pixels)
         and bool(((targets >= 0) & (targets < len(spec.classes))).all())
     )
-    if not fits:
-        raise ValueError("its parts do not fit each other")
+    if not is_valid:
+        raise ValueError("its arrays do not match")
     return part
 
 

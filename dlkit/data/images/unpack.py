@@ -1,4 +1,4 @@
-"""unpack: a data set held in memory becomes a folder of PNG files, which any program can read."""
+"""unpack: write an in-memory data set as a folder of PNG files."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ def unpack(name: str, folder: Path, *, split: str = "test", limit: int | None = 
     """Write folder/SPLIT/CLASS/00042.png for the first `limit` images of a split; returns the paths in order.
 
     Raises:
-        UsageError: the folder has this split already, or the data set is made of files as it is.
+        UsageError: the folder has this split already, or the data set consists of files.
     """
     target = folder / split
     if target.exists():
-        raise UsageError(f"{target} exists. Give another folder, or remove it first.")
-    found = library.splits(Data(name=name), log=log)
-    samples = {"train": found.train, "validation": found.validation, "test": found.test}.get(split)
+        raise UsageError(f"{target} exists. Choose another folder, or remove it first.")
+    splits = library.splits(Data(name=name), log=log)
+    samples = {"train": splits.train, "validation": splits.validation, "test": splits.test}.get(split)
     if not isinstance(samples, MemoryImages):
         raise UsageError(f"data set {name!r} has no {split} images in memory to unpack. --split is train or test.")
-    beside = folder / f".{split}.{secrets.token_hex(4)}.tmp"
-    written = []
+    temporary = folder / f".{split}.{secrets.token_hex(4)}.tmp"
+    paths = []
     try:
         with atomic_io.storage_errors(target):
             for index, (image, label) in enumerate(zip(samples.images[:limit], samples.targets[:limit], strict=True)):
-                place = Path(found.spec.classes[label]) / f"{index:05d}.png"
-                (beside / place).parent.mkdir(parents=True, exist_ok=True)
-                (beside / place).write_bytes(_png(image))
-                written.append(target / place)
-        atomic_io.move_folder(beside, target)
+                path = Path(splits.spec.classes[label]) / f"{index:05d}.png"
+                (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / path).write_bytes(_png(image))
+                paths.append(target / path)
+        atomic_io.move_folder(temporary, target)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return written
+        shutil.rmtree(temporary, ignore_errors=True)
+    return paths
 
 
 def _png(image: npt.NDArray[np.uint8]) -> bytes:  # (C, H, W) uint8
-    packed = io.BytesIO()
-    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(packed, "png")
-    return packed.getvalue()
+    file = io.BytesIO()
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(file, "png")
+    return file.getvalue()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlkit.data.images.resize_crop import FAR_ENDS, LEGACY_FAR_ENDS
+from dlkit.data.images.resize_crop import LEGACY_MAX_LENGTH_RATIO, MAX_LENGTH_RATIO
 from dlkit.export.formats._onnx_proto import messages
 from dlkit.specs import ImageSpec
 
@@ -171,7 +171,7 @@ def prepend_resize(graph: GraphProto, spec: ImageSpec) -> None:
     from onnx import inliner, parser
 
     target = ", ".join(str(round(side / spec.crop)) for side in (spec.height, spec.width))
-    size, far_ends = (LEGACY_SIZE, LEGACY_FAR_ENDS) if spec.legacy_resize else (SIZE, FAR_ENDS)
+    size, far_ends = (LEGACY_SIZE, LEGACY_MAX_LENGTH_RATIO) if spec.legacy_resize else (SIZE, MAX_LENGTH_RATIO)
     sides = {"C": spec.channels, "H": spec.height, "W": spec.width}
     model = parser.parse_model(RESIZE.format(**sides, target=target, size=size, far_ends=far_ends))
     front = inliner.inline_local_functions(model).graph

@@ -72,17 +72,17 @@ def test_scale_two_shows_the_middle_half() -> None:
     assert torch.allclose(found[..., 1:-1, 1:-1], torch.ones(()))  # the border mixes with its neighbours
 
 
-def test_colour_jitter_by_the_middle_draw_is_the_identity() -> None:
+def test_color_jitter_by_the_middle_draw_is_the_identity() -> None:
     images = pictures()
     everything = Augment(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
-    assert torch.allclose(changes.colour_jitter(images, everything, drawn()), images, atol=1e-5)
+    assert torch.allclose(changes.color_jitter(images, everything, drawn()), images, atol=1e-5)
 
 
 def test_brightness_contrast_and_saturation_at_zero_are_black_flat_and_grey() -> None:
     images = pictures()
-    black = changes.colour_jitter(images, Augment(brightness=1.0), drawn(brightness=0.0))
-    flat = changes.colour_jitter(images, Augment(contrast=1.0), drawn(contrast=0.0))
-    grey = changes.colour_jitter(images, Augment(saturation=1.0), drawn(saturation=0.0))
+    black = changes.color_jitter(images, Augment(brightness=1.0), drawn(brightness=0.0))
+    flat = changes.color_jitter(images, Augment(contrast=1.0), drawn(contrast=0.0))
+    grey = changes.color_jitter(images, Augment(saturation=1.0), drawn(saturation=0.0))
     assert black.abs().max() == 0
     assert flat.flatten(1).std(dim=1).max() < 1e-6
     assert (grey[:, 0] - grey[:, 1]).abs().max() < 1e-6
@@ -106,7 +106,7 @@ def test_color_jitter_is_torchvisions_with_a_clamp_after_each_operation(names: l
     extents = {"brightness": 0.9, "contrast": 0.9, "saturation": 0.9, "hue": 0.5}
     augment = Augment(**{name: extents[name] for name in names})
     for draw in (0.0, 0.1, 0.45, 0.8, LARGEST):
-        found = changes.colour_jitter(images, augment, drawn(**dict.fromkeys(names, draw)))
+        found = changes.color_jitter(images, augment, drawn(**dict.fromkeys(names, draw)))
         expected, bytes_ = images, (images * 255).round().to(torch.uint8)
         for name in names:
             amount = (2 * draw - 1) * extents[name] + (name != "hue")

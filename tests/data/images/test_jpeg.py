@@ -70,7 +70,7 @@ def turned() -> bytes:
     ],
     ids=["turned", "cmyk", "profile", "cut", "png", "empty", "hollow", "no-frame"],
 )
-def test_other_files_are_not_plain(content: bytes) -> None:
+def test_other_files_are_not_decode_plain(content: bytes) -> None:
     assert jpeg.plain_size(content, 3) is None
 
 
@@ -96,14 +96,14 @@ def test_a_folder_of_all_sorts_is_read_as_predict_reads_it(tmp_path: Path) -> No
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
     decoder = Decoder(ImageFiles(paths, np.zeros(len(paths), np.int64)), SPEC)
-    assert decoder.quick and decoder._plain(paths[0]) is not None
+    assert decoder.use_torchvision and decoder._decode_plain(paths[0]) is not None
     for number, path in enumerate(paths):
         assert np.array_equal(decoder.image(0, number).numpy(), decode.load(path, SPEC))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
-def test_random_parts_are_pillows_to_two_levels_edges_included(mode: str, subsampling: int, tmp_path: Path) -> None:
+def test_random_crops_equal_pillows_up_to_two_levels(mode: str, subsampling: int, tmp_path: Path) -> None:
     """Noise shows at once where the pixels around a part are mixed into its edges."""
     sizes = [(120, 90), (33, 47), (61, 29), (35, 201), (7, 9)]
     noise = [Image.effect_noise(size, 120).convert(mode) for size in sizes]
@@ -113,10 +113,10 @@ def test_random_parts_are_pillows_to_two_levels_edges_included(mode: str, subsam
     spec = SPEC if mode == "RGB" else replace(SPEC, channels=1, mean=(0.5,), std=(0.5,))
     samples = ImageFiles(paths, np.zeros(len(paths), np.int64))
     quick, careful = Decoder(samples, spec, 0, (0.3, 1.0)), Decoder(samples, spec, 0, (0.3, 1.0))
-    careful.quick = False
+    careful.use_torchvision = False
     for epoch in range(4):
         for index in range(len(paths)):
-            assert quick._plain(paths[index]) is not None
+            assert quick._decode_plain(paths[index]) is not None
             difference = quick.image(epoch, index).int() - careful.image(epoch, index).int()
             assert difference.abs().max() <= 2, sizes[index]
 
@@ -127,5 +127,5 @@ def test_an_image_of_the_networks_size_is_quick_only_if_nothing_is_cropped(tmp_p
     cropped = replace(SPEC, crop=0.875)
     for spec, plain in ((SPEC, True), (cropped, False), (replace(cropped, legacy_resize=True), True)):
         decoder = Decoder(ImageFiles([path], np.zeros(1, np.int64)), spec)
-        assert (decoder._plain(path) is not None) == plain
+        assert (decoder._decode_plain(path) is not None) == plain
         assert np.array_equal(decoder.image(0, 0).numpy(), decode.load(path, spec))

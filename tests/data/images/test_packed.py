@@ -23,7 +23,7 @@ from dlkit.data import library
 from dlkit.data import rng as randomness
 from dlkit.data.checks.check import check
 from dlkit.data.images import decode, packed, resize_crop
-from dlkit.data.images.pack import described, pack, verify
+from dlkit.data.images.pack import describe, pack, verify
 from dlkit.data.images.sources import fetcher
 from dlkit.data.loader import TrainingData, batches_in_order, split
 from dlkit.data.splits import ImageFiles, Splits
@@ -161,7 +161,7 @@ def test_of_larger_packed_images_validation_sees_what_it_sees_of_the_files(
     theirs, ours = library.splits(data), library.splits(data_of(tmp_path / "side.pack"))
     pairs = zip(*(batches_in_order(found.train, theirs.spec, 64, CPU) for found in (theirs, ours)), strict=True)
     assert all(torch.equal(one.inputs, other.inputs) for one, other in pairs)
-    assert described(tmp_path / "side.pack").side == round(16 / crop)
+    assert describe(tmp_path / "side.pack").side == round(16 / crop)
 
 
 def test_random_crops_are_cut_from_the_pack_the_same_with_any_number_of_workers(folder: Path, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     content = path.read_bytes()
     path.write_bytes(spoiled(content, "a pixel"))
     assert run(["dataset", "verify", str(path)]) == 6
-    assert "is not what was packed" in capsys.readouterr().err
+    assert "was altered" in capsys.readouterr().err
     path.write_bytes(spoiled(content, "text"))
     assert run(["dataset", "info", str(path)]) == 4
     assert run(["dataset", "pack", str(folder), "-o", str(path), "--set", "train.epochs=1"]) == 2
