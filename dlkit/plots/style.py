@@ -32,6 +32,7 @@ DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^DvPX*"
 MARKED_POINTS = 12  # of a curve, about
 MAX_LABEL = 40  # characters
+JOINERS = "\u200c\u200d"  # within emoji sequences, Persian and Indic words
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Hiragino Sans", "Microsoft YaHei")  # used if installed
 RC: Any = {
     "figure.dpi": DPI, "savefig.dpi": DPI, "savefig.bbox": "tight", "savefig.pad_inches": 0.1,
@@ -149,7 +150,7 @@ def legend(axes: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], *
 
 def shorten(name: str, limit: int = MAX_LABEL) -> str:
     """A name on one line without control characters, with its middle omitted if it is too long."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
+    printable = "".join(letter if letter.isprintable() or letter in JOINERS else "?" for letter in name)
     if len(printable) <= limit:
         return printable
     end = (limit - 1) // 2

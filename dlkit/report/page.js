@@ -187,3 +187,14 @@ addEventListener("beforeprint", () => {
   for (const details of closed) details.open = true;
 });
 addEventListener("afterprint", () => closed.forEach(details => { details.open = false; }));
+
+// -- the runs of a comparison are folded; a link to one, and printing, unfolds them
+
+function unfold(article) {
+  const run = article?.querySelector(":scope > details.run");
+  if (run) run.open = true;
+}
+
+addEventListener("hashchange", () => unfold(document.querySelector(location.hash || "main")));
+addEventListener("beforeprint", () => document.querySelectorAll("article").forEach(unfold));
+unfold(location.hash ? document.querySelector(location.hash) : null);

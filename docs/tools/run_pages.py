@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1]
+READER_GONE = 141  # `dlkit … | head`
 FENCE = re.compile(r"```console\n(.*?)```\n", re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\n+$")
 SAVED = re.compile(r"<!-- save (\S+) as (images/\S+) -->")
@@ -81,7 +82,7 @@ def run(command: str, folder: Path) -> str:
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     )
-    if done.returncode:
+    if done.returncode not in (0, READER_GONE):
         raise SystemExit(f"exit {done.returncode}: {command}\n{done.stdout}")
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     return "".join(f"{line}\n" for line in lines)

@@ -105,12 +105,14 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def address(digit_run: RunFolder) -> Iterator[str]:
-    from dlkit.serve.app import run_until
+    from dlkit.serve.app import application
+    from dlkit.serve.connections import run_until
 
     stop = StopFlag()
     with listen("127.0.0.1", 0) as listener:
         served = open_model(digit_run, "best", "cpu", Path("runs"), str)
-        thread = threading.Thread(target=run_until, args=(stop, served, "127.0.0.1", listener, str))
+        app = application(served, "127.0.0.1", str)
+        thread = threading.Thread(target=run_until, args=(stop, app, listener, str))
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         stop.signal = 15
@@ -204,5 +206,5 @@ def test_what_is_no_image_is_told_on_the_page_and_the_next_is_answered(page: Pag
 
 def test_the_addresses_for_programs_stand_on_the_page(page: Page) -> None:
     page.page.goto(f"{page.url}docs")
-    sync_api.expect(page.page.locator("#addresses tr")).to_have_count(4)
+    sync_api.expect(page.page.locator("#addresses tr")).to_have_count(5)
     assert f"{page.url}predict" in page.page.inner_text("#curl")
