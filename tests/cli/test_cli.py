@@ -243,6 +243,8 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
     "--on-bad-image": ("skip", "data.on_bad_image", "skip"),
     "--img-size": ("48", "data.size", 48),
     "--classes": ("3,cat", "data.classes", ("3", "cat")),
+    "--class-weights": ("sqrt", "loss.class_weights", "sqrt"),
+    "--focal-gamma": ("2", "loss.focal_gamma", 2.0),
 }
 
 
@@ -253,7 +255,8 @@ def test_every_flag_reaches_its_key(capsys: Captured) -> None:
         "path_column",
         "label_column",
         "test_split",
-    }  # an argument, and your own data's
+        "logit_adjustment",
+    }  # an argument, your own data's, and one that excludes class weights
     assert len(FLAGS) == len((recipe_flags.FLAGS | recipe_flags.TEXT_FLAGS).keys() - elsewhere)
     line = " ".join(f"{flag} {text}" for flag, (text, _, _) in FLAGS.items())
     code, out, _ = dlkit_says(capsys, f"train mlp {line} --dry-run")
@@ -265,6 +268,11 @@ def test_every_flag_reaches_its_key(capsys: Captured) -> None:
         for part in key.split("."):
             found = found[part]
         assert found == wanted and type(found) is type(wanted), flag
+
+
+def test_logit_adjustment_reaches_its_key(capsys: Captured) -> None:
+    code, out, _ = dlkit_says(capsys, "train mlp --dataset shapes --logit-adjustment 1 --dry-run")
+    assert code == 0 and yaml.safe_load(out)["loss"]["logit_adjustment"] == 1.0
 
 
 def test_short_and_second_names_of_flags(capsys: Captured) -> None:
