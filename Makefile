@@ -52,7 +52,7 @@ docs: .venv/installed-docs
 	$(BIN)/zensical build --strict --config-file mkdocs.yml
 
 docs-run: .venv/installed-dev
-	$(BIN)/python docs/tools/run_pages.py $(shell find docs -name '*.md')
+	$(BIN)/python docs/tools/run_pages.py README.md $(shell find docs -name '*.md')
 
 clean:
 	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

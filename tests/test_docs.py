@@ -14,7 +14,7 @@ import pytest
 from dlkit_cli import console, main
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def tool(name: str) -> ModuleType:
@@ -89,7 +89,7 @@ def test_running_a_page_writes_its_output_and_stops_at_a_failure(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT / "docs")))
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_of_a_page_run(page: Path) -> None:
     if run_pages.blocks(page.read_text(encoding="utf-8")):
         run_pages.refresh(page, check=True)

@@ -10,7 +10,7 @@ import pytest
 
 from dlkit import statistics
 from dlkit.experiments.ablate import Effect
-from dlkit.experiments.compare_groups import Group, GroupComparison
+from dlkit.experiments.compare_groups import GroupComparison, RunGroup
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,8 @@ def accuracies(generator: np.random.Generator, mean: float, spread: float, seeds
 
 def compared(first: list[float], second: list[float], images: int) -> GroupComparison:
     groups = [
-        Group(name, (), (), "best", tuple(top1), sum(top1) / len(top1)) for name, top1 in (("A", first), ("B", second))
+        RunGroup(name, (), (), "best", tuple(top1), sum(top1) / len(top1))
+        for name, top1 in (("A", first), ("B", second))
     ]
     return GroupComparison(groups[0], groups[1], "test", images, statistics.welch(first, second, 1 / images))
 
