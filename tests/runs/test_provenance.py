@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlkit.data.fingerprint import FileDigest, changes, read_files, told, write_files
+from dlkit.data.fingerprint import FileDigest, changes, describe_changes, read_files, write_files
 from dlkit.errors import ModelFileError
 from dlkit.runs import provenance
 from dlkit.runs.run_folder import RunFolder
@@ -117,8 +117,8 @@ def test_changes_name_each_file_and_tell_splits_only_where_none_came_or_went() -
     before = {"train": [digest("a/1"), digest("a/2"), digest("b/1")], "validation": [digest("b/2")]}
     assert changes(before, before) == []
     swapped = {"train": [digest("a/1"), digest("b/2"), digest("b/1")], "validation": [digest("a/2")]}
-    assert told(changes(before, swapped)) == "2 moved: a/2, b/2"
+    assert describe_changes(changes(before, swapped)) == "2 moved: a/2, b/2"
     now = {"train": [digest("b/2"), digest("b/1", "1"), digest("c/1")], "validation": [digest("a/2")]}
-    assert told(changes(before, now)) == "1 altered: b/1; 1 removed: a/1; 1 added: c/1"
+    assert describe_changes(changes(before, now)) == "1 altered: b/1; 1 removed: a/1; 1 added: c/1"
     many = {"train": [digest(f"a/{number}") for number in range(5)]}
-    assert told(changes({}, many)) == "5 added: a/0, a/1, a/2, …"
+    assert describe_changes(changes({}, many)) == "5 added: a/0, a/1, a/2, …"
