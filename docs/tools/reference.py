@@ -114,7 +114,7 @@ def exit_codes() -> str:
     rows += [
         (str(error.exit_code), f"`{error.__name__}`", (inspect.getdoc(error) or "").partition("\n")[0])
         for error in errors.DlkitError.__subclasses__()
-        if error is not errors.StoppedError
+        if error.__module__ == errors.__name__ and error is not errors.StoppedError
     ]
     rows += [
         ("129, 130, 143", "`StoppedError`", "SIGHUP, SIGINT or SIGTERM; a training is saved"),

@@ -20,13 +20,14 @@ from dlkit.runs.run_folder import RunFolder
 from dlkit.training import checkpoint, inputs
 
 RANK_LOST_S = 60.0
+MOST_TRAININGS = 30  # one may end before a second trainer has started
 
 
 def processes(work: Path, gold: str, count: int = 50) -> str:
     """While one trains: a second is told that the run is busy, and a reader never sees half a checkpoint."""
     reads, busy, trainings = 0, 0, 0
     run = RunFolder(work / "trial" / "gold")
-    while reads < count:
+    while reads < count or (not busy and trainings < MOST_TRAININGS):
         pid = fork(lambda: run_or_resume(work / "trial"))
         trainings += 1
         while os.waitpid(pid, os.WNOHANG) == (0, 0):
@@ -36,16 +37,27 @@ def processes(work: Path, gold: str, count: int = 50) -> str:
             found = checkpoint.newest(run.checkpoints, run.info()["run_id"], lambda text: fail(text))
             assert found.tensors
             reads += 1
-            if reads % 10 == 0 and run.status() == "running":
-                code = in_child(lambda: run_or_resume(work / "trial"), loud=False)
-                assert code in (0, BusyError.exit_code), f"a second trainer ended with {code}"  # 0: the first was done
-                busy += code == BusyError.exit_code
+            if not busy or (reads % 10 == 0 and reads <= count):
+                busy += second_is_refused(run, pid, work / "trial")
         assert digest(run) == gold
         clear(work)
     assert busy, "no second trainer met the first"
     return (
         f"{reads} reads during {trainings} trainings saw whole checkpoints; {busy} second trainers ended with exit 11"
     )
+
+
+def second_is_refused(run: RunFolder, pid: int, runs_dir: Path) -> bool:
+    """Stop the trainer `pid`; if it is training, a second one must end with exit 11. False if it was not training."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        if run.status() != "running":
+            return False
+        code = in_child(lambda: run_or_resume(runs_dir), loud=False)
+        assert code == BusyError.exit_code, f"a second trainer ended with {code}"
+        return True
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def fail(text: str) -> None:

@@ -81,7 +81,7 @@ def test_what_another_run_starts_from_is_kept(source: str, runs_dir: Path, capsy
     weights = {"one": "one", "path": str(runs_dir / "one")}
     payload = next((runs_dir / "one" / "checkpoints").glob("*.safetensors"))
     recipe = runs_dir / "s" / "trial-000" / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("weights: null", f"weights: {weights.get(source, payload)}"))
+    recipe.write_text(recipe.read_text().replace("  weights: null", f"  weights: {weights.get(source, payload)}"))
     command = ["runs", "rm", "one", "--runs-dir", str(runs_dir)]
     assert dlkit(command) == 2 and "trial-000 starts from it. --force" in capsys.readouterr().err
     assert dlkit([*command, "s", "--dry-run"]) == 0  # a run that is removed too needs nothing

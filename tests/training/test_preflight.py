@@ -94,7 +94,7 @@ def small_trial() -> preflight.Trial:
 def test_a_validation_split_too_small_to_rank_epochs_is_reported(samples: int, result: str) -> None:
     """100 samples: the 95 % Wilson interval of an accuracy is at most 20 points wide."""
     for monitor in ("val/top1", "val/loss", "train/loss"):
-        chosen = SimpleNamespace(train=SimpleNamespace(monitor=monitor))
+        chosen = SimpleNamespace(train=SimpleNamespace(monitor=monitor, select="best"))
         data = SimpleNamespace(splits={"validation": range(samples)})
         checks = preflight.validation_size(SimpleNamespace(recipe=chosen, data=data))  # type: ignore[arg-type]
         assert [check.result for check in checks] == ([] if monitor == "train/loss" else [result])

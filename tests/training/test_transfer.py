@@ -400,7 +400,7 @@ def test_the_first_step_of_each_layer_is_as_long_as_its_rate_says(tmp_path: Path
         ({"train.freeze": 2}, "no weights to start from"),
         ({"model.init_layers": "conv1"}, "no weights to start from"),
         ({"train.unfreeze": 2}, "no effect without train.freeze"),
-        ({"model.weights": "imagenet"}, "no ImageNet weights for model 'mlp'"),
+        ({"model.weights": "imagenet"}, "no ImageNet weights for 'mlp'"),
         ({"optimizer.layer_decay": 0}, "above 0"),
         ({"optimizer.layer_decay": 1.5}, "layer_decay is 1.5"),
         ({"model.weights": "a", "train.freeze": 0}, "train.freeze is 0"),
