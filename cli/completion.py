@@ -205,10 +205,11 @@ def _append(file: Path, line: str) -> None:
 
 
 def current_shell() -> str:
-    """The name of the shell that the program was called from, else that of $SHELL."""
+    """The shell that called the program; that of $SHELL if there is none, or one without completion (sh, make)."""
     shellingham = importlib.import_module("shellingham")  # comes with typer, without types
+    of_user = Path(os.environ.get("SHELL", "")).name
     try:
-        name, _ = shellingham.detect_shell()
+        caller, _ = shellingham.detect_shell()
     except shellingham.ShellDetectionFailure:
-        name = Path(os.environ.get("SHELL", "")).name
-    return str(name)
+        return of_user
+    return of_user if caller not in SCRIPTS and of_user in SCRIPTS else str(caller)
